@@ -1,0 +1,32 @@
+"""The shared core of commbook: the catalogue of collectives, groups, the simulator, errors and test ranks."""
+
+from comm_core import catalog, errors
+from comm_core.collective import Collective, Lowering, Missing, missing
+from comm_core.groups import Group, GroupLike, as_group
+from comm_core.pending import Pending
+from comm_core.run import launch, run, start, transport, wait
+from comm_core.simulate import SimulatedGroup, World
+from comm_core.transport import Transport
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Collective",
+    "Group",
+    "GroupLike",
+    "Lowering",
+    "Missing",
+    "Pending",
+    "SimulatedGroup",
+    "Transport",
+    "World",
+    "as_group",
+    "catalog",
+    "errors",
+    "launch",
+    "missing",
+    "run",
+    "start",
+    "transport",
+    "wait",
+]

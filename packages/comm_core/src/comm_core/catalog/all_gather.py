@@ -1,0 +1,66 @@
+"""all_gather: every rank gets all ranks' tensors, concatenated along a dim."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import torch
+
+from comm_core.catalog.rules import Emit, batch_last
+from comm_core.collective import Collective, Lowering, Params, Shape, missing
+from comm_core.extents import normalize_dim
+from comm_core.pending import Pending
+from comm_core.transport import Transport
+
+
+def check(x: torch.Tensor, world: int, rank: int, *, dim: int) -> Params:
+    return {"dim": normalize_dim(dim, x.ndim, "all_gather")}
+
+
+def agrees(x: torch.Tensor, *, dim: int) -> tuple[object, ...]:
+    return ("dtype", x.dtype, "shape", tuple(x.shape), "dim", dim)
+
+
+def shape(shape: Shape, world: int, rank: int, *, dim: int) -> Shape:
+    return (*shape[:dim], shape[dim] * world, *shape[dim + 1 :])
+
+
+def oracle(inputs: Sequence[torch.Tensor], params: Sequence[Params]) -> list[torch.Tensor]:
+    return [torch.cat(list(inputs), params[0]["dim"]) for _ in inputs]
+
+
+def kernel(wire: Transport, x: torch.Tensor, *, dim: int) -> Pending:
+    pending = wire.all_gather(x.contiguous())
+    return pending if dim == 0 else pending.then(functools.partial(_join, world=wire.world, dim=dim))
+
+
+def _join(blocks: torch.Tensor, *, world: int, dim: int) -> torch.Tensor:
+    """Turn blocks stacked along dim 0 into blocks along `dim`: one copy."""
+    return torch.cat(blocks.unflatten(0, (world, blocks.shape[0] // world)).unbind(0), dim)
+
+
+def gradient(emit: Emit, cotangent: torch.Tensor, *, dim: int) -> torch.Tensor:
+    return emit("reduce_scatter", cotangent, reduce_op="sum", dim=dim)
+
+
+def wire_bytes(input_bytes: int, world: int, rank: int, *, dim: int) -> int:
+    return input_bytes * (world - 1)
+
+
+ALL_GATHER = Collective(
+    name="all_gather",
+    summary="Every rank gets all ranks' tensors, concatenated along a dim.",
+    schema="all_gather(Tensor x, *, int dim) -> Tensor",
+    check=check,
+    agrees=agrees,
+    shape=shape,
+    oracle=oracle,
+    kernel=kernel,
+    gradient=gradient,
+    batch=batch_last,
+    twin="all_gather_into_tensor",
+    in_place=missing("the result is larger than the input"),
+    wire_bytes=wire_bytes,
+    lowering=Lowering.OUT_OF_PLACE,
+)

@@ -1,0 +1,68 @@
+"""broadcast: every rank gets the source rank's tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from comm_core.catalog.rules import Emit, batch_first
+from comm_core.collective import Collective, Lowering, Params, Shape
+from comm_core.errors import RankError
+from comm_core.pending import Pending
+from comm_core.transport import Transport
+
+
+def check(x: torch.Tensor, world: int, rank: int, *, src: int) -> Params:
+    if not isinstance(src, int) or isinstance(src, bool) or not 0 <= src < world:
+        raise RankError(
+            "broadcast",
+            got=f"src={src!r}",
+            need=f"a rank of the group, from 0 to {world - 1}",
+            hint="src is the position in the group, not the global rank",
+        )
+    return {"src": src}
+
+
+def agrees(x: torch.Tensor, *, src: int) -> tuple[object, ...]:
+    return ("dtype", x.dtype, "shape", tuple(x.shape), "src", src)
+
+
+def shape(shape: Shape, world: int, rank: int, *, src: int) -> Shape:
+    return shape
+
+
+def oracle(inputs: Sequence[torch.Tensor], params: Sequence[Params]) -> list[torch.Tensor]:
+    return [inputs[params[0]["src"]].clone() for _ in inputs]
+
+
+def kernel(wire: Transport, x: torch.Tensor, *, src: int) -> Pending:
+    return wire.broadcast(x, src)
+
+
+def gradient(emit: Emit, cotangent: torch.Tensor, *, src: int) -> torch.Tensor:
+    total = emit("all_reduce", cotangent, reduce_op="sum")
+    # A select, not a branch: every rank keeps the all_reduce in its graph, so double backward meets on all ranks.
+    return torch.where(torch.full((), emit.rank == src, device=total.device), total, torch.zeros_like(total))
+
+
+def wire_bytes(input_bytes: int, world: int, rank: int, *, src: int) -> int:
+    return input_bytes if rank == src and world > 1 else 0
+
+
+BROADCAST = Collective(
+    name="broadcast",
+    summary="Every rank gets the source rank's tensor.",
+    schema="broadcast(Tensor x, *, int src) -> Tensor",
+    check=check,
+    agrees=agrees,
+    shape=shape,
+    oracle=oracle,
+    kernel=kernel,
+    gradient=gradient,
+    batch=batch_first,
+    twin="broadcast",
+    in_place="broadcast_",
+    wire_bytes=wire_bytes,
+    lowering=Lowering.CLONE_THEN_IN_PLACE,
+)

@@ -1,0 +1,109 @@
+"""What a collective is: one frozen value with every rule that belongs to it.
+
+`comm_core/catalog/` holds one file per collective. Each fills the fields of `Collective` in the same order, so the
+files can be read side by side; `docs/reference/collectives.md` is the same table column by column.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from comm_core.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from comm_core.pending import Pending
+
+Params = dict[str, Any]
+Shape = tuple[int, ...]
+
+
+class Lowering(enum.Enum):
+    """The words for what a compiler makes of a collective; `comm_lowering` has one handler for each."""
+
+    CLONE_THEN_IN_PLACE = "clone the input unless it dies here, then run the in-place op on it"
+    OUT_OF_PLACE = "run the op into a new buffer"
+    COMPOSITE = "trace into another collective of the catalogue"
+    WAIT = "wait for the collective that made the tensor"
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A field of a `Collective` that cannot be filled, with the reason."""
+
+    why: str
+
+
+def missing(why: str) -> Missing:
+    """Say why a field of a `Collective` is not filled.
+
+    Example:
+        >>> missing("c10d has no such op").why
+        'c10d has no such op'
+    """
+    return Missing(why)
+
+
+@dataclass(frozen=True, slots=True)
+class Batched:
+    """Where a vmapped dim has to stand for a collective to leave it alone, and the parameters to call with."""
+
+    position: int
+    params: Params
+
+
+@dataclass(frozen=True, slots=True)
+class Collective:
+    """One collective: what it computes and how, as rules that name no transport.
+
+    All rules take the collective's own parameters by keyword, after `check` has parsed them.
+
+    Args:
+        name: the name in every message, table and test.
+        summary: one sentence on what it does.
+        schema: the functional signature.
+        check: `(x, world, rank, **params) -> params`; parses arguments or raises a `CommError`.
+        agrees: `(x, **params) -> (word, value, ...)` that every rank must say alike.
+        shape: `(shape, world, rank, **params) -> shape` of this rank's result.
+        oracle: `(inputs, params)`, both lists over ranks, -> list over ranks; the definition of what the collective computes.
+        kernel: `(wire, x, **params) -> Pending`, in terms of a transport's contiguous blocks along dim 0.
+        gradient: `(emit, cotangent, **params) -> cotangent`, in terms of other catalogue entries.
+        batch: `(ndim, **params) -> Batched`; how one call serves a whole batch under vmap.
+        twin: the name of torch's op with the same meaning in `torch.ops._c10d_functional`.
+        in_place: the name of the op there that writes into its input.
+        wire_bytes: `(input_bytes, world, rank, **params) -> bytes` that this rank must send at least.
+        lowering: what a compiler makes of it.
+
+    Raises:
+        ArgumentError: a field is empty; use `missing("why")`.
+
+    Source: JAX keeps a primitive's rules side by side; mpi4jax keeps one file per collective.
+    """
+
+    name: str
+    summary: str
+    schema: str
+    check: Callable[..., Params]
+    agrees: Callable[..., tuple[object, ...]]
+    shape: Callable[..., Shape]
+    oracle: Callable[..., list[torch.Tensor]]
+    kernel: Callable[..., Pending]
+    gradient: Callable[..., torch.Tensor] | Missing
+    batch: Callable[..., Batched] | Missing
+    twin: str | Missing
+    in_place: str | Missing
+    wire_bytes: Callable[..., int]
+    lowering: Lowering
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if not getattr(self, field.name):
+                raise ArgumentError(
+                    f"Collective {self.name!r}",
+                    got=f"nothing for {field.name}",
+                    need="a value or missing('why')",
+                )

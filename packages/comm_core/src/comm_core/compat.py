@@ -1,0 +1,59 @@
+"""The private names of torch that comm_core uses, each with the reason and the versions that have it."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch.distributed import distributed_c10d as c10d
+from torch.distributed.device_mesh import DeviceMesh
+
+
+def group_by_name(name: str) -> dist.ProcessGroup:
+    """Return the process group registered under a name (2.11 to 2.14: no public look-up exists).
+
+    Raises:
+        RuntimeError, LookupError: no group has that name.
+    """
+    return torch._C._distributed_c10d._resolve_process_group(cast(Any, name))
+
+
+def register_group(name: str, group: dist.ProcessGroup) -> None:
+    """Make a group known by name to the `_c10d_functional` ops (2.11 to 2.14)."""
+    torch._C._distributed_c10d._register_process_group(cast(Any, name), group)
+
+
+def unregister_group(name: str) -> None:
+    """Forget a name given to `register_group` (2.11 to 2.14)."""
+    torch._C._distributed_c10d._unregister_process_group(cast(Any, name))
+
+
+def known_groups() -> list[tuple[dist.ProcessGroup, tuple[int, ...]]]:
+    """Return every process group of this process with its global ranks in group order (2.11 to 2.14)."""
+    return [(group, tuple(ranks)) for group, ranks in c10d._world.pg_group_ranks.items()]
+
+
+def flatten_mesh(mesh: DeviceMesh) -> DeviceMesh:
+    """Return a mesh's 1-D form; all its ranks must ask, as a group is made the first time (2.11 to 2.14)."""
+    return mesh._flatten()
+
+
+def all_gather_base(group: dist.ProcessGroup, out: torch.Tensor, x: torch.Tensor) -> Any:
+    """Gather along dim 0 into one tensor: `all_gather_single` from 2.13 on, `_allgather_base` before."""
+    return (getattr(group, "all_gather_single", None) or group._allgather_base)(out, x)
+
+
+def reduce_scatter_base(group: dist.ProcessGroup, out: torch.Tensor, x: torch.Tensor, options: Any) -> Any:
+    """Reduce and scatter along dim 0: `reduce_scatter_single` from 2.13 on, `_reduce_scatter_base` before."""
+    return (getattr(group, "reduce_scatter_single", None) or group._reduce_scatter_base)(out, x, options)
+
+
+def is_transformed(x: torch.Tensor) -> bool:
+    """Tell whether torch.func has wrapped this tensor: vmap, grad, jvp (2.11 to 2.14)."""
+    return torch._C._functorch.is_functorch_wrapped_tensor(x)
+
+
+def dispatch_modes_active() -> bool:
+    """Tell whether a dispatch mode such as FakeTensorMode or make_fx watches the ops (2.11 to 2.14)."""
+    return bool(torch._C._len_torch_dispatch_stack())

@@ -1,0 +1,79 @@
+"""Shape arithmetic: how a size is split over ranks, and which dim is meant."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from comm_core.errors import ShapeError
+
+
+def ceil_div(size: int, parts: int) -> int:
+    """Divide and round up.
+
+    Example:
+        >>> ceil_div(7, 3)
+        3
+    """
+    return -(-size // parts)
+
+
+def normalize_dim(dim: int, ndim: int, where: str) -> int:
+    """Return the dim counted from the front; negative dims count from the back.
+
+    Raises:
+        ShapeError: the tensor has no such dim.
+
+    Example:
+        >>> normalize_dim(-1, 3, "all_gather")
+        2
+    """
+    if not isinstance(dim, int) or isinstance(dim, bool) or not -ndim <= dim < ndim:
+        raise ShapeError(
+            where,
+            got=f"dim {dim!r} for a {ndim}-D tensor",
+            need=f"an int from {-ndim} to {ndim - 1}" if ndim else "a tensor of at least one dim",
+            hint="dim=-1 is the last dim" if ndim else "use x.reshape(1) to give a 0-D tensor a dim",
+        )
+    return dim % ndim
+
+
+def even_split(size: int, world: int, where: str, dim: int = 0) -> int:
+    """Return one rank's share of a size that must divide evenly.
+
+    Raises:
+        ShapeError: it does not.
+
+    Example:
+        >>> even_split(12, 4, "reduce_scatter")
+        3
+    """
+    if size % world:
+        raise ShapeError(
+            where,
+            got=f"size {size} in dim {dim}",
+            need=f"a multiple of the group size {world}",
+            hint=f"pad dim {dim} to {ceil_div(size, world) * world}",
+        )
+    return size // world
+
+
+def chunk_sizes(size: int, world: int) -> list[int]:
+    """Return the sizes that `torch.chunk` gives, with zeros for the ranks that get nothing.
+
+    Example:
+        >>> chunk_sizes(10, 4), chunk_sizes(3, 4)
+        ([3, 3, 3, 1], [1, 1, 1, 0])
+    """
+    whole = ceil_div(size, world)
+    return [max(0, min(whole, size - rank * whole)) for rank in range(world)]
+
+
+def offsets(sizes: Sequence[int]) -> list[int]:
+    """Return where each of consecutive blocks starts.
+
+    Example:
+        >>> offsets([3, 1, 2])
+        [0, 3, 4]
+    """
+    return list(itertools.accumulate(sizes, initial=0))[:-1]

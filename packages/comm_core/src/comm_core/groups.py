@@ -1,0 +1,157 @@
+"""Groups: every spelling of "these ranks" is parsed here, once, into one frozen value."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, TypeAlias, cast
+
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
+
+from comm_core import compat
+from comm_core.errors import GroupError
+
+if TYPE_CHECKING:
+    from comm_core.simulate import SimulatedGroup
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A process group as commbook sees it.
+
+    Args:
+        name: c10d's name of the group; unique in the process.
+        rank: this process's position in the group.
+        world: the number of ranks in the group.
+        ranks: the global rank of each position.
+        backend: c10d's name of the transport, for example `"gloo"`.
+    """
+
+    name: str
+    rank: int
+    world: int
+    ranks: tuple[int, ...]
+    backend: str
+
+    is_simulated: ClassVar[bool] = False
+
+    @property
+    def process_group(self) -> dist.ProcessGroup:
+        """The c10d process group of this name."""
+        return compat.group_by_name(self.name)
+
+
+AnyGroup: TypeAlias = "Group | SimulatedGroup"
+GroupLike: TypeAlias = (
+    "AnyGroup | dist.ProcessGroup | DeviceMesh | tuple[DeviceMesh, int | str] | str | Sequence[int] | None"
+)
+
+_simulated = threading.local()  # .group: the SimulatedGroup of this thread while a World runs
+
+
+def as_group(group: GroupLike = None) -> AnyGroup:
+    """Return the one value that stands for a group, from any of its spellings.
+
+    Args:
+        group: None for the default group (in a simulated rank: the simulated one), a `ProcessGroup`, a
+            `DeviceMesh` (an n-D mesh is flattened, so all its ranks must ask), `(mesh, axis)` with the axis as
+            index or name, a group name, a list of global ranks that some group has, or a `Group`.
+
+    Raises:
+        GroupError: it names no group of this process, or one that this rank is not in.
+
+    Example:
+        >>> from comm_core import World
+        >>> World(3).run(lambda group: (as_group().rank, as_group().world))
+        [(0, 3), (1, 3), (2, 3)]
+    """
+    if isinstance(group, Group) or getattr(group, "is_simulated", False):
+        return cast("AnyGroup", group)
+    if group is None:
+        return _default_group()
+    if isinstance(group, str):
+        return _named_group(group)
+    if isinstance(group, tuple) and group and isinstance(group[0], DeviceMesh):
+        return _parse(_axis_group(*group))
+    if isinstance(group, DeviceMesh):
+        mesh = group if group.ndim == 1 else compat.flatten_mesh(group)
+        return _parse(mesh.get_group())
+    if isinstance(group, (list, tuple)):
+        return _parse(_group_of_ranks(group))
+    if isinstance(group, dist.ProcessGroup):
+        return _parse(group)
+    if cast(object, group) is dist.GroupMember.NON_GROUP_MEMBER:
+        raise GroupError(
+            "group",
+            got="the placeholder that new_group() gives to ranks outside the group",
+            need="a group that this rank is in",
+            hint="call the collective only on the ranks of the group",
+        )
+    raise GroupError(
+        "group",
+        got=f"a {type(group).__name__}",
+        need="a ProcessGroup, DeviceMesh, (mesh, axis), group name, list of ranks, simulated group or None",
+    )
+
+
+def _parse(group: dist.ProcessGroup) -> Group:
+    name = group.group_name
+    group = compat.group_by_name(name)  # under Dynamo the argument is a stand-in
+    rank = group.rank()
+    if rank < 0:
+        raise GroupError("group", got=f"group {name!r}", need="a group that this rank is in")
+    return Group(name, rank, group.size(), tuple(dist.get_process_group_ranks(group)), dist.get_backend(group))
+
+
+def _default_group() -> AnyGroup:
+    simulated: SimulatedGroup | None = getattr(_simulated, "group", None)
+    if simulated is not None:
+        return simulated
+    if not dist.is_initialized():
+        raise GroupError(
+            "group",
+            got="None, and this process has no default group",
+            need="an initialised process group",
+            hint="call torch.distributed.init_process_group(), or run the function in comm_core.World(n).run(fn)",
+        )
+    return _parse(cast(dist.ProcessGroup, dist.group.WORLD))
+
+
+def _named_group(name: str) -> Group:
+    try:
+        found = compat.group_by_name(name)
+    except (RuntimeError, LookupError, ValueError) as error:
+        known = ", ".join(repr(group.group_name) for group, _ in compat.known_groups()) or "none"
+        raise GroupError("group", got=f"the name {name!r}", need=f"the name of a group; known: {known}") from error
+    return _parse(found)
+
+
+def _axis_group(mesh: DeviceMesh, axis: int | str = 0, *rest: object) -> dist.ProcessGroup:
+    names = mesh.mesh_dim_names or ()
+    by_name = isinstance(axis, str) and axis in names
+    by_index = isinstance(axis, int) and not isinstance(axis, bool) and -mesh.ndim <= axis < mesh.ndim
+    if rest or not (by_name or by_index):
+        raise GroupError(
+            "group",
+            got=f"axis {axis!r} of a mesh" + (f" and {len(rest)} more" if rest else ""),
+            need=f"an index from {-mesh.ndim} to {mesh.ndim - 1}"
+            + (f" or a name of {', '.join(names)}" if names else "; this mesh has no axis names"),
+        )
+    return mesh.get_group(axis if isinstance(axis, str) else axis % mesh.ndim)
+
+
+def _group_of_ranks(ranks: Sequence[int]) -> dist.ProcessGroup:
+    wanted = tuple(ranks)
+    if not all(isinstance(rank, int) for rank in wanted) or len(set(wanted)) != len(wanted) or not wanted:
+        raise GroupError("group", got=f"ranks {list(ranks)!r}", need="a list of different global ranks (ints)")
+    for group, members in compat.known_groups():
+        if members == wanted:
+            return group
+    raise GroupError(
+        "group",
+        got=f"ranks {list(wanted)}",
+        need="the ranks of an existing group, in its order",
+        hint=f"make it once, on every rank of the job, with torch.distributed.new_group({list(wanted)})",
+    )

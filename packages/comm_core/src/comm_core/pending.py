@@ -1,0 +1,86 @@
+"""One collective in flight: its buffer, what it waits on, and what is left to do afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+
+from comm_core.errors import CommError, TransportError
+
+
+class Waitable(Protocol):
+    """Anything with a blocking `wait`, such as `torch.distributed.Work`."""
+
+    def wait(self) -> object:
+        """Block until the work is done, or raise what went wrong."""
+        ...
+
+
+class Pending:
+    """The result of a collective that may not have finished.
+
+    Args:
+        tensor: the buffer that the collective writes; its contents are undefined until `wait`.
+        work: what to wait on, or None when the buffer is ready.
+        keep: tensors that must stay alive until then, such as the input.
+        what: the collective's name, for the error when it fails.
+
+    Example:
+        >>> Pending(torch.ones(2)).then(lambda x: x * 3).wait()
+        tensor([3., 3.])
+    """
+
+    __slots__ = ("_finish", "_keep", "_work", "tensor", "what")
+
+    def __init__(
+        self,
+        tensor: torch.Tensor,
+        work: Waitable | None = None,
+        keep: object = None,
+        what: str = "collective",
+    ) -> None:
+        self.tensor = tensor
+        self.what = what
+        self._work = work
+        self._keep = keep
+        self._finish: Callable[[torch.Tensor], torch.Tensor] | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to wait for or to rearrange."""
+        return self._work is None and self._finish is None
+
+    def then(self, finish: Callable[[torch.Tensor], torch.Tensor]) -> Pending:
+        """Add a last step that `wait` runs once on the buffer; at most one, and it must not communicate."""
+        before = self._finish
+        self._finish = finish if before is None else (lambda x: finish(before(x)))
+        return self
+
+    def wait(self) -> torch.Tensor:
+        """Block until the result is there and return it; waiting again returns the same tensor.
+
+        Raises:
+            TransportError: the transport failed; the collective's own error is its cause.
+        """
+        if self._work is not None:
+            self._wait_for_work()
+        if self._finish is not None:
+            finish, self._finish = self._finish, None
+            self.tensor = finish(self.tensor)
+        return self.tensor
+
+    def _wait_for_work(self) -> None:
+        work, self._work, self._keep = self._work, None, None
+        try:
+            if work is not None:
+                work.wait()
+        except CommError:
+            raise
+        except RuntimeError as error:
+            raise TransportError(
+                self.what,
+                got=str(error).splitlines()[0],
+                hint="another rank may have failed, left or called something else: read its output first",
+            ) from error

@@ -1,0 +1,141 @@
+"""Reduce ops: one word for each, the forms it is spelled in, what it computes and where it is defined."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from comm_core.errors import ReduceOpError
+
+Combine = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class ReduceOp:
+    """What commbook knows of one reduce op.
+
+    Args:
+        word: its name in every signature, message and table, for example `"sum"`.
+        combine: the binary step; ranks are combined in rank order, starting from rank 0.
+        divides: the result is divided by the group size (`avg`).
+        linear: the result is a linear map of the inputs, so its transpose is its gradient.
+        real: defined for floating point dtypes.
+        integral: defined for integer dtypes and bool.
+        complex: defined for complex dtypes: only the ops that act on real and imaginary parts alike.
+    """
+
+    word: str
+    combine: Combine
+    divides: bool = False
+    linear: bool = False
+    real: bool = True
+    integral: bool = True
+    complex: bool = False
+
+
+REDUCE_OPS: dict[str, ReduceOp] = {
+    op.word: op
+    for op in (
+        ReduceOp("sum", torch.add, linear=True, complex=True),
+        ReduceOp("avg", torch.add, divides=True, linear=True, integral=False, complex=True),
+        ReduceOp("product", torch.mul),
+        ReduceOp("min", torch.minimum),
+        ReduceOp("max", torch.maximum),
+        ReduceOp("band", torch.bitwise_and, real=False),
+        ReduceOp("bor", torch.bitwise_or, real=False),
+        ReduceOp("bxor", torch.bitwise_xor, real=False),
+    )
+}
+
+_ENUM = {word: getattr(dist.ReduceOp, word.upper()) for word in REDUCE_OPS}
+
+
+def reduce_word(op: object, where: str = "reduce op") -> str:
+    """Return the one word for a reduce op given as a word in any case or as a `dist.ReduceOp`.
+
+    Raises:
+        ReduceOpError: nothing commbook knows is meant.
+
+    Example:
+        >>> reduce_word("SUM"), reduce_word(dist.ReduceOp.MAX)
+        ('sum', 'max')
+    """
+    if isinstance(op, str):
+        word = op.lower()
+        if word in REDUCE_OPS:
+            return word
+    elif isinstance(op, (dist.ReduceOp, dist.ReduceOp.RedOpType)):
+        for word, value in _ENUM.items():
+            if op == value:
+                return word
+    raise ReduceOpError(
+        where,
+        got=f"reduce op {op!r}" if isinstance(op, (str, int)) else f"reduce op {op} of type {type(op).__name__}",
+        need="one of " + ", ".join(REDUCE_OPS),
+        hint="pass the word, for example 'sum', or dist.ReduceOp.SUM",
+    )
+
+
+def c10d_op(word: str) -> dist.ReduceOp.RedOpType:
+    """Return the `dist.ReduceOp` value that a process group takes for a word."""
+    return _ENUM[word]
+
+
+def has_gradient(word: str) -> bool:
+    """Tell whether this release differentiates the reduce op: the linear ones, `sum` and `avg`.
+
+    Example:
+        >>> has_gradient("sum"), has_gradient("max")
+        (True, False)
+    """
+    return REDUCE_OPS[word].linear
+
+
+def check_dtype(word: str, dtype: torch.dtype, where: str) -> None:
+    """Refuse a reduce op for a dtype on which it has no meaning.
+
+    Raises:
+        ReduceOpError: for example `band` of floats, `max` of complex numbers, `avg` of integers.
+
+    Example:
+        >>> check_dtype("band", torch.float32, "all_reduce")
+        Traceback (most recent call last):
+        ...
+        comm_core.errors.ReduceOpError: all_reduce: got reduce op 'band' for torch.float32; need one of sum, ...
+    """
+    if not _defined(REDUCE_OPS[word], dtype):
+        words = ", ".join(name for name, op in REDUCE_OPS.items() if _defined(op, dtype))
+        raise ReduceOpError(
+            where,
+            got=f"reduce op {word!r} for {dtype}",
+            need=f"one of {words} for {dtype}",
+            hint="cast the tensor, or choose another reduce op",
+        )
+
+
+def _defined(op: ReduceOp, dtype: torch.dtype) -> bool:
+    if dtype.is_complex:
+        return op.complex
+    return op.real if dtype.is_floating_point else op.integral
+
+
+def reduce_in_rank_order(word: str, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Combine one tensor of each rank, rank 0 first: the definition that every transport is held against.
+
+    Shapes: all equal, and so is the result.
+
+    Example:
+        >>> reduce_in_rank_order("avg", [torch.tensor([1.0]), torch.tensor([3.0])])
+        tensor([2.])
+    """
+    op = REDUCE_OPS[word]
+    if tensors[0].dtype is torch.bool and word in ("sum", "product"):
+        combine: Combine = torch.logical_or if word == "sum" else torch.logical_and
+    else:
+        combine = op.combine
+    total = functools.reduce(combine, tensors)
+    return total / len(tensors) if op.divides else total.clone()

@@ -1,0 +1,218 @@
+"""Runs a catalogue entry on a group: eager or traced, with its gradient.
+
+Dynamo walks this file, so it stays plain: module-level functions, no closures from factories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+
+from comm_core.catalog import CATALOG
+from comm_core.collective import Collective, Missing, Params
+from comm_core.errors import DtypeError, GradientError
+from comm_core.groups import AnyGroup, Group, GroupLike, as_group
+from comm_core.pending import Pending
+from comm_core.reduce_ops import has_gradient
+from comm_core.simulate import SimulatedGroup, SimulatedTransport
+from comm_core.tracing import is_traced, needs_autograd
+from comm_core.transport import ProcessGroupTransport, TracedTransport, Transport
+
+Finish = Callable[[Pending], torch.Tensor]
+
+_ALONE = Group(name="", rank=0, world=1, ranks=(0,), backend="")
+
+
+def run(entry: Collective, x: torch.Tensor, group: GroupLike = None, **params: Any) -> torch.Tensor:
+    """Run a collective to its end and return this rank's result.
+
+    Args:
+        entry: an entry of the catalogue.
+        x: this rank's tensor.
+        group: anything that `as_group` takes.
+        **params: the entry's own parameters, for example `reduce_op="sum"`.
+
+    Shapes: as the entry's shape rule says.
+
+    Gradient: the entry's transpose, for a scalar that is the sum of all ranks' losses.
+
+    Raises:
+        CommError: an argument is wrong, a gradient is wanted of what has none, or the transport failed.
+
+    Example:
+        >>> from comm_core import World, catalog
+        >>> World(2).run(lambda group: run(catalog.ALL_REDUCE, torch.ones(2), group, reduce_op="sum").tolist())
+        [[2.0, 2.0], [2.0, 2.0]]
+    """
+    return start(entry, x, Pending.wait, group, **params)
+
+
+def start(entry: Collective, x: torch.Tensor, finish: Finish, group: GroupLike = None, **params: Any) -> torch.Tensor:
+    """Start a collective and let `finish` make a tensor of what is in flight; `run` waits there.
+
+    In a traced graph the result is always finished, and `finish` is not called.
+
+    Raises:
+        CommError: as for `run`.
+    """
+    x = settled(x, entry.name)
+    on = traced_group(group) if torch.compiler.is_compiling() else as_group(group)
+    parsed = entry.check(x, on.world, on.rank, **params)
+    if needs_autograd(x):
+        check_gradient(entry, x, parsed)
+        return Differentiable.apply(x, entry.name, on, parsed, finish)  # type: ignore[no-untyped-call]
+    if is_traced(x):
+        return entry.kernel(TracedTransport(on), x, **parsed).wait()
+    return finish(launch_parsed(entry, x, on, parsed))
+
+
+def launch(entry: Collective, x: torch.Tensor, group: GroupLike = None, **params: Any) -> Pending:
+    """Start a collective without recording a gradient; `Pending.wait` gives the result.
+
+    Raises:
+        CommError: an argument is wrong.
+
+    Example:
+        >>> from comm_core import World, catalog
+        >>> World(2).run(lambda group: launch(catalog.BROADCAST, torch.tensor(group.rank), group, src=1).wait())
+        [tensor(1), tensor(1)]
+    """
+    on = as_group(group)
+    return launch_parsed(entry, x, on, entry.check(x, on.world, on.rank, **params))
+
+
+def launch_parsed(entry: Collective, x: torch.Tensor, group: AnyGroup, params: Params) -> Pending:
+    """Start a collective whose parameters `check` has parsed."""
+    if isinstance(group, SimulatedGroup):
+        return group.meet(entry, x.detach(), params)
+    return entry.kernel(ProcessGroupTransport(group), x.detach(), **params)
+
+
+def wait(x: torch.Tensor) -> torch.Tensor:
+    """Return the finished tensor of what a collective returned; a plain tensor is finished.
+
+    Gradient: the identity.
+
+    Example:
+        >>> wait(torch.ones(2))
+        tensor([1., 1.])
+    """
+    if torch.compiler.is_compiling() or not hasattr(x, "wait"):
+        return torch.ops._c10d_functional.wait_tensor(x)
+    if needs_autograd(x):
+        return Differentiable.apply(x, "wait", _ALONE, {}, Pending.wait)  # type: ignore[no-untyped-call]
+    return x.wait()
+
+
+def settled(x: torch.Tensor, where: str) -> torch.Tensor:
+    """Return a tensor that a collective may send: one in flight is waited for, other types are refused.
+
+    Raises:
+        DtypeError: not a tensor, or a DTensor.
+    """
+    if not isinstance(x, torch.Tensor):
+        raise DtypeError(where, got=f"a {type(x).__name__}", need="a tensor")
+    if torch.compiler.is_compiling():
+        return x
+    if type(x) is torch.Tensor or type(x) is torch.nn.Parameter:
+        return x
+    if hasattr(x, "to_local"):
+        raise DtypeError(
+            where, got="a DTensor", need="a plain tensor", hint="pass x.to_local(), or use func_map.local_map"
+        )
+    return wait(x) if hasattr(x, "trigger_wait") else x
+
+
+def transport(group: GroupLike = None) -> Transport:
+    """Return what moves contiguous blocks between the ranks of a group.
+
+    Raises:
+        GroupError: as `as_group` does.
+
+    Example:
+        >>> from comm_core import World
+        >>> World(2).run(lambda group: transport(group).all_gather(torch.tensor([group.rank])).wait().tolist())
+        [[0, 1], [0, 1]]
+    """
+    if torch.compiler.is_compiling():
+        return TracedTransport(traced_group(group))
+    on = as_group(group)
+    return SimulatedTransport(on) if isinstance(on, SimulatedGroup) else ProcessGroupTransport(on)
+
+
+@torch.compiler.assume_constant_result
+def traced_group(group: GroupLike) -> AnyGroup:
+    """Parse the group of a traced call: a constant of the graph."""
+    return as_group(group)
+
+
+def check_gradient(entry: Collective, x: torch.Tensor, params: Params) -> None:
+    """Refuse, at the call, what could only fail in backward.
+
+    Raises:
+        GradientError: the collective or its reduce op has no gradient rule.
+    """
+    if isinstance(entry.gradient, Missing):
+        raise GradientError(entry.name, got="an input that requires grad", need=entry.gradient.why)
+    word = params.get("reduce_op")
+    if word is not None and not has_gradient(word):
+        raise GradientError(
+            entry.name,
+            got=f"reduce op {word!r} of a tensor that requires grad",
+            need="a reduce op with a gradient: sum or avg",
+            hint="pass x.detach() if no gradient is meant",
+        )
+
+
+class GroupEmit:
+    """Runs catalogue entries for a gradient rule, on the group of the forward call."""
+
+    def __init__(self, group: AnyGroup) -> None:
+        self.group = group
+        self.rank = group.rank
+        self.world = group.world
+
+    def __call__(self, name: str, x: torch.Tensor, **params: Any) -> torch.Tensor:
+        """Run the entry to its end, differentiably."""
+        return Differentiable.apply(x, name, self.group, params, Pending.wait)  # type: ignore[no-untyped-call]
+
+
+class Differentiable(torch.autograd.Function):
+    """Every collective as a differentiable function, from the rules of its catalogue entry."""
+
+    @staticmethod
+    def forward(x: torch.Tensor, name: str, group: AnyGroup, params: Params, finish: Finish) -> torch.Tensor:
+        """Run the kernel; a finished input comes back as another tensor, as autograd requires."""
+        if is_traced(x) and not hasattr(x, "wait"):
+            return CATALOG[name].kernel(TracedTransport(group), x, **params).wait()
+        if name == "wait":
+            return cast(Any, x).wait().detach() if hasattr(x, "wait") else x.detach()
+        return finish(launch_parsed(CATALOG[name], x, group, params))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        """Keep what backward needs: the parameters, never a tensor."""
+        _, ctx.name, ctx.group, ctx.params, _ = inputs
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
+        """Run the gradient rule."""
+        rule = cast(Callable[..., torch.Tensor], CATALOG[ctx.name].gradient)
+        return rule(GroupEmit(ctx.group), cotangent, **ctx.params), None, None, None, None
+
+    @staticmethod
+    def vmap(
+        info: Any,
+        in_dims: tuple[Any, ...],
+        x: torch.Tensor,
+        name: str,
+        group: AnyGroup,
+        params: Params,
+        finish: Finish,
+    ) -> tuple[torch.Tensor, int]:
+        """Run one collective for the whole batch."""
+        batched = cast(Any, CATALOG[name].batch)(x.ndim - 1, **params)
+        moved = x.movedim(in_dims[0], batched.position)
+        return Differentiable.apply(moved, name, group, batched.params, finish), batched.position  # type: ignore[no-untyped-call]

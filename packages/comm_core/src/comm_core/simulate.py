@@ -1,0 +1,300 @@
+"""The simulator: n ranks as threads of one process, real data, no process group.
+
+Each collective is a meeting. The last rank to arrive checks that all ranks called the same thing, applies the
+catalogue's definition and hands out the results. Because every rank's state is known, a deadlock is found the moment
+it happens instead of at a time limit.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+
+from comm_core.catalog import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, BROADCAST, REDUCE_SCATTER
+from comm_core.collective import Collective, Params
+from comm_core.errors import (
+    ArgumentError,
+    CommError,
+    DeadlockError,
+    GroupError,
+    MismatchError,
+    RankFailedError,
+)
+from comm_core.groups import _simulated
+from comm_core.pending import Pending
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What one rank brought to a meeting."""
+
+    entry: Collective
+    x: torch.Tensor
+    params: Params
+
+    def said(self) -> tuple[object, ...]:
+        return (self.entry.name, *self.entry.agrees(self.x, **self.params))
+
+    def __str__(self) -> str:
+        said = self.said()
+        facts = ", ".join(f"{said[i]} {said[i + 1]}" for i in range(1, len(said), 2))
+        return f"{self.entry.name}({facts})"
+
+
+@dataclass(slots=True)
+class _Meeting:
+    """One collective of one group: who came, and what each takes away."""
+
+    calls: dict[int, _Call] = field(default_factory=dict)
+    results: list[torch.Tensor] | None = None
+    error: CommError | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.results is not None or self.error is not None
+
+    def hold(self, world: int) -> None:
+        calls = [self.calls[rank] for rank in range(world)]
+        if len({call.said() for call in calls}) > 1:
+            who = "; ".join(f"rank {rank}: {call}" for rank, call in enumerate(calls))
+            self.error = MismatchError(
+                calls[0].entry.name,
+                got=f"different calls: {who}",
+                need="the same call on every rank of the group",
+            )
+            return
+        try:
+            self.results = calls[0].entry.oracle([call.x for call in calls], [call.params for call in calls])
+        except CommError as error:
+            self.error = error
+
+
+class World:
+    """A simulated world of ranks.
+
+    Args:
+        size: the number of ranks.
+
+    Raises:
+        ArgumentError: the size is not a positive int.
+
+    Example:
+        >>> World(3).run(lambda group: group.rank * 10)
+        [0, 10, 20]
+
+    Source: JAX runs a mesh of host devices in one process; PyTorch's own tests use a threaded process group.
+    """
+
+    def __init__(self, size: int) -> None:
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise ArgumentError("World", got=f"size {size!r}", need="a positive number of ranks")
+        self.size = size
+
+    def run(self, fn: Callable[..., T], *args: Any) -> list[T]:
+        """Call `fn(group, *args)` once per rank, at the same time, and return the results in rank order.
+
+        Raises:
+            RankFailedError: a rank raised an error of the user's; it is the cause, and the rank is named.
+            CommError: the ranks' collectives do not fit together; raised as it is.
+        """
+        session = _Session(self.size)
+        threads = [
+            threading.Thread(target=session.rank_main, args=(rank, fn, args), name=f"rank {rank}", daemon=True)
+            for rank in range(self.size)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        session.raise_first_error()
+        return session.results
+
+
+class _Session:
+    """The state of one `World.run`: the meetings under way and what each rank is doing."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.results: list[Any] = [None] * size
+        self.changed = threading.Condition()
+        self.meetings: dict[tuple[tuple[int, ...], int], _Meeting] = {}
+        self.waiting: dict[int, tuple[_Meeting, SimulatedGroup, _Call]] = {}
+        self.left: set[int] = set()
+        self.errors: dict[int, BaseException] = {}
+        self.grad_enabled = torch.is_grad_enabled()
+
+    def rank_main(self, rank: int, fn: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        group = SimulatedGroup(self, rank, tuple(range(self.size)))
+        _simulated.group = group
+        try:
+            with torch.set_grad_enabled(self.grad_enabled):
+                self.results[rank] = fn(group, *args)
+        except BaseException as error:  # every rank's error is kept and raised by the caller's thread
+            self.errors[rank] = error
+        finally:
+            _simulated.group = None
+            with self.changed:
+                self.left.add(rank)
+                self._end_hopeless_meetings()
+                self.changed.notify_all()
+
+    def meet(self, group: SimulatedGroup, call: _Call) -> torch.Tensor:
+        with self.changed:
+            key = (group.ranks, group.next_meeting())
+            meeting = self.meetings.setdefault(key, _Meeting())
+            meeting.calls[group.rank] = call
+            me = group.ranks[group.rank]
+            if len(meeting.calls) == group.world:
+                del self.meetings[key]
+                meeting.hold(group.world)
+                self.changed.notify_all()
+            else:
+                self.waiting[me] = (meeting, group, call)
+                self._end_hopeless_meetings()
+                self.changed.wait_for(lambda: meeting.over)
+                del self.waiting[me]
+        if meeting.error is not None:
+            raise meeting.error
+        if meeting.results is None:
+            raise DeadlockError(call.entry.name, got="a meeting that ended without a result")
+        return meeting.results[group.rank]
+
+    def _end_hopeless_meetings(self) -> None:
+        """End the wait of ranks when every rank that could still arrive has left or waits elsewhere."""
+        blocked = {rank: state for rank, state in self.waiting.items() if not state[0].over}
+        if not blocked or len(blocked) + len(self.left) < self.size:
+            return
+        who = "; ".join(
+            f"rank {rank} waits in {call} of ranks {list(group.ranks)}"
+            for rank, (_, group, call) in sorted(blocked.items())
+        )
+        gone = "".join(
+            f"; rank {rank} {'failed' if rank in self.errors else 'has returned'}" for rank in sorted(self.left)
+        )
+        error = DeadlockError(
+            "collective",
+            got=who + gone,
+            need="every rank of a group to make the same calls in the same order",
+        )
+        for meeting, _, _ in blocked.values():
+            meeting.error = error
+        self.changed.notify_all()
+
+    def raise_first_error(self) -> None:
+        own = {rank: error for rank, error in self.errors.items() if not isinstance(error, (DeadlockError,))}
+        for rank, error in sorted((own or self.errors).items()):
+            if isinstance(error, CommError) or not isinstance(error, Exception):
+                error.add_note(f"raised on simulated rank {rank} of {self.size}")
+                raise error
+            raise RankFailedError(f"rank {rank} of {self.size}", got=f"{type(error).__name__}: {error}") from error
+
+
+class SimulatedGroup:
+    """One rank's view of a group of a simulated world; accepted wherever a group is.
+
+    Args:
+        session: the run that the rank belongs to.
+        rank: the position in the group.
+        ranks: the ranks of the world that form the group.
+    """
+
+    is_simulated = True
+    backend = "simulated"
+
+    def __init__(self, session: _Session, rank: int, ranks: tuple[int, ...]) -> None:
+        self.rank = rank
+        self.world = len(ranks)
+        self.ranks = ranks
+        self.name = f"simulated:{','.join(map(str, ranks))}"
+        self._session = session
+        self._meetings = 0
+
+    def __repr__(self) -> str:
+        return f"SimulatedGroup(rank={self.rank}, ranks={list(self.ranks)})"
+
+    def next_meeting(self) -> int:
+        """Number this rank's collectives on the group, so that the n-th of each rank meet."""
+        self._meetings += 1
+        return self._meetings
+
+    def subgroup(self, ranks: Iterable[int]) -> SimulatedGroup:
+        """Return this rank's view of a sub-group, given by positions in this group; its members call this alike.
+
+        Raises:
+            GroupError: this rank is not in it, or the ranks are not different ranks of this group.
+
+        Example:
+            >>> World(4).run(lambda group: group.subgroup([0, 2]).ranks if group.rank in (0, 2) else None)
+            [(0, 2), None, (0, 2), None]
+        """
+        positions = list(ranks)
+        if len(set(positions)) != len(positions) or not all(0 <= p < self.world for p in positions):
+            raise GroupError("subgroup", got=f"ranks {positions}", need=f"different ranks from 0 to {self.world - 1}")
+        if self.rank not in positions:
+            raise GroupError(
+                "subgroup", got=f"ranks {positions} on rank {self.rank}", need="a group that this rank is in"
+            )
+        return SimulatedGroup(self._session, positions.index(self.rank), tuple(self.ranks[p] for p in positions))
+
+    def meet(self, entry: Collective, x: torch.Tensor, params: Params) -> Pending:
+        """Take part in a collective whose parameters `check` has parsed; returns when all ranks have."""
+        if not entry.agrees(x, **params):
+            return Pending(x)
+        return Pending(self._session.meet(self, _Call(entry, x.clone(), params)), what=entry.name)
+
+
+class SimulatedTransport:
+    """The catalogue's definitions as a transport: each method is the entry of that name along dim 0.
+
+    Args:
+        group: the simulated group.
+    """
+
+    def __init__(self, group: SimulatedGroup) -> None:
+        self.rank = group.rank
+        self.world = group.world
+        self._group = group
+
+    def _meet(self, entry: Collective, x: torch.Tensor, out: torch.Tensor | None, **params: Any) -> Pending:
+        parsed = entry.check(x, self.world, self.rank, **params)
+        pending = self._group.meet(entry, x, parsed)
+        if out is not None:
+            out.copy_(pending.wait())
+            pending = Pending(out, what=entry.name)
+        return pending
+
+    def all_reduce(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
+        """Meet for all_reduce."""
+        return self._meet(ALL_REDUCE, x, out, reduce_op=reduce_op)
+
+    def all_gather(self, x: torch.Tensor, out: torch.Tensor | None = None) -> Pending:
+        """Meet for all_gather along dim 0."""
+        return self._meet(ALL_GATHER, x, out, dim=0)
+
+    def reduce_scatter(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
+        """Meet for reduce_scatter along dim 0."""
+        return self._meet(REDUCE_SCATTER, x, out, reduce_op=reduce_op, dim=0)
+
+    def all_to_all(
+        self,
+        x: torch.Tensor,
+        output_splits: Sequence[int],
+        input_splits: Sequence[int],
+        out: torch.Tensor | None = None,
+    ) -> Pending:
+        """Meet for all_to_all."""
+        return self._meet(ALL_TO_ALL, x, out, output_splits=output_splits, input_splits=input_splits)
+
+    def broadcast(self, x: torch.Tensor, src: int, out: torch.Tensor | None = None) -> Pending:
+        """Meet for broadcast."""
+        return self._meet(BROADCAST, x, out, src=src)
+
+    def wait(self, x: torch.Tensor) -> Pending:
+        """Return the tensor: simulated collectives have finished when they return."""
+        return Pending(x)

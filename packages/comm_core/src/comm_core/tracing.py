@@ -1,0 +1,41 @@
+"""Which path a call takes: decided here, and nowhere else."""
+
+from __future__ import annotations
+
+import torch
+
+from comm_core import compat
+
+
+def is_traced(x: torch.Tensor) -> bool:
+    """Tell whether a call on `x` must go through the dispatcher, as ops of a graph.
+
+    | where the call runs | result |
+    |---|---|
+    | eager, plain tensor or parameter | False: straight to the transport |
+    | inside `torch.compile` or `torch.export` | True |
+    | under a dispatch mode: FakeTensorMode, make_fx, CommDebugMode | True |
+    | on a tensor that torch.func wrapped (vmap, grad, jvp) | False: `autograd.Function` unwraps it first |
+    | on any other tensor subclass, such as a FakeTensor | True |
+
+    Example:
+        >>> is_traced(torch.ones(2))
+        False
+    """
+    if torch.compiler.is_compiling():
+        return True
+    if compat.dispatch_modes_active():
+        return True
+    return type(x) not in (torch.Tensor, torch.nn.Parameter)
+
+
+def needs_autograd(x: torch.Tensor) -> bool:
+    """Tell whether the call must be recorded: a gradient is wanted, or torch.func watches.
+
+    Example:
+        >>> needs_autograd(torch.ones(2)), needs_autograd(torch.ones(2, requires_grad=True))
+        (False, True)
+    """
+    if torch.compiler.is_compiling():
+        return torch.is_grad_enabled() and x.requires_grad
+    return (torch.is_grad_enabled() and x.requires_grad) or compat.is_transformed(x)

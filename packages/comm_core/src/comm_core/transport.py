@@ -1,0 +1,197 @@
+"""Transports: what moves contiguous blocks between ranks, along dim 0, and nothing else.
+
+A kernel of the catalogue arranges its input, calls one method of a transport, and arranges the result; so the same
+kernel runs over a process group, in a traced graph and in the simulator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+
+from comm_core import compat
+from comm_core.groups import AnyGroup, Group
+from comm_core.pending import Pending
+from comm_core.reduce_ops import c10d_op
+
+_ON_BYTES = {"sum": "max", "product": "min", "band": "min", "bor": "max"}  # bool as 0 and 1 in a uint8
+
+
+class Transport(Protocol):
+    """What a kernel may ask of the ranks' connection; every method returns at once, with a `Pending`.
+
+    Shapes: inputs are contiguous; `out`, when given, is contiguous and of the result's shape. For `all_reduce` and
+    `broadcast` it may be the input itself (in place); for `all_gather` the input may be the rank-th block of it.
+    """
+
+    rank: int
+    world: int
+
+    def all_reduce(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
+        """Reduce over ranks; the result is `x`'s shape on every rank."""
+        ...
+
+    def all_gather(self, x: torch.Tensor, out: torch.Tensor | None = None) -> Pending:
+        """Concatenate all ranks' blocks along dim 0."""
+        ...
+
+    def reduce_scatter(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
+        """Reduce over ranks and keep the rank-th of `world` blocks along dim 0."""
+        ...
+
+    def all_to_all(
+        self,
+        x: torch.Tensor,
+        output_splits: Sequence[int],
+        input_splits: Sequence[int],
+        out: torch.Tensor | None = None,
+    ) -> Pending:
+        """Send the i-th block along dim 0 to rank i and concatenate what arrives in rank order."""
+        ...
+
+    def broadcast(self, x: torch.Tensor, src: int, out: torch.Tensor | None = None) -> Pending:
+        """Give every rank the tensor of the rank `src` of the group."""
+        ...
+
+    def wait(self, x: torch.Tensor) -> Pending:
+        """Give a tensor that an earlier collective made, finished."""
+        ...
+
+
+def enlarged(x: torch.Tensor, rows: int) -> tuple[int, ...]:
+    """Return `x`'s shape with another size in dim 0."""
+    return (rows, *x.shape[1:])
+
+
+class ProcessGroupTransport:
+    """The methods of a c10d process group, called directly: no dispatcher and no wrapper on the way.
+
+    Args:
+        group: the group to run on.
+
+    Raises:
+        TransportError: from `Pending.wait`, when the process group reports a failure.
+    """
+
+    def __init__(self, group: Group) -> None:
+        self.rank = group.rank
+        self.world = group.world
+        self._group = group.process_group
+
+    def all_reduce(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
+        """Run `ProcessGroup.allreduce` on a copy of `x`, or on `out`."""
+        out = _filled(out, x)
+        moved, op = _for_reduction(out, reduce_op)
+        options = dist.AllreduceOptions()
+        options.reduceOp = op
+        return Pending(out, self._group.allreduce([moved], options), moved, "all_reduce")
+
+    def all_gather(self, x: torch.Tensor, out: torch.Tensor | None = None) -> Pending:
+        """Run the process group's gather into one tensor."""
+        if out is None:
+            out = x.new_empty(enlarged(x, x.shape[0] * self.world))
+        moved, into = _as_real(x), _as_real(out)
+        return Pending(out, compat.all_gather_base(self._group, into, moved), (moved, into), "all_gather")
+
+    def reduce_scatter(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
+        """Run the process group's reduce and scatter of one tensor."""
+        if out is None:
+            out = x.new_empty(enlarged(x, x.shape[0] // self.world))
+        moved, op = _for_reduction(x, reduce_op)
+        into, _ = _for_reduction(out, reduce_op)
+        options = dist.ReduceScatterOptions()
+        options.reduceOp = op
+        work = compat.reduce_scatter_base(self._group, into, moved, options)
+        return Pending(out, work, (moved, into), "reduce_scatter")
+
+    def all_to_all(
+        self,
+        x: torch.Tensor,
+        output_splits: Sequence[int],
+        input_splits: Sequence[int],
+        out: torch.Tensor | None = None,
+    ) -> Pending:
+        """Run `ProcessGroup.alltoall_base`."""
+        if out is None:
+            out = x.new_empty(enlarged(x, sum(output_splits)))
+        moved, into = _as_real(x), _as_real(out)
+        work = self._group.alltoall_base(into, moved, list(output_splits), list(input_splits))
+        return Pending(out, work, (moved, into), "all_to_all")
+
+    def broadcast(self, x: torch.Tensor, src: int, out: torch.Tensor | None = None) -> Pending:
+        """Run `ProcessGroup.broadcast` on a copy of `x`, or on `out`."""
+        out = _filled(out, x)
+        moved = _as_real(out)
+        options = dist.BroadcastOptions()
+        options.rootRank = src
+        return Pending(out, self._group.broadcast([moved], options), moved, "broadcast")
+
+    def wait(self, x: torch.Tensor) -> Pending:
+        """Wait through torch's registry of works; nothing is registered for a finished tensor."""
+        return Pending(torch.ops._c10d_functional.wait_tensor(x))
+
+
+class TracedTransport:
+    """The `_c10d_functional` ops, each with its wait at once: what graphs are made of.
+
+    Dynamo walks this class, so it stays plain. Overlap is the compiler's work, which moves the waits.
+    """
+
+    def __init__(self, group: AnyGroup) -> None:
+        self.rank = group.rank
+        self.world = group.world
+        self._name = group.name
+
+    def all_reduce(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
+        """Trace `_c10d_functional.all_reduce`."""
+        return _traced(torch.ops._c10d_functional.all_reduce(x, reduce_op, self._name), out)
+
+    def all_gather(self, x: torch.Tensor, out: torch.Tensor | None = None) -> Pending:
+        """Trace `_c10d_functional.all_gather_into_tensor`."""
+        return _traced(torch.ops._c10d_functional.all_gather_into_tensor(x, self.world, self._name), out)
+
+    def reduce_scatter(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
+        """Trace `_c10d_functional.reduce_scatter_tensor`."""
+        return _traced(torch.ops._c10d_functional.reduce_scatter_tensor(x, reduce_op, self.world, self._name), out)
+
+    def all_to_all(
+        self,
+        x: torch.Tensor,
+        output_splits: Sequence[int],
+        input_splits: Sequence[int],
+        out: torch.Tensor | None = None,
+    ) -> Pending:
+        """Trace `_c10d_functional.all_to_all_single`."""
+        return _traced(torch.ops._c10d_functional.all_to_all_single(x, output_splits, input_splits, self._name), out)
+
+    def broadcast(self, x: torch.Tensor, src: int, out: torch.Tensor | None = None) -> Pending:
+        """Trace `_c10d_functional.broadcast`."""
+        return _traced(torch.ops._c10d_functional.broadcast(x, src, self._name), out)
+
+    def wait(self, x: torch.Tensor) -> Pending:
+        """Trace `_c10d_functional.wait_tensor`."""
+        return Pending(torch.ops._c10d_functional.wait_tensor(x))
+
+
+def _traced(started: torch.Tensor, out: torch.Tensor | None) -> Pending:
+    finished = torch.ops._c10d_functional.wait_tensor(started)
+    return Pending(finished if out is None else out.copy_(finished))
+
+
+def _filled(out: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
+    if out is None:
+        return x.clone(memory_format=torch.contiguous_format)
+    return out if out is x else out.copy_(x)
+
+
+def _as_real(x: torch.Tensor) -> torch.Tensor:
+    return torch.view_as_real(x) if x.is_complex() else x
+
+
+def _for_reduction(x: torch.Tensor, reduce_op: str) -> tuple[torch.Tensor, Any]:
+    if x.dtype is torch.bool:
+        return x.view(torch.uint8), c10d_op(_ON_BYTES.get(reduce_op, reduce_op))
+    return _as_real(x), c10d_op(reduce_op)
