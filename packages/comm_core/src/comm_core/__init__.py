@@ -1,6 +1,7 @@
 """The shared core of commbook: the catalogue of collectives, groups, the simulator, errors and test ranks."""
 
 from comm_core import catalog, errors
+from comm_core.catalog import CATALOG
 from comm_core.collective import Collective, Lowering, Missing, missing
 from comm_core.groups import Group, GroupLike, as_group
 from comm_core.pending import Pending
@@ -11,6 +12,7 @@ from comm_core.transport import Transport
 __version__ = "0.1.0"
 
 __all__ = [
+    "CATALOG",
     "Collective",
     "Group",
     "GroupLike",

@@ -7,8 +7,9 @@ files can be read side by side; `docs/reference/collectives.md` is the same tabl
 from __future__ import annotations
 
 import enum
+import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -69,14 +70,17 @@ class Collective:
         check: `(x, world, rank, **params) -> params`; parses arguments or raises a `CommError`.
         agrees: `(x, **params) -> (word, value, ...)` that every rank must say alike.
         shape: `(shape, world, rank, **params) -> shape` of this rank's result.
-        oracle: `(inputs, params)`, both lists over ranks, -> list over ranks; the definition of what the collective computes.
+        oracle: `(inputs, params)`, both lists over ranks, -> list over ranks; defines what it computes.
         kernel: `(wire, x, **params) -> Pending`, in terms of a transport's contiguous blocks along dim 0.
         gradient: `(emit, cotangent, **params) -> cotangent`, in terms of other catalogue entries.
         batch: `(ndim, **params) -> Batched`; how one call serves a whole batch under vmap.
         twin: the name of torch's op with the same meaning in `torch.ops._c10d_functional`.
         in_place: the name of the op there that writes into its input.
-        wire_bytes: `(input_bytes, world, rank, **params) -> bytes` that this rank must send at least.
+        wire_bytes: `(input_bytes, world, rank, **params) -> bytes`: this rank's share of what must cross between ranks.
         lowering: what a compiler makes of it.
+
+    Attributes:
+        parameters: the names of the collective's own parameters, from its `check`.
 
     Raises:
         ArgumentError: a field is empty; use `missing("why")`.
@@ -98,12 +102,12 @@ class Collective:
     in_place: str | Missing
     wire_bytes: Callable[..., int]
     lowering: Lowering
+    parameters: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if not getattr(self, field.name):
-                raise ArgumentError(
-                    f"Collective {self.name!r}",
-                    got=f"nothing for {field.name}",
-                    need="a value or missing('why')",
-                )
+        for rule in fields(self):
+            if rule.init and not getattr(self, rule.name):
+                where = f"Collective {self.name!r}"
+                raise ArgumentError(where, got=f"nothing for {rule.name}", need="a value or missing('why')")
+        own = inspect.signature(self.check).parameters.values()
+        object.__setattr__(self, "parameters", frozenset(p.name for p in own if p.kind is p.KEYWORD_ONLY))

@@ -21,6 +21,7 @@ def group_by_name(name: str) -> dist.ProcessGroup:
 
 def register_group(name: str, group: dist.ProcessGroup) -> None:
     """Make a group known by name to the `_c10d_functional` ops (2.11 to 2.14)."""
+    group._set_group_name(cast(Any, name))
     torch._C._distributed_c10d._register_process_group(cast(Any, name), group)
 
 

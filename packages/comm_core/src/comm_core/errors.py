@@ -6,6 +6,22 @@ builtin exception that Python programmers expect for that kind of mistake, so `e
 
 from __future__ import annotations
 
+from typing import Self
+
+
+def said(value: object) -> str:
+    """Return a value as a message may show it: itself if it is small and plain, else its type.
+
+    Example:
+        >>> said([1, 2]), said(3.5), said(object())
+        ('[1, 2]', '3.5', 'a value of type object')
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return repr(value)
+    if isinstance(value, (list, tuple)) and all(isinstance(item, (bool, int, float, str)) for item in value):
+        return repr(list(value)) if len(value) <= 16 else f"a list of {len(value)}"
+    return f"a value of type {type(value).__name__}"
+
 
 class CommError(Exception):
     """The base of all errors of commbook.
@@ -30,6 +46,13 @@ class CommError(Exception):
         self.got = got
         self.need = need
         self.hint = hint
+
+    def again(self) -> Self:
+        """Return the same error anew: one that several ranks raise must not share a traceback."""
+        return type(self)(self.where, self.got, self.need, self.hint)
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str, str, str]]:
+        return type(self), (self.where, self.got, self.need, self.hint)
 
     def __str__(self) -> str:
         parts = [f"got {self.got}" if self.got else "", f"need {self.need}" if self.need else "", self.hint]

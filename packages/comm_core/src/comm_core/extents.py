@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from comm_core.errors import ShapeError
+from comm_core.errors import ShapeError, said
 
 
 def ceil_div(size: int, parts: int) -> int:
@@ -31,11 +31,11 @@ def normalize_dim(dim: int, ndim: int, where: str) -> int:
     if not isinstance(dim, int) or isinstance(dim, bool) or not -ndim <= dim < ndim:
         raise ShapeError(
             where,
-            got=f"dim {dim!r} for a {ndim}-D tensor",
+            got=f"dim {said(dim)} for a {ndim}-D tensor",
             need=f"an int from {-ndim} to {ndim - 1}" if ndim else "a tensor of at least one dim",
             hint="dim=-1 is the last dim" if ndim else "use x.reshape(1) to give a 0-D tensor a dim",
         )
-    return dim % ndim
+    return int(dim % ndim)
 
 
 def even_split(size: int, world: int, where: str, dim: int = 0) -> int:

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
 from comm_core import compat
-from comm_core.errors import GroupError
+from comm_core.errors import GroupError, said
 
 if TYPE_CHECKING:
     from comm_core.simulate import SimulatedGroup
@@ -96,9 +96,12 @@ def as_group(group: GroupLike = None) -> AnyGroup:
     )
 
 
-def _parse(group: dist.ProcessGroup) -> Group:
+def _parse(group: dist.ProcessGroup) -> AnyGroup:
     name = group.group_name
     group = compat.group_by_name(name)  # under Dynamo the argument is a stand-in
+    simulated: SimulatedGroup | None = getattr(group, "simulated", None)
+    if simulated is not None:
+        return simulated
     rank = group.rank()
     if rank < 0:
         raise GroupError("group", got=f"group {name!r}", need="a group that this rank is in")
@@ -119,7 +122,7 @@ def _default_group() -> AnyGroup:
     return _parse(cast(dist.ProcessGroup, dist.group.WORLD))
 
 
-def _named_group(name: str) -> Group:
+def _named_group(name: str) -> AnyGroup:
     try:
         found = compat.group_by_name(name)
     except (RuntimeError, LookupError, ValueError) as error:
@@ -135,7 +138,7 @@ def _axis_group(mesh: DeviceMesh, axis: int | str = 0, *rest: object) -> dist.Pr
     if rest or not (by_name or by_index):
         raise GroupError(
             "group",
-            got=f"axis {axis!r} of a mesh" + (f" and {len(rest)} more" if rest else ""),
+            got=f"axis {said(axis)} of a mesh" + (f" and {len(rest)} more" if rest else ""),
             need=f"an index from {-mesh.ndim} to {mesh.ndim - 1}"
             + (f" or a name of {', '.join(names)}" if names else "; this mesh has no axis names"),
         )
@@ -145,7 +148,7 @@ def _axis_group(mesh: DeviceMesh, axis: int | str = 0, *rest: object) -> dist.Pr
 def _group_of_ranks(ranks: Sequence[int]) -> dist.ProcessGroup:
     wanted = tuple(ranks)
     if not all(isinstance(rank, int) for rank in wanted) or len(set(wanted)) != len(wanted) or not wanted:
-        raise GroupError("group", got=f"ranks {list(ranks)!r}", need="a list of different global ranks (ints)")
+        raise GroupError("group", got=f"ranks {said(list(ranks))}", need="a list of different global ranks (ints)")
     for group, members in compat.known_groups():
         if members == wanted:
             return group

@@ -21,6 +21,9 @@ class Waitable(Protocol):
 class Pending:
     """The result of a collective that may not have finished.
 
+    Attributes:
+        shape: the result's shape.
+
     Args:
         tensor: the buffer that the collective writes; its contents are undefined until `wait`.
         work: what to wait on, or None when the buffer is ready.
@@ -28,21 +31,18 @@ class Pending:
         what: the collective's name, for the error when it fails.
 
     Example:
-        >>> Pending(torch.ones(2)).then(lambda x: x * 3).wait()
+        >>> Pending(torch.ones(2)).then(lambda x: x * 3, shape=(2,)).wait()
         tensor([3., 3.])
     """
 
-    __slots__ = ("_finish", "_keep", "_work", "tensor", "what")
+    __slots__ = ("__weakref__", "_finish", "_keep", "_work", "shape", "tensor", "what")
 
     def __init__(
-        self,
-        tensor: torch.Tensor,
-        work: Waitable | None = None,
-        keep: object = None,
-        what: str = "collective",
+        self, tensor: torch.Tensor, work: Waitable | None = None, keep: object = None, what: str = "collective"
     ) -> None:
         self.tensor = tensor
         self.what = what
+        self.shape: tuple[int, ...] = tuple(tensor.shape)
         self._work = work
         self._keep = keep
         self._finish: Callable[[torch.Tensor], torch.Tensor] | None = None
@@ -52,35 +52,36 @@ class Pending:
         """Whether nothing is left to wait for or to rearrange."""
         return self._work is None and self._finish is None
 
-    def then(self, finish: Callable[[torch.Tensor], torch.Tensor]) -> Pending:
-        """Add a last step that `wait` runs once on the buffer; at most one, and it must not communicate."""
+    def then(self, finish: Callable[[torch.Tensor], torch.Tensor], shape: tuple[int, ...]) -> Pending:
+        """Add a step that `wait` runs once on the buffer and that gives the result's shape; it must not communicate."""
         before = self._finish
         self._finish = finish if before is None else (lambda x: finish(before(x)))
+        self.shape = shape
         return self
 
     def wait(self) -> torch.Tensor:
         """Block until the result is there and return it; waiting again returns the same tensor.
 
         Raises:
-            TransportError: the transport failed; the collective's own error is its cause.
+            TransportError: the transport failed; its own error is the cause.
         """
         if self._work is not None:
-            self._wait_for_work()
+            self._wait_for_work(self._work)
         if self._finish is not None:
-            finish, self._finish = self._finish, None
-            self.tensor = finish(self.tensor)
+            self.tensor = self._finish(self.tensor)
+            self._finish = None
         return self.tensor
 
-    def _wait_for_work(self) -> None:
-        work, self._work, self._keep = self._work, None, None
+    def _wait_for_work(self, work: Waitable) -> None:
         try:
-            if work is not None:
-                work.wait()
+            work.wait()
         except CommError:
             raise
         except RuntimeError as error:
             raise TransportError(
                 self.what,
-                got=str(error).splitlines()[0],
-                hint="another rank may have failed, left or called something else: read its output first",
+                got=f"{str(error).splitlines()[0]} (a {self.tensor.dtype} tensor of shape {self.shape})",
+                hint="if the dtype is supported, another rank failed, left or called something else: read its output",
             ) from error
+        self._work = None
+        self._keep = None

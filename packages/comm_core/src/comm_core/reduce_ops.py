@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
-from comm_core.errors import ReduceOpError
+from comm_core.errors import ReduceOpError, said
 
 Combine = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -74,7 +74,7 @@ def reduce_word(op: object, where: str = "reduce op") -> str:
                 return word
     raise ReduceOpError(
         where,
-        got=f"reduce op {op!r}" if isinstance(op, (str, int)) else f"reduce op {op} of type {type(op).__name__}",
+        got=f"reduce op {op}" if isinstance(op, (dist.ReduceOp, dist.ReduceOp.RedOpType)) else f"reduce op {said(op)}",
         need="one of " + ", ".join(REDUCE_OPS),
         hint="pass the word, for example 'sum', or dist.ReduceOp.SUM",
     )

@@ -12,12 +12,14 @@ import torch
 
 from comm_core.catalog import CATALOG
 from comm_core.collective import Collective, Missing, Params
-from comm_core.errors import DtypeError, GradientError
+from comm_core.compat import is_transformed
+from comm_core.errors import ArgumentError, DtypeError, GradientError, GroupError
 from comm_core.groups import AnyGroup, Group, GroupLike, as_group
 from comm_core.pending import Pending
 from comm_core.reduce_ops import has_gradient
 from comm_core.simulate import SimulatedGroup, SimulatedTransport
-from comm_core.tracing import is_traced, needs_autograd
+from comm_core.simulated_process_group import SimulatedTracedTransport
+from comm_core.tracing import is_traced
 from comm_core.transport import ProcessGroupTransport, TracedTransport, Transport
 
 Finish = Callable[[Pending], torch.Tensor]
@@ -58,14 +60,24 @@ def start(entry: Collective, x: torch.Tensor, finish: Finish, group: GroupLike =
         CommError: as for `run`.
     """
     x = settled(x, entry.name)
-    on = traced_group(group) if torch.compiler.is_compiling() else as_group(group)
+    compiling = torch.compiler.is_compiling()
+    on = compiled_group(group) if compiling else as_group(group)
+    check_names(entry, params)
     parsed = entry.check(x, on.world, on.rank, **params)
-    if needs_autograd(x):
-        check_gradient(entry, x, parsed)
-        return Differentiable.apply(x, entry.name, on, parsed, finish)  # type: ignore[no-untyped-call]
+    if torch.is_grad_enabled() and x.requires_grad:
+        check_gradient(entry, parsed)
+    if compiling or is_transformed(x):
+        finish = Pending.wait
+    elif not (torch.is_grad_enabled() and x.requires_grad):
+        return move(entry, x, on, parsed, finish)
+    return Differentiable.apply(x, entry.name, on, parsed, finish)  # type: ignore[no-untyped-call]
+
+
+def move(entry: Collective, x: torch.Tensor, group: AnyGroup, params: Params, finish: Finish) -> torch.Tensor:
+    """Move the bytes of one call whose parameters `check` has parsed: as ops of a graph, or on the transport."""
     if is_traced(x):
-        return entry.kernel(TracedTransport(on), x, **parsed).wait()
-    return finish(launch_parsed(entry, x, on, parsed))
+        return entry.kernel(traced_transport(group), x, **params).wait()
+    return finish(launch_parsed(entry, x, group, params))
 
 
 def launch(entry: Collective, x: torch.Tensor, group: GroupLike = None, **params: Any) -> Pending:
@@ -79,7 +91,9 @@ def launch(entry: Collective, x: torch.Tensor, group: GroupLike = None, **params
         >>> World(2).run(lambda group: launch(catalog.BROADCAST, torch.tensor(group.rank), group, src=1).wait())
         [tensor(1), tensor(1)]
     """
+    x = settled(x, entry.name)
     on = as_group(group)
+    check_names(entry, params)
     return launch_parsed(entry, x, on, entry.check(x, on.world, on.rank, **params))
 
 
@@ -99,11 +113,11 @@ def wait(x: torch.Tensor) -> torch.Tensor:
         >>> wait(torch.ones(2))
         tensor([1., 1.])
     """
-    if torch.compiler.is_compiling() or not hasattr(x, "wait"):
+    if torch.compiler.is_compiling() or not hasattr(x, "trigger_wait"):
         return torch.ops._c10d_functional.wait_tensor(x)
-    if needs_autograd(x):
+    if torch.is_grad_enabled() and x.requires_grad:
         return Differentiable.apply(x, "wait", _ALONE, {}, Pending.wait)  # type: ignore[no-untyped-call]
-    return x.wait()
+    return x.trigger_wait()
 
 
 def settled(x: torch.Tensor, where: str) -> torch.Tensor:
@@ -116,6 +130,10 @@ def settled(x: torch.Tensor, where: str) -> torch.Tensor:
         raise DtypeError(where, got=f"a {type(x).__name__}", need="a tensor")
     if torch.compiler.is_compiling():
         return x
+    if x.layout is not torch.strided:
+        raise DtypeError(where, got=f"a tensor of layout {x.layout}", need="a dense tensor", hint="use x.to_dense()")
+    if x.is_conj() or x.is_neg():
+        x = x.resolve_conj().resolve_neg()
     if type(x) is torch.Tensor or type(x) is torch.nn.Parameter:
         return x
     if hasattr(x, "to_local"):
@@ -137,18 +155,54 @@ def transport(group: GroupLike = None) -> Transport:
         [[0, 1], [0, 1]]
     """
     if torch.compiler.is_compiling():
-        return TracedTransport(traced_group(group))
+        return traced_transport(compiled_group(group))
     on = as_group(group)
     return SimulatedTransport(on) if isinstance(on, SimulatedGroup) else ProcessGroupTransport(on)
 
 
+def traced_transport(group: AnyGroup) -> TracedTransport:
+    """Return the transport that emits a graph's ops."""
+    simulated = group.backend == SimulatedGroup.backend
+    return SimulatedTracedTransport(group) if simulated else TracedTransport(group)
+
+
+def compiled_group(group: GroupLike) -> Group:
+    """Parse the group of a compiled call: a constant of the graph, guarded by Dynamo.
+
+    Raises:
+        GroupError: None inside a simulated rank, whose code other ranks share: nothing would tell them apart.
+    """
+    if isinstance(group, SimulatedGroup):
+        return constant_group(group.name)
+    return constant_group(group)
+
+
 @torch.compiler.assume_constant_result
-def traced_group(group: GroupLike) -> AnyGroup:
-    """Parse the group of a traced call: a constant of the graph."""
-    return as_group(group)
+def constant_group(group: GroupLike) -> Group:
+    """Parse a real group at compile time; Dynamo guards on what it was given."""
+    on = as_group(group)
+    if isinstance(on, SimulatedGroup) and group is None:
+        raise GroupError(
+            "group", got="None in a compiled function on a simulated rank", need="the group that the rank was given"
+        )
+    return Group(on.name, on.rank, on.world, on.ranks, on.backend)
 
 
-def check_gradient(entry: Collective, x: torch.Tensor, params: Params) -> None:
+def check_names(entry: Collective, params: Params) -> None:
+    """Refuse parameters that the collective does not have, and ask for those that it needs.
+
+    Raises:
+        ArgumentError: the names are not the entry's own.
+    """
+    if params.keys() != entry.parameters:
+        raise ArgumentError(
+            entry.name,
+            got="parameters " + (", ".join(sorted(params)) or "none"),
+            need=", ".join(sorted(entry.parameters)) or "none",
+        )
+
+
+def check_gradient(entry: Collective, params: Params) -> None:
     """Refuse, at the call, what could only fail in backward.
 
     Raises:
@@ -185,11 +239,9 @@ class Differentiable(torch.autograd.Function):
     @staticmethod
     def forward(x: torch.Tensor, name: str, group: AnyGroup, params: Params, finish: Finish) -> torch.Tensor:
         """Run the kernel; a finished input comes back as another tensor, as autograd requires."""
-        if is_traced(x) and not hasattr(x, "wait"):
-            return CATALOG[name].kernel(TracedTransport(group), x, **params).wait()
-        if name == "wait":
-            return cast(Any, x).wait().detach() if hasattr(x, "wait") else x.detach()
-        return finish(launch_parsed(CATALOG[name], x, group, params))
+        if hasattr(x, "trigger_wait"):
+            return cast(torch.Tensor, x.trigger_wait()).detach()
+        return move(CATALOG[name], x, group, params, finish)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:

@@ -7,6 +7,7 @@ it happens instead of at a time limit.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from comm_core import compat
 from comm_core.catalog import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, BROADCAST, REDUCE_SCATTER
 from comm_core.collective import Collective, Params
 from comm_core.errors import (
@@ -26,6 +28,7 @@ from comm_core.errors import (
 )
 from comm_core.groups import _simulated
 from comm_core.pending import Pending
+from comm_core.simulated_process_group import SimulatedProcessGroup
 
 T = TypeVar("T")
 
@@ -104,16 +107,16 @@ class World:
             CommError: the ranks' collectives do not fit together; raised as it is.
         """
         session = _Session(self.size)
-        threads = [
-            threading.Thread(target=session.rank_main, args=(rank, fn, args), name=f"rank {rank}", daemon=True)
-            for rank in range(self.size)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        try:
+            session.run(fn, args)
+        finally:
+            session.close()
         session.raise_first_error()
         return session.results
+
+
+_numbers_in_use: set[int] = set()  # of the sessions now running, so that the names of their groups differ
+_numbers_lock = threading.Lock()
 
 
 class _Session:
@@ -128,6 +131,35 @@ class _Session:
         self.left: set[int] = set()
         self.errors: dict[int, BaseException] = {}
         self.grad_enabled = torch.is_grad_enabled()
+        self.registered: dict[str, SimulatedProcessGroup] = {}  # torch's registry holds weak references
+        with _numbers_lock:
+            self.number = next(number for number in itertools.count() if number not in _numbers_in_use)
+            _numbers_in_use.add(self.number)
+
+    def run(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        threads = [
+            threading.Thread(target=self.rank_main, args=(rank, fn, args), name=f"rank {rank}", daemon=True)
+            for rank in range(self.size)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def close(self) -> None:
+        for name in self.registered:
+            compat.unregister_group(name)
+        with _numbers_lock:
+            _numbers_in_use.discard(self.number)
+
+    def register(self, group: SimulatedGroup) -> str:
+        """Make a c10d group of a simulated one, under a name that a later run of the same shape has again."""
+        name = f"simulated {self.number}, ranks {','.join(map(str, group.ranks))}, rank {group.rank}"
+        process_group = SimulatedProcessGroup(SimulatedTransport(group), group)
+        compat.register_group(name, process_group)
+        with self.changed:
+            self.registered[name] = process_group
+        return name
 
     def rank_main(self, rank: int, fn: Callable[..., Any], args: tuple[Any, ...]) -> None:
         group = SimulatedGroup(self, rank, tuple(range(self.size)))
@@ -160,7 +192,7 @@ class _Session:
                 self.changed.wait_for(lambda: meeting.over)
                 del self.waiting[me]
         if meeting.error is not None:
-            raise meeting.error
+            raise meeting.error.again()
         if meeting.results is None:
             raise DeadlockError(call.entry.name, got="a meeting that ended without a result")
         return meeting.results[group.rank]
@@ -211,8 +243,8 @@ class SimulatedGroup:
         self.rank = rank
         self.world = len(ranks)
         self.ranks = ranks
-        self.name = f"simulated:{','.join(map(str, ranks))}"
         self._session = session
+        self.name = session.register(self)
         self._meetings = 0
 
     def __repr__(self) -> str:
@@ -246,7 +278,10 @@ class SimulatedGroup:
         """Take part in a collective whose parameters `check` has parsed; returns when all ranks have."""
         if not entry.agrees(x, **params):
             return Pending(x)
-        return Pending(self._session.meet(self, _Call(entry, x.clone(), params)), what=entry.name)
+        return Pending(
+            self._session.meet(self, _Call(entry, x.clone(memory_format=torch.contiguous_format), params)),
+            what=entry.name,
+        )
 
 
 class SimulatedTransport:

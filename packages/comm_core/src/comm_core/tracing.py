@@ -27,15 +27,3 @@ def is_traced(x: torch.Tensor) -> bool:
     if compat.dispatch_modes_active():
         return True
     return type(x) not in (torch.Tensor, torch.nn.Parameter)
-
-
-def needs_autograd(x: torch.Tensor) -> bool:
-    """Tell whether the call must be recorded: a gradient is wanted, or torch.func watches.
-
-    Example:
-        >>> needs_autograd(torch.ones(2)), needs_autograd(torch.ones(2, requires_grad=True))
-        (False, True)
-    """
-    if torch.compiler.is_compiling():
-        return torch.is_grad_enabled() and x.requires_grad
-    return (torch.is_grad_enabled() and x.requires_grad) or compat.is_transformed(x)

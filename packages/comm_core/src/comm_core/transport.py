@@ -6,17 +6,29 @@ kernel runs over a process group, in a traced graph and in the simulator.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 
 from comm_core import compat
+from comm_core.errors import CommError, TransportError
 from comm_core.groups import AnyGroup, Group
 from comm_core.pending import Pending
 from comm_core.reduce_ops import c10d_op
 
+_MOVES_AS = {
+    torch.bool: torch.uint8,
+    torch.int16: torch.float16,
+    torch.uint16: torch.float16,
+    torch.uint32: torch.int32,
+    torch.uint64: torch.int64,
+    torch.float8_e4m3fn: torch.uint8,
+    torch.float8_e4m3fnuz: torch.uint8,
+    torch.float8_e5m2: torch.uint8,
+    torch.float8_e5m2fnuz: torch.uint8,
+}
 _ON_BYTES = {"sum": "max", "product": "min", "band": "min", "bor": "max"}  # bool as 0 and 1 in a uint8
 
 
@@ -73,39 +85,51 @@ class ProcessGroupTransport:
         group: the group to run on.
 
     Raises:
-        TransportError: from `Pending.wait`, when the process group reports a failure.
+        TransportError: at the call, when the process group refuses it; from `Pending.wait`, when it fails later.
     """
 
     def __init__(self, group: Group) -> None:
         self.rank = group.rank
         self.world = group.world
         self._group = group.process_group
+        self._backend = group.backend
+
+    def _start(self, what: str, out: torch.Tensor, method: Callable[..., Any], *args: Any) -> Pending:
+        try:
+            work = method(*args)
+        except CommError:
+            raise
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise TransportError(
+                what,
+                got=f"{out.dtype} on {out.device}, which {self._backend} refused: {str(error).splitlines()[0]}",
+                hint="cast or move the tensor, or use a group of another backend",
+            ) from error
+        return Pending(out, work, args, what)
 
     def all_reduce(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
         """Run `ProcessGroup.allreduce` on a copy of `x`, or on `out`."""
         out = _filled(out, x)
-        moved, op = _for_reduction(out, reduce_op)
+        moved, op = _to_reduce(out, reduce_op)
         options = dist.AllreduceOptions()
         options.reduceOp = op
-        return Pending(out, self._group.allreduce([moved], options), moved, "all_reduce")
+        return self._start("all_reduce", out, self._group.allreduce, [moved], options)
 
     def all_gather(self, x: torch.Tensor, out: torch.Tensor | None = None) -> Pending:
         """Run the process group's gather into one tensor."""
         if out is None:
             out = x.new_empty(enlarged(x, x.shape[0] * self.world))
-        moved, into = _as_real(x), _as_real(out)
-        return Pending(out, compat.all_gather_base(self._group, into, moved), (moved, into), "all_gather")
+        return self._start("all_gather", out, compat.all_gather_base, self._group, _to_move(out), _to_move(x))
 
     def reduce_scatter(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
         """Run the process group's reduce and scatter of one tensor."""
         if out is None:
             out = x.new_empty(enlarged(x, x.shape[0] // self.world))
-        moved, op = _for_reduction(x, reduce_op)
-        into, _ = _for_reduction(out, reduce_op)
+        moved, op = _to_reduce(x, reduce_op)
+        into, _ = _to_reduce(out, reduce_op)
         options = dist.ReduceScatterOptions()
         options.reduceOp = op
-        work = compat.reduce_scatter_base(self._group, into, moved, options)
-        return Pending(out, work, (moved, into), "reduce_scatter")
+        return self._start("reduce_scatter", out, compat.reduce_scatter_base, self._group, into, moved, options)
 
     def all_to_all(
         self,
@@ -117,17 +141,15 @@ class ProcessGroupTransport:
         """Run `ProcessGroup.alltoall_base`."""
         if out is None:
             out = x.new_empty(enlarged(x, sum(output_splits)))
-        moved, into = _as_real(x), _as_real(out)
-        work = self._group.alltoall_base(into, moved, list(output_splits), list(input_splits))
-        return Pending(out, work, (moved, into), "all_to_all")
+        splits = list(output_splits), list(input_splits)
+        return self._start("all_to_all", out, self._group.alltoall_base, _to_move(out), _to_move(x), *splits)
 
     def broadcast(self, x: torch.Tensor, src: int, out: torch.Tensor | None = None) -> Pending:
         """Run `ProcessGroup.broadcast` on a copy of `x`, or on `out`."""
         out = _filled(out, x)
-        moved = _as_real(out)
         options = dist.BroadcastOptions()
         options.rootRank = src
-        return Pending(out, self._group.broadcast([moved], options), moved, "broadcast")
+        return self._start("broadcast", out, self._group.broadcast, [_to_move(out)], options)
 
     def wait(self, x: torch.Tensor) -> Pending:
         """Wait through torch's registry of works; nothing is registered for a finished tensor."""
@@ -147,15 +169,15 @@ class TracedTransport:
 
     def all_reduce(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
         """Trace `_c10d_functional.all_reduce`."""
-        return _traced(torch.ops._c10d_functional.all_reduce(x, reduce_op, self._name), out)
+        return traced(torch.ops._c10d_functional.all_reduce(x, reduce_op, self._name), out)
 
     def all_gather(self, x: torch.Tensor, out: torch.Tensor | None = None) -> Pending:
         """Trace `_c10d_functional.all_gather_into_tensor`."""
-        return _traced(torch.ops._c10d_functional.all_gather_into_tensor(x, self.world, self._name), out)
+        return traced(torch.ops._c10d_functional.all_gather_into_tensor(x, self.world, self._name), out)
 
     def reduce_scatter(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
         """Trace `_c10d_functional.reduce_scatter_tensor`."""
-        return _traced(torch.ops._c10d_functional.reduce_scatter_tensor(x, reduce_op, self.world, self._name), out)
+        return traced(torch.ops._c10d_functional.reduce_scatter_tensor(x, reduce_op, self.world, self._name), out)
 
     def all_to_all(
         self,
@@ -165,18 +187,19 @@ class TracedTransport:
         out: torch.Tensor | None = None,
     ) -> Pending:
         """Trace `_c10d_functional.all_to_all_single`."""
-        return _traced(torch.ops._c10d_functional.all_to_all_single(x, output_splits, input_splits, self._name), out)
+        return traced(torch.ops._c10d_functional.all_to_all_single(x, output_splits, input_splits, self._name), out)
 
     def broadcast(self, x: torch.Tensor, src: int, out: torch.Tensor | None = None) -> Pending:
         """Trace `_c10d_functional.broadcast`."""
-        return _traced(torch.ops._c10d_functional.broadcast(x, src, self._name), out)
+        return traced(torch.ops._c10d_functional.broadcast(x.contiguous(), src, self._name), out)
 
     def wait(self, x: torch.Tensor) -> Pending:
         """Trace `_c10d_functional.wait_tensor`."""
         return Pending(torch.ops._c10d_functional.wait_tensor(x))
 
 
-def _traced(started: torch.Tensor, out: torch.Tensor | None) -> Pending:
+def traced(started: torch.Tensor, out: torch.Tensor | None) -> Pending:
+    """Emit the wait of a started collective, into `out` where one is given."""
     finished = torch.ops._c10d_functional.wait_tensor(started)
     return Pending(finished if out is None else out.copy_(finished))
 
@@ -187,11 +210,15 @@ def _filled(out: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
     return out if out is x else out.copy_(x)
 
 
-def _as_real(x: torch.Tensor) -> torch.Tensor:
-    return torch.view_as_real(x) if x.is_complex() else x
+def _to_move(x: torch.Tensor) -> torch.Tensor:
+    """Show a tensor to the transport in a dtype of the same width that every backend can move."""
+    if x.is_complex():
+        return torch.view_as_real(x)
+    return x.view(_MOVES_AS[x.dtype]) if x.dtype in _MOVES_AS else x
 
 
-def _for_reduction(x: torch.Tensor, reduce_op: str) -> tuple[torch.Tensor, Any]:
+def _to_reduce(x: torch.Tensor, reduce_op: str) -> tuple[torch.Tensor, Any]:
+    """Show a tensor to the transport so that its reduce op means the same there."""
     if x.dtype is torch.bool:
         return x.view(torch.uint8), c10d_op(_ON_BYTES.get(reduce_op, reduce_op))
-    return _as_real(x), c10d_op(reduce_op)
+    return torch.view_as_real(x) if x.is_complex() else x, c10d_op(reduce_op)

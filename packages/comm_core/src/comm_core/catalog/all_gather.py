@@ -32,7 +32,10 @@ def oracle(inputs: Sequence[torch.Tensor], params: Sequence[Params]) -> list[tor
 
 def kernel(wire: Transport, x: torch.Tensor, *, dim: int) -> Pending:
     pending = wire.all_gather(x.contiguous())
-    return pending if dim == 0 else pending.then(functools.partial(_join, world=wire.world, dim=dim))
+    if dim == 0:
+        return pending
+    join = functools.partial(_join, world=wire.world, dim=dim)
+    return pending.then(join, shape(tuple(x.shape), wire.world, wire.rank, dim=dim))
 
 
 def _join(blocks: torch.Tensor, *, world: int, dim: int) -> torch.Tensor:

@@ -8,7 +8,7 @@ import torch
 
 from comm_core.catalog.rules import Emit, batch_last
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
-from comm_core.errors import MismatchError, ShapeError
+from comm_core.errors import MismatchError, ShapeError, said
 from comm_core.extents import even_split, normalize_dim
 from comm_core.pending import Pending
 from comm_core.transport import Transport
@@ -25,10 +25,10 @@ def check(x: torch.Tensor, world: int, rank: int, *, output_splits: Splits, inpu
         given = "input" if output_splits is None else "output"
         raise ShapeError("all_to_all", got=f"only {given} splits", need="both split lists, or neither")
     for side, splits in (("output", output_splits), ("input", input_splits)):
-        if len(splits) != world or any(size < 0 for size in splits):
+        if not isinstance(splits, (list, tuple)) or len(splits) != world or any(not is_size(size) for size in splits):
             raise ShapeError(
                 "all_to_all",
-                got=f"{side} splits {list(splits)}",
+                got=f"{side} splits {said(splits)}",
                 need=f"one size of at least 0 for each of {world} ranks",
             )
     if sum(input_splits) != x.shape[0]:
@@ -44,6 +44,10 @@ def check(x: torch.Tensor, world: int, rank: int, *, output_splits: Splits, inpu
             need=f"output_splits[{rank}] == input_splits[{rank}]",
         )
     return {"output_splits": tuple(output_splits), "input_splits": tuple(input_splits)}
+
+
+def is_size(size: object) -> bool:
+    return isinstance(size, (int, torch.SymInt)) and not isinstance(size, bool) and size >= 0
 
 
 def agrees(x: torch.Tensor, *, output_splits: Shape, input_splits: Shape) -> tuple[object, ...]:

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 
 import torch
 
-from comm_core.catalog.rules import Emit, batch_first
+from comm_core.catalog.rules import Emit, batch_first, is_rank
 from comm_core.collective import Collective, Lowering, Params, Shape
-from comm_core.errors import RankError
+from comm_core.errors import RankError, said
 from comm_core.pending import Pending
 from comm_core.transport import Transport
 
 
 def check(x: torch.Tensor, world: int, rank: int, *, src: int) -> Params:
-    if not isinstance(src, int) or isinstance(src, bool) or not 0 <= src < world:
+    if not is_rank(src, world):
         raise RankError(
             "broadcast",
-            got=f"src={src!r}",
+            got=f"src={said(src)}",
             need=f"a rank of the group, from 0 to {world - 1}",
             hint="src is the position in the group, not the global rank",
         )
@@ -47,7 +47,7 @@ def gradient(emit: Emit, cotangent: torch.Tensor, *, src: int) -> torch.Tensor:
 
 
 def wire_bytes(input_bytes: int, world: int, rank: int, *, src: int) -> int:
-    return input_bytes if rank == src and world > 1 else 0
+    return input_bytes * (world - 1) // world
 
 
 BROADCAST = Collective(

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import torch
 
-from comm_core.catalog.rules import Emit, batch_first
+from comm_core.catalog.rules import Emit, batch_first, is_rank
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
-from comm_core.errors import RankError
+from comm_core.errors import RankError, said
 from comm_core.pending import Pending
 from comm_core.transport import Transport
 
@@ -17,16 +17,21 @@ NOWHERE = -1
 
 
 def check(x: torch.Tensor, world: int, rank: int, *, destinations: Sequence[int]) -> Params:
-    targets = [target for target in destinations if target != NOWHERE]
-    in_range = all(isinstance(target, int) and 0 <= target < world for target in targets)
-    if len(destinations) != world or not in_range or len(set(targets)) != len(targets):
+    if not is_partial_permutation(destinations, world):
         raise RankError(
             "permute",
-            got=f"destinations {list(destinations)} for {world} ranks",
+            got=f"destinations {said(destinations)} for {world} ranks",
             need=f"{world} entries: each a different rank from 0 to {world - 1}, or {NOWHERE} to send nothing",
             hint=f"[{', '.join(str((i + 1) % world) for i in range(world))}] shifts by one",
         )
     return {"destinations": tuple(destinations)}
+
+
+def is_partial_permutation(destinations: object, world: int) -> bool:
+    if not isinstance(destinations, (list, tuple)) or len(destinations) != world:
+        return False
+    targets = [target for target in destinations if target != NOWHERE]
+    return all(is_rank(target, world) for target in targets) and len(set(targets)) == len(targets)
 
 
 def agrees(x: torch.Tensor, *, destinations: Shape) -> tuple[object, ...]:
@@ -46,13 +51,15 @@ def oracle(inputs: Sequence[torch.Tensor], params: Sequence[Params]) -> list[tor
 
 
 def kernel(wire: Transport, x: torch.Tensor, *, destinations: Shape) -> Pending:
-    flat = x.reshape(-1)
+    flat = x.reshape(-1).contiguous()
     target = destinations[wire.rank]
-    source = destinations.index(wire.rank) if wire.rank in destinations else NOWHERE
+    # Compared one by one: Dynamo finds a symbolic int by `==`, but not by `tuple.index` (torch 2.13).
+    source = max(rank if destinations[rank] == wire.rank else NOWHERE for rank in range(wire.world))
     sent = [flat.shape[0] if rank == target else 0 for rank in range(wire.world)]
     received = [flat.shape[0] if rank == source else 0 for rank in range(wire.world)]
     pending = wire.all_to_all(flat[: sum(sent)], received, sent)
-    return pending.then(functools.partial(_shaped, shape=tuple(x.shape), empty=source == NOWHERE))
+    shape = tuple(x.shape)
+    return pending.then(functools.partial(_shaped, shape=shape, empty=source == NOWHERE), shape)
 
 
 def _shaped(arrived: torch.Tensor, *, shape: Shape, empty: bool) -> torch.Tensor:

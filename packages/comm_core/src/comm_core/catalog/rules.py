@@ -28,3 +28,8 @@ def batch_first(ndim: int, **params: Any) -> Batched:
 def batch_last(ndim: int, **params: Any) -> Batched:
     """Put the batch behind the tensor's own dims, whose numbers then still hold."""
     return Batched(ndim, params)
+
+
+def is_rank(value: object, world: int) -> bool:
+    """Tell whether a value is the position of a rank in a group of `world`."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < world

@@ -1,0 +1,165 @@
+"""A collective's result that waits on first use."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol, cast
+
+import torch
+
+import comm_core
+from comm_core import Pending
+from functional_collectives import torch_compat
+
+
+class Unfinished(Protocol):
+    """What an `AsyncCollectiveTensor` holds until it is used."""
+
+    def wait(self) -> torch.Tensor:
+        """Give the finished tensor; the same one each time."""
+        ...
+
+
+class AsyncCollectiveTensor(torch.Tensor):
+    """The result of a collective in flight: a tensor that waits when its values are used.
+
+    Views of it (`view`, `t`, slices) do not wait and are in flight themselves; every other use waits and gives a
+    plain tensor. In-place ops wait and return the tensor itself.
+
+    Args:
+        pending: what to wait for.
+        like: any tensor with the result's sizes, strides and dtype, such as one on the meta device.
+        device: where the result will be.
+
+    Gradient: waiting is the identity.
+
+    Example:
+        >>> from comm_core import Pending
+        >>> x = AsyncCollectiveTensor(Pending(torch.ones(2, 3)), torch.empty(2, 3), torch.device("cpu"))
+        >>> view = x.t()
+        >>> type(view).__name__, type(view + 1).__name__, (view + 1).shape
+        ('AsyncCollectiveTensor', 'Tensor', torch.Size([3, 2]))
+
+    Source: torch.distributed._functional_collectives has a class of this name and purpose.
+    """
+
+    _pending: Unfinished
+
+    @staticmethod
+    def __new__(cls, pending: Unfinished, like: torch.Tensor, device: torch.device) -> AsyncCollectiveTensor:
+        """Make the wrapper; it has no storage of its own."""
+        self = cast(AsyncCollectiveTensor, torch_compat.wrapper(cls, like, device))
+        self._pending = pending
+        return self
+
+    __torch_function__ = torch_compat.no_torch_function
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[Any, Any] | None = None
+    ) -> Any:
+        """Defer views, wait for everything else."""
+        kwargs = kwargs or {}
+        if func.is_view and isinstance(args[0], AsyncCollectiveTensor):
+            views = _deferred_view(args[0], func, args[1:], kwargs)
+            if views is not None:
+                return views
+        plain_args, plain_kwargs = torch_compat.tree_map_only(
+            AsyncCollectiveTensor, AsyncCollectiveTensor.trigger_wait, (args, kwargs)
+        )
+        result = func(*plain_args, **plain_kwargs)
+        return args[0] if torch_compat.writes_first_argument(func) else result
+
+    def trigger_wait(self) -> torch.Tensor:
+        """Wait and return the plain result, outside autograd."""
+        return self._pending.wait()
+
+    def wait(self) -> torch.Tensor:
+        """Wait and return the plain result.
+
+        Gradient: the identity.
+        """
+        return comm_core.wait(self)
+
+    @property
+    def elem(self) -> torch.Tensor:
+        """The finished tensor; reading it waits."""
+        return self.trigger_wait()
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
+        return f"AsyncCollectiveTensor({self.wait()!r})"
+
+    def tolist(self) -> Any:
+        """Wait and return the values as nested lists."""
+        return self.trigger_wait().tolist()
+
+    def numpy(self, *, force: bool = False) -> Any:
+        """Wait and return the values as an array."""
+        return self.wait().numpy(force=force)
+
+    def data_ptr(self) -> int:
+        """Wait and return the address of the values."""
+        return self.trigger_wait().data_ptr()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.wait().__reduce_ex__(protocol)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:
+        return self.wait().__deepcopy__(memo)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.wait().__dlpack__(**options)
+
+    def __tensor_flatten__(self) -> tuple[list[str], None]:
+        """Name the tensor inside, for compiled graphs."""
+        return ["elem"], None
+
+    @staticmethod
+    def __tensor_unflatten__(
+        inner: dict[str, torch.Tensor], meta: None, size: Sequence[int], stride: Sequence[int]
+    ) -> AsyncCollectiveTensor:
+        """Wrap a finished tensor again."""
+        elem = inner["elem"]
+        return AsyncCollectiveTensor(Pending(elem), elem, elem.device)
+
+    def __coerce_same_metadata_as_tangent__(
+        self, metadata: object, expected_type: type[torch.Tensor] | None = None
+    ) -> torch.Tensor | None:
+        """Give a compiled backward the plain tensor that it was traced with."""
+        return self.trigger_wait() if expected_type is torch.Tensor else None
+
+
+class _View:
+    """A view of something in flight: taken when that is there, once."""
+
+    __slots__ = ("_base", "_take", "_taken")
+
+    def __init__(self, base: AsyncCollectiveTensor, take: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self._base = base
+        self._take = take
+        self._taken: torch.Tensor | None = None
+
+    def wait(self) -> torch.Tensor:
+        if self._taken is None:
+            self._taken = self._take(self._base.trigger_wait())
+        return self._taken
+
+
+def _deferred_view(base: AsyncCollectiveTensor, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run a view op on metadata now and on the values later; None when it turns out to copy."""
+    like = torch.empty_strided(base.size(), base.stride(), dtype=base.dtype, device="meta")
+    metas = func(like, *args, **kwargs)
+    several = not isinstance(metas, torch.Tensor)
+    views = []
+    for index, meta in enumerate(metas if several else [metas]):
+        if not torch_compat.shares_storage(meta, like):
+            return None
+        take = functools.partial(_take, func, args, kwargs, index if several else None)
+        views.append(AsyncCollectiveTensor(_View(base, take), meta, base.device))
+    return views if several else views[0]
+
+
+def _take(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], index: int | None, x: torch.Tensor) -> torch.Tensor:
+    views = func(x, *args, **kwargs)
+    return cast(torch.Tensor, views if index is None else views[index])

@@ -1,0 +1,229 @@
+"""The public collectives.
+
+Dynamo walks this file, so it stays plain: module-level functions, no closures, no decorators. Names and positions of
+the parameters are those of `torch.distributed._functional_collectives`, so a program changes its import and nothing
+else. Every function returns at once; its result waits when it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+import comm_core
+from comm_core import GroupLike
+from comm_core.catalog import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, BROADCAST, PERMUTE, REDUCE_SCATTER
+from comm_core.errors import ArgumentError
+from functional_collectives.flight import in_flight
+
+
+def all_reduce(self: torch.Tensor, reduceOp: object, group: GroupLike = None, tag: str = "") -> torch.Tensor:
+    """Reduce a tensor over all ranks of a group; every rank gets the result.
+
+    Args:
+        self: this rank's tensor; not changed.
+        reduceOp: the reduce op, as a word such as `"sum"` or as a `dist.ReduceOp`.
+        group: anything that `comm_core.as_group` takes; None is the default group.
+        tag: must be empty; torch's functions have it at this place.
+
+    Returns:
+        The reduction, in flight.
+
+    Shapes: the input's, on every rank.
+
+    Gradient: all_reduce of the ranks' cotangents with the same reduce op; `sum` and `avg` have one.
+
+    Raises:
+        CommError: a wrong reduce op, dtype or group, or a gradient of a reduce op that has none; at the call.
+
+    Example:
+        >>> from comm_core import World
+        >>> World(3).run(lambda group: all_reduce(torch.tensor([1.0, group.rank]), "sum", group).tolist())
+        [[3.0, 3.0], [3.0, 3.0], [3.0, 3.0]]
+    """
+    check_tag(tag, "all_reduce")
+    return comm_core.start(ALL_REDUCE, self, in_flight, group, reduce_op=reduceOp)
+
+
+def all_gather_tensor(self: torch.Tensor, gather_dim: int, group: GroupLike = None, tag: str = "") -> torch.Tensor:
+    """Concatenate all ranks' tensors along a dim; every rank gets the result.
+
+    Args:
+        self: this rank's tensor, of the same shape on every rank.
+        gather_dim: the dim to concatenate along; negative counts from the back.
+        group: anything that `comm_core.as_group` takes; None is the default group.
+        tag: must be empty; torch's functions have it at this place.
+
+    Returns:
+        The concatenation in rank order, in flight, contiguous.
+
+    Shapes: the input's, with `gather_dim` multiplied by the group size.
+
+    Gradient: reduce_scatter of the cotangents with `sum`, along the same dim.
+
+    Raises:
+        CommError: the tensor has no such dim, or the group is wrong; at the call.
+
+    Example:
+        >>> from comm_core import World
+        >>> World(2).run(lambda group: all_gather_tensor(torch.tensor([[group.rank]]), 1, group).tolist())
+        [[[0, 1]], [[0, 1]]]
+    """
+    check_tag(tag, "all_gather_tensor")
+    return comm_core.start(ALL_GATHER, self, in_flight, group, dim=gather_dim)
+
+
+def reduce_scatter_tensor(
+    self: torch.Tensor, reduceOp: object, scatter_dim: int, group: GroupLike = None, tag: str = ""
+) -> torch.Tensor:
+    """Reduce a tensor over all ranks and leave each rank its own block along a dim.
+
+    Args:
+        self: this rank's tensor, of the same shape on every rank.
+        reduceOp: the reduce op, as a word such as `"sum"` or as a `dist.ReduceOp`.
+        scatter_dim: the dim to split; its size must be a multiple of the group size.
+        group: anything that `comm_core.as_group` takes; None is the default group.
+        tag: must be empty; torch's functions have it at this place.
+
+    Returns:
+        This rank's block of the reduction, in flight.
+
+    Shapes: the input's, with `scatter_dim` divided by the group size.
+
+    Gradient: all_gather of the cotangents along the same dim; for `avg`, divided by the group size.
+
+    Raises:
+        CommError: a wrong reduce op, dim, size or group, or a gradient of a reduce op that has none; at the call.
+
+    Example:
+        >>> from comm_core import World
+        >>> World(2).run(lambda group: reduce_scatter_tensor(torch.arange(4), "sum", 0, group).tolist())
+        [[0, 2], [4, 6]]
+    """
+    check_tag(tag, "reduce_scatter_tensor")
+    return comm_core.start(REDUCE_SCATTER, self, in_flight, group, reduce_op=reduceOp, dim=scatter_dim)
+
+
+def all_to_all_single(
+    self: torch.Tensor,
+    output_split_sizes: Sequence[int] | None,
+    input_split_sizes: Sequence[int] | None,
+    group: GroupLike = None,
+    tag: str = "",
+) -> torch.Tensor:
+    """Send the i-th block of rows to rank i, and concatenate the blocks that arrive, in rank order.
+
+    Args:
+        self: this rank's tensor.
+        output_split_sizes: how many rows arrive from each rank; None, with the next one None, splits evenly.
+        input_split_sizes: how many rows go to each rank.
+        group: anything that `comm_core.as_group` takes; None is the default group.
+        tag: must be empty; torch's functions have it at this place.
+
+    Returns:
+        What arrived, in flight.
+
+    Shapes: the input's, with dim 0 the sum of `output_split_sizes`.
+
+    Gradient: all_to_all of the cotangents with the two split lists swapped.
+
+    Raises:
+        CommError: split lists that do not fit the tensor or the group; at the call.
+
+    Example:
+        >>> from comm_core import World
+        >>> body = lambda group: all_to_all_single(torch.arange(2) + 10 * group.rank, None, None, group).tolist()
+        >>> World(2).run(body)
+        [[0, 10], [1, 11]]
+    """
+    check_tag(tag, "all_to_all_single")
+    return comm_core.start(
+        ALL_TO_ALL, self, in_flight, group, output_splits=output_split_sizes, input_splits=input_split_sizes
+    )
+
+
+def broadcast(self: torch.Tensor, src: int, group: GroupLike = None, tag: str = "") -> torch.Tensor:
+    """Give every rank the source rank's tensor.
+
+    Args:
+        self: this rank's tensor, of the same shape on every rank; only the source's values matter.
+        src: the source's position in the group, which in a sub-group is not its global rank.
+        group: anything that `comm_core.as_group` takes; None is the default group.
+        tag: must be empty; torch's functions have it at this place.
+
+    Returns:
+        The source's tensor, in flight.
+
+    Shapes: the input's.
+
+    Gradient: the sum of all ranks' cotangents on the source, zero elsewhere.
+
+    Raises:
+        CommError: no such rank, or a wrong group; at the call.
+
+    Example:
+        >>> from comm_core import World
+        >>> World(3).run(lambda group: broadcast(torch.tensor(group.rank), 2, group).item())
+        [2, 2, 2]
+    """
+    check_tag(tag, "broadcast")
+    return comm_core.start(BROADCAST, self, in_flight, group, src=src)
+
+
+def permute_tensor(self: torch.Tensor, src_dst: Sequence[int], group: GroupLike = None, tag: str = "") -> torch.Tensor:
+    """Send each rank's tensor to the rank that a list names.
+
+    Args:
+        self: this rank's tensor, of any number of dims and of the same shape on every rank.
+        src_dst: for each rank, the rank that receives its tensor, or -1 for none; no rank may receive two.
+        group: anything that `comm_core.as_group` takes; None is the default group.
+        tag: must be empty; torch's functions have it at this place.
+
+    Returns:
+        What arrived, in flight; zeros on a rank that receives nothing.
+
+    Shapes: the input's.
+
+    Gradient: the inverse permutation of the cotangents.
+
+    Raises:
+        CommError: the list is not a partial permutation of the group's ranks, or a wrong group; at the call.
+
+    Example:
+        >>> from comm_core import World
+        >>> World(3).run(lambda group: permute_tensor(torch.tensor([group.rank]), [1, 2, 0], group).tolist())
+        [[2], [0], [1]]
+    """
+    check_tag(tag, "permute_tensor")
+    return comm_core.start(PERMUTE, self, in_flight, group, destinations=src_dst)
+
+
+def wait_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the finished tensor of a collective's result; a plain tensor comes back as it is.
+
+    Args:
+        tensor: what a collective returned, of this package or of torch's.
+
+    Shapes: the input's.
+
+    Gradient: the identity.
+
+    Raises:
+        TransportError: the collective failed.
+
+    Example:
+        >>> wait_tensor(torch.ones(2))
+        tensor([1., 1.])
+    """
+    return comm_core.wait(tensor)
+
+
+def check_tag(tag: str, where: str) -> None:
+    """Refuse a tag: groups are named by the group argument alone.
+
+    Raises:
+        ArgumentError: the tag is not empty.
+    """
+    if tag:
+        raise ArgumentError(where, got=f"tag {tag!r}", need="no tag", hint="pass the group itself as group=")
