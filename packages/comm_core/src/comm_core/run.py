@@ -101,7 +101,9 @@ def launch_parsed(entry: Collective, x: torch.Tensor, group: AnyGroup, params: P
     """Start a collective whose parameters `check` has parsed."""
     if isinstance(group, SimulatedGroup):
         return group.meet(entry, x.detach(), params)
-    return entry.kernel(ProcessGroupTransport(group), x.detach(), **params)
+    pending = entry.kernel(ProcessGroupTransport(group), x.detach(), **params)
+    pending.what = entry.name
+    return pending
 
 
 def wait(x: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,173 @@
+"""A result in flight: views do not wait, everything else does, and nothing is lost on the way."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+import functional_collectives as fc
+from comm_core import Pending, errors
+from functional_collectives.flight import in_flight
+
+
+class Work:
+    """A piece of work that counts how often it is waited for and fills its buffer then."""
+
+    def __init__(self, buffer, value):
+        self.buffer, self.value, self.waits = buffer, value, 0
+
+    def wait(self):
+        self.waits += 1
+        self.buffer.fill_(self.value)
+
+
+def started(*shape, value=7.0, dtype=torch.float32):
+    buffer = torch.zeros(*shape, dtype=dtype)
+    work = Work(buffer, value)
+    return in_flight(Pending(buffer, work, what="all_reduce")), work
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda x: x.view(3, 4),
+        lambda x: x.t(),
+        lambda x: x[1:],
+        lambda x: x[0],
+        lambda x: x.unsqueeze(0),
+        lambda x: x.transpose(0, 1)[1].view(2, 2),
+        lambda x: x.expand(2, 4, 3),
+        lambda x: x.detach(),
+        lambda x: x.split([1, 3])[1],
+        lambda x: x.unbind(1)[2],
+        lambda x: x.chunk(2)[1][0],
+        lambda x: x.view(torch.int32),
+        lambda x: x.as_strided((2, 2), (1, 3)),
+    ],
+)
+def test_a_view_does_not_wait_and_has_the_right_values_later(view):
+    x, work = started(4, 3)
+    viewed = view(x)
+    expected = view(torch.full((4, 3), 7.0))
+    assert work.waits == 0
+    assert isinstance(viewed, fc.AsyncCollectiveTensor)
+    assert (viewed.shape, viewed.dtype, viewed.stride()) == (expected.shape, expected.dtype, expected.stride())
+    assert torch.equal(viewed.clone(), expected)
+    assert work.waits == 1
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda x: x + 1,
+        lambda x: torch.ones(4, 3) * x,
+        lambda x: x.sum(),
+        lambda x: x.clone(),
+        lambda x: x.to(torch.float64),
+        lambda x: torch.cat([x, x]),
+        lambda x: x.tolist(),
+        lambda x: x.numpy(),
+        lambda x: repr(x),
+        lambda x: x[0, 0].item(),
+        lambda x: x.data_ptr(),
+        lambda x: pickle.dumps(x),
+        lambda x: copy.deepcopy(x),
+        lambda x: bool((x == 7).all()),
+        lambda x: torch.from_dlpack(x.wait()),
+        lambda x: x.contiguous() + 0,
+    ],
+)
+def test_every_other_use_waits_once(use):
+    x, work = started(4, 3)
+    use(x)
+    use(x)
+    assert work.waits == 1
+
+
+def test_uses_see_the_finished_values():
+    x, _ = started(2)
+    assert (x + 1).tolist() == [8.0, 8.0]
+    for made in (x.tolist(), x.numpy().tolist(), pickle.loads(pickle.dumps(x)).tolist(), copy.deepcopy(x).tolist()):
+        assert made == [7.0, 7.0]
+    assert "7., 7." in repr(x)
+    assert x.wait().data_ptr() == x.data_ptr()
+
+
+def test_results_of_uses_are_plain_tensors():
+    x, _ = started(2)
+    assert type(x + 1) is torch.Tensor
+    assert type(fc.wait_tensor(x)) is torch.Tensor
+    assert type(copy.deepcopy(x)) is torch.Tensor
+
+
+def test_an_in_place_op_gives_the_tensor_itself_back():
+    x, work = started(2)
+    y = x.add_(1)
+    assert y is x
+    assert work.waits == 1
+    assert x.tolist() == [8.0, 8.0]
+
+
+def test_a_write_through_a_view_reaches_the_base():
+    x, _ = started(2, 2)
+    x[0].fill_(1.0)
+    assert x.tolist() == [[1.0, 1.0], [7.0, 7.0]]
+
+
+def test_dtype_and_shape_questions_do_not_wait():
+    x, work = started(4, 3)
+    assert (x.shape, x.dtype, x.device.type, x.ndim, x.numel(), len(x), x.is_contiguous()) == (
+        (4, 3),
+        torch.float32,
+        "cpu",
+        2,
+        12,
+        4,
+        True,
+    )
+    assert work.waits == 0
+
+
+def test_inflight_names_the_collective_and_the_line_that_started_it():
+    x, _ = started(5)
+    (record,) = [record for record in fc.inflight() if record.shape == (5,)]
+    assert record.name == "all_reduce"
+    assert __file__ in record.where
+    x.wait()
+    assert not [record for record in fc.inflight() if record.shape == (5,)]
+
+
+def test_waiting_is_differentiable_and_so_is_every_use():
+    class Start(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            buffer = torch.zeros_like(x)
+            return in_flight(Pending(buffer, Work(buffer, 3.0)))
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad * 10
+
+    for use in (lambda y: fc.wait_tensor(y) * 2, lambda y: y.wait() * 2, lambda y: y * 2, lambda y: y.view(-1) * 2):
+        x = torch.ones(2, requires_grad=True)
+        use(Start.apply(x)).sum().backward()
+        assert x.grad.tolist() == [20.0, 20.0]
+
+
+def test_a_failed_wait_keeps_failing():
+    class Broken:
+        def wait(self):
+            raise RuntimeError("connection reset")
+
+    x = in_flight(Pending(torch.zeros(2), Broken(), what="all_gather"))
+    for _ in range(2):
+        with pytest.raises(errors.TransportError, match="all_gather: got connection reset"):
+            x + 1
+
+
+def test_compiled_code_takes_what_is_in_flight():
+    x, work = started(3)
+    compiled = torch.compile(lambda a: a * 2 + 1, backend="aot_eager", fullgraph=True)
+    assert compiled(x).tolist() == [15.0, 15.0, 15.0]
+    assert work.waits == 1
