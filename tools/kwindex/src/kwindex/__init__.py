@@ -1,0 +1,20 @@
+"""Keyword index and symbol search for Python trees: sources are parsed, never imported or run."""
+
+from kwindex.errors import KwindexError, SourceError
+from kwindex.model import Entry, Problem
+from kwindex.pipeline import Built, build
+from kwindex.rank import Hit, search, suggest
+from kwindex.store import read_index
+
+__all__ = [
+    "Built",
+    "Entry",
+    "Hit",
+    "KwindexError",
+    "Problem",
+    "SourceError",
+    "build",
+    "read_index",
+    "search",
+    "suggest",
+]

@@ -1,0 +1,309 @@
+"""One file's record, from its bytes alone: one pass over the statements of its syntax tree.
+
+Nothing is imported or run. Definitions stand only in statements, so expressions are not descended into. The pass
+keeps its own stack, so that deep nesting costs memory and not Python frames.
+"""
+
+import ast
+import io
+import itertools
+import tokenize
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from kwindex import registrations
+from kwindex.errors import SourceError
+from kwindex.imports import bindings
+from kwindex.model import Entry, FileRecord
+from kwindex.render import (
+    Function,
+    assignment,
+    class_signature,
+    cut,
+    docstring_of,
+    expression,
+    first_sentence,
+    function_signature,
+    string_of,
+)
+from kwindex.scope import Meaning, Scope
+from kwindex.typelike import constant_name, is_type_alias
+
+_PROPERTIES = {"property", "cached_property", "abstractproperty", "setter", "getter", "deleter"}
+_MAKERS = {"__init__", "__post_init__", "setUp"}
+
+
+def extract(data: bytes, file: str, module: str) -> FileRecord:
+    r"""Returns the record of one Python source file.
+
+    Args:
+        data: The bytes of the file.
+        file: The path that its entries carry.
+        module: Its dotted name, the prefix of every qualified name in it.
+
+    Raises:
+        SourceError: The bytes are not text, or the text is not Python; says at which line.
+
+    Example:
+        >>> record = extract(b"def outer():\n    def inner(x): ...\n", "m.py", "m")
+        >>> [(entry.name, entry.line) for entry in record.entries]
+        [('m', 1), ('m.outer', 1), ('m.outer.inner', 2)]
+    """
+    text = decode(data)
+    tree = parse(text)
+    lines = text.count("\n") + (not text.endswith("\n"))
+    visitor = _Pass(FileRecord(file, module, [], []), file.endswith(("/__init__.py", "/__init__.pyi")))
+    visitor.add("module", module, (1, max(1, lines)), "", docstring_of(tree.body))
+    visitor.run(tree.body)
+    return visitor.record
+
+
+def decode(data: bytes) -> str:
+    r"""Returns the text of a source file, by its coding cookie or as UTF-8.
+
+    Raises:
+        SourceError: A byte is not of the encoding, the encoding is unknown, or there is a null byte.
+
+    Example:
+        >>> decode(b"# coding: latin-1\n# caf\xe9")
+        '# coding: latin-1\n# café'
+    """
+    null = data.find(b"\0")
+    if null >= 0:
+        raise SourceError(data.count(b"\n", 0, null) + 1, "a null byte: not a Python source")
+    try:
+        encoding = _encoding(data)
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        byte = data[error.start]
+        raise SourceError(line, f"byte 0x{byte:02x} is not {error.encoding}; save the file as UTF-8") from None
+    except (SyntaxError, LookupError):
+        raise SourceError(1, "the coding comment names no encoding that Python knows") from None
+
+
+def _encoding(data: bytes) -> str:
+    """Returns the encoding by the coding comment, else UTF-8; a bad byte is left for decoding to find."""
+    try:
+        return tokenize.detect_encoding(io.BytesIO(data).readline)[0]
+    except SyntaxError:
+        data.decode("utf-8")
+        raise
+
+
+def parse(text: str) -> ast.Module:
+    """Returns the syntax tree, without the warnings that parsing may give.
+
+    Raises:
+        SourceError: The text is not Python, or is nested too deeply to be read.
+
+    Example:
+        >>> parse("def broken(:")
+        Traceback (most recent call last):
+        ...
+        kwindex.errors.SourceError: line 1: invalid syntax
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(text)
+    except SyntaxError as error:
+        raise SourceError(error.lineno or 1, cut(error.msg, 120)) from None
+    except (RecursionError, MemoryError):
+        raise SourceError(1, "nested too deeply for Python's parser") from None
+    except ValueError as error:
+        raise SourceError(1, cut(str(error), 120)) from None
+
+
+class _Pass:
+    """The pass over one file: a stack of statements still to be read, and the record that grows."""
+
+    def __init__(self, record: FileRecord, is_package: bool) -> None:
+        self.record = record
+        self._is_package = is_package
+        self._stack: list[tuple[ast.stmt, Scope]] = []
+        self._notes: dict[ast.stmt, str] = {}
+
+    def run(self, body: list[ast.stmt]) -> None:
+        """Reads every statement, outer before inner, in the order of the source."""
+        self._push(body, Scope("module", self.record.module, None))
+        while self._stack:
+            statement, scope = self._stack.pop()
+            reader = _READERS.get(type(statement))
+            if reader is not None:
+                reader(self, statement, scope)
+
+    def add(self, kind: str, name: str, lines: tuple[int, int], signature: str, doc: str | None) -> None:
+        """Adds an entry to the record."""
+        summary = first_sentence(doc)
+        self.record.entries.append(Entry(name, kind, self.record.file, *lines, signature, summary))
+
+    def _push(self, body: list[ast.stmt], scope: Scope) -> None:
+        if scope.kind != "function":
+            self._find_notes(body)
+        self._stack.extend((statement, scope) for statement in reversed(body))
+
+    def _find_notes(self, body: list[ast.stmt]) -> None:
+        """Keeps the string on the line after a binding as what it says about that binding."""
+        for before, after in itertools.pairwise(body):
+            if isinstance(after, ast.Expr) and isinstance(before, ast.Assign | ast.AnnAssign):
+                note = string_of(after.value)
+                if note is not None and after.lineno == (before.end_lineno or before.lineno) + 1:
+                    self._notes[before] = note
+
+    # definitions
+
+    def _function(self, node: Function, scope: Scope) -> None:
+        name = scope.qualify(node.name)
+        kind = {"class": "method", "module": "function"}.get(scope.kind, "nested function")
+        if kind == "method" and any(_last(decorator) in _PROPERTIES for decorator in node.decorator_list):
+            kind = "property"
+        self.add(kind, name, _lines(node), function_signature(node), docstring_of(node.body))
+        for decorator in node.decorator_list:
+            self._register(decorator, scope, name, node)
+        makes = kind == "method" and node.name in _MAKERS and node.args.args
+        self_name = node.args.args[0].arg if makes else ""
+        self._push(node.body, Scope("function", name, scope, self_name))
+
+    def _class(self, node: ast.ClassDef, scope: Scope) -> None:
+        name = scope.qualify(node.name)
+        self.add("class", name, _lines(node), class_signature(node), docstring_of(node.body))
+        self._push(node.body, Scope("class", name, scope))
+
+    # bindings
+
+    def _assign(self, node: ast.Assign, scope: Scope) -> None:
+        for target in node.targets:
+            if isinstance(target, ast.Name):
+                registrations.remember(target.id, node.value, scope)
+            self._bind(target, node, None, scope)
+        self._register(node.value, scope, "", node)
+
+    def _annotated(self, node: ast.AnnAssign, scope: Scope) -> None:
+        if node.value is not None and isinstance(node.target, ast.Name):
+            registrations.remember(node.target.id, node.value, scope)
+        self._bind(node.target, node, node.annotation, scope)
+
+    def _bind(
+        self, target: ast.expr, node: ast.Assign | ast.AnnAssign, annotation: ast.expr | None, scope: Scope
+    ) -> None:
+        """Lists what a target binds, where a module's or class's readers can see it."""
+        if isinstance(target, ast.Tuple | ast.List):
+            for part in target.elts:
+                self._bind(part, node, annotation, scope)
+        elif isinstance(target, ast.Starred):
+            self._bind(target.value, node, annotation, scope)
+        elif isinstance(target, ast.Name) and scope.kind != "function":
+            self._name(target.id, node, annotation, scope)
+        elif isinstance(target, ast.Attribute) and scope.outer is not None and _is_name(target.value, scope.self_name):
+            self._name(target.attr, node, annotation, scope.outer)
+
+    def _name(self, name: str, node: ast.Assign | ast.AnnAssign, annotation: ast.expr | None, scope: Scope) -> None:
+        if name == "_" or name in scope.fields:
+            return
+        scope.fields.add(name)
+        if scope.kind == "class":
+            kind = "field"
+        elif is_type_alias(name, annotation, node.value):
+            kind = "type alias"
+        else:
+            kind = "constant" if constant_name(name, annotation) else "variable"
+        signature = assignment(name, annotation, node.value)
+        self.add(kind, scope.qualify(name), _lines(node), signature, self._notes.get(node))
+
+    def _type_statement(self, node: Any, scope: Scope) -> None:
+        signature = f"type {node.name.id} = {expression(node.value)}"
+        self.add("type alias", scope.qualify(node.name.id), _lines(node), signature, None)
+
+    def _import(self, node: ast.Import | ast.ImportFrom, scope: Scope) -> None:
+        for binding in bindings(node, self.record.module, self._is_package):
+            if binding.bound != "*":
+                scope.bind(binding.bound, Meaning("path", binding.path))
+            self.record.targets.append((len(self.record.entries), binding.target))
+            self.add("import", scope.qualify(binding.bound), _lines(node), binding.statement, None)
+
+    # registrations
+
+    def _call(self, node: ast.Expr, scope: Scope) -> None:
+        self._register(node.value, scope, "", node)
+
+    def _register(self, node: ast.expr, scope: Scope, decorated: str, place: ast.stmt) -> None:
+        if not decorated and not isinstance(node, ast.Call):
+            return
+        for found in registrations.find(node, scope):
+            by = found.by or decorated
+            is_schema = found.kind == "op" and not decorated
+            signature = found.detail if is_schema else expression(node, 200)
+            summary = "" if is_schema else f"{found.detail}: {by}" if by else found.detail
+            self.add(found.kind, found.op, _lines(place), signature, None)
+            self.record.entries[-1] = self.record.entries[-1]._replace(summary=cut(summary, 240))
+            if found.kind == "op" and decorated:
+                scope.bind(decorated.rpartition(".")[2], Meaning("op", found.op))
+
+    # statements that hold statements
+
+    def _branches(self, node: ast.If | ast.While, scope: Scope) -> None:
+        self._push(node.orelse, scope)
+        self._push(node.body, scope)
+
+    def _loop(self, node: ast.For | ast.AsyncFor, scope: Scope) -> None:
+        table = scope.meaning(node.iter.id) if isinstance(node.iter, ast.Name) else None
+        if table is not None and table.what == "strings" and isinstance(node.target, ast.Name):
+            scope.bind(node.target.id, table)
+        self._push(node.orelse, scope)
+        self._push(node.body, scope)
+
+    def _try(self, node: ast.Try | ast.TryStar, scope: Scope) -> None:
+        self._push(node.finalbody, scope)
+        self._push(node.orelse, scope)
+        for handler in reversed(node.handlers):
+            self._push(handler.body, scope)
+        self._push(node.body, scope)
+
+    def _with(self, node: ast.With | ast.AsyncWith, scope: Scope) -> None:
+        for item in node.items:
+            if isinstance(item.optional_vars, ast.Name):
+                registrations.remember(item.optional_vars.id, item.context_expr, scope)
+        self._push(node.body, scope)
+
+    def _match(self, node: ast.Match, scope: Scope) -> None:
+        for case in reversed(node.cases):
+            self._push(case.body, scope)
+
+
+_READERS: dict[type[ast.stmt], Callable[[_Pass, Any, Scope], None]] = {
+    ast.FunctionDef: _Pass._function,
+    ast.AsyncFunctionDef: _Pass._function,
+    ast.ClassDef: _Pass._class,
+    ast.Assign: _Pass._assign,
+    ast.AnnAssign: _Pass._annotated,
+    ast.Import: _Pass._import,
+    ast.ImportFrom: _Pass._import,
+    ast.Expr: _Pass._call,
+    ast.If: _Pass._branches,
+    ast.For: _Pass._loop,
+    ast.AsyncFor: _Pass._loop,
+    ast.While: _Pass._branches,
+    ast.Try: _Pass._try,
+    ast.TryStar: _Pass._try,
+    ast.With: _Pass._with,
+    ast.AsyncWith: _Pass._with,
+    ast.Match: _Pass._match,
+}
+"""Statement -> how it is read. Statements that are not here neither bind names nor hold statements."""
+if hasattr(ast, "TypeAlias"):  # `type X = ...` came with Python 3.12
+    _READERS[ast.TypeAlias] = _Pass._type_statement
+
+
+def _lines(node: ast.stmt) -> tuple[int, int]:
+    return node.lineno, node.end_lineno or node.lineno
+
+
+def _last(decorator: ast.expr) -> str:
+    node = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+
+
+def _is_name(node: ast.expr, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name

@@ -1,0 +1,64 @@
+"""The names that an import statement binds, with relative modules resolved."""
+
+import ast
+from collections.abc import Iterator
+from typing import NamedTuple
+
+
+class Binding(NamedTuple):
+    """One name that an import statement binds."""
+
+    bound: str
+    """The name as the importing module uses it."""
+    path: str
+    """The dotted path that this name stands for."""
+    target: str
+    """The dotted path that the statement asks for: `a.b` where `import a.b` binds `a`."""
+    statement: str
+    """The statement for this name alone, its module resolved."""
+
+
+def bindings(node: ast.Import | ast.ImportFrom, module: str, is_package: bool) -> Iterator[Binding]:
+    """Yields what an import statement binds; `from __future__` binds nothing that anyone looks up.
+
+    Example:
+        >>> node = ast.parse("from ..tools import saw as s, drill").body[0]
+        >>> [(b.bound, b.target) for b in bindings(node, "shop.back.bench", False)]
+        [('s', 'shop.tools.saw'), ('drill', 'shop.tools.drill')]
+    """
+    if isinstance(node, ast.Import):
+        for name in node.names:
+            alias = f" as {name.asname}" if name.asname else ""
+            bound = name.asname or name.name.split(".")[0]
+            path = name.name if name.asname else bound
+            yield Binding(bound, path, name.name, f"import {name.name}{alias}")
+        return
+    source = resolve(node.module or "", node.level, module, is_package)
+    if source == "__future__":
+        return
+    for name in node.names:
+        alias = f" as {name.asname}" if name.asname else ""
+        target = source if name.name == "*" else f"{source}.{name.name}" if source else name.name
+        yield Binding(name.asname or name.name, target, target, f"from {source} import {name.name}{alias}")
+
+
+def resolve(written: str, level: int, module: str, is_package: bool) -> str:
+    """Returns the module that `from <dots><written>` means in a module.
+
+    One level more than there are packages resolves to what is written, its dots kept.
+
+    Example:
+        >>> resolve("lowering", 1, "torch._inductor.comm_lowering", False)
+        'torch._inductor.lowering'
+        >>> resolve("", 1, "torch._inductor", True)
+        'torch._inductor'
+        >>> resolve("x", 2, "script", False)
+        '..x'
+    """
+    if level == 0:
+        return written
+    package = module.split(".") if is_package else module.split(".")[:-1]
+    kept = len(package) - (level - 1)
+    if kept <= 0:
+        return "." * level + written
+    return ".".join([*package[:kept], written] if written else package[:kept])

@@ -1,0 +1,382 @@
+"""How well an entry answers a query: a pure function of the query's text and the entry, in ordered layers.
+
+The first layer that an entry meets gives its points and the reason; what the entry is then adds or takes a little.
+Nothing here reads files or keeps state, so that another language can hold the same table and give the same order.
+"""
+
+import heapq
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from kwindex.kinds import KINDS
+from kwindex.model import Entry
+from kwindex.spelling import edits, fold, segments, short, subtokens
+from kwindex.synonyms import meant_by
+
+EXACT_QUALIFIED = 1000
+EXACT = 900
+SUFFIX = 850
+FOLDED = 800
+SYNONYM = 750
+PREFIX = 700
+SUFFIX_PREFIX = 650
+WORDS_IN_ORDER = 600
+WORDS = 550
+INITIALS = 500
+MIXED_INITIALS = 480
+FIRST_INITIALS = 440
+QUALIFIED_WORDS = 400
+PART = 350
+SUBSTRING = 300
+TYPO = 200
+SUMMARY = 100
+
+PRIVATE = -40
+"""For a private name, unless the query is one; then for a public name."""
+TEST = -25
+IN_PLACE = -5
+FARTHEST = 60
+"""The most that letters beyond the query's own cost, within a layer."""
+
+
+class Query(NamedTuple):
+    """A query, prepared once for all entries."""
+
+    text: str
+    folded: str
+    words: tuple[str, ...]
+    parts: tuple[str, ...]
+    """Its segments, where it is a qualified name."""
+    names: tuple[str, ...]
+    """The names that it means as a synonym, folded."""
+
+    @classmethod
+    def of(cls, text: str) -> "Query":
+        """Returns the query that a text asks; a call's arguments are left aside.
+
+        Example:
+            >>> Query.of(" Tensor.wait(x) ").parts
+            ('Tensor', 'wait')
+        """
+        text = text.strip().split("(", 1)[0].strip()
+        names = tuple(fold(name) for name in meant_by(text))
+        parts = tuple(segments(text)) if " " not in text else ()
+        return cls(text, fold(text), tuple(subtokens(text)), parts, names)
+
+
+class Match(NamedTuple):
+    """Points, and the reason in words."""
+
+    points: int
+    why: str
+
+
+class Hit(NamedTuple):
+    """An entry that answers a query."""
+
+    entry: Entry
+    score: int
+    why: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the hit as `kwindex search --json` prints it.
+
+        Example:
+            >>> entry = Entry("m.f", "function", "m.py", 1, 1, "f()", "")
+            >>> list(Hit(entry, 900, "exact name").as_dict())[-2:]
+            ['why', 'score']
+        """
+        return {**self.entry.as_dict(), "why": self.why, "score": self.score}
+
+
+def search(text: str, entries: Iterable[Entry], limit: int = 10) -> list[Hit]:
+    """Returns the entries that answer a query, best first.
+
+    Misspellings and words of the summaries are looked at only where names alone give nothing.
+
+    Example:
+        >>> entry = Entry("m.all_reduce", "function", "m.py", 1, 1, "all_reduce()", "Adds up.")
+        >>> [(hit.entry.name, hit.why) for hit in search("psum", [entry])]
+        [('m.all_reduce', 'synonym: psum means all_reduce')]
+    """
+    query = Query.of(text)
+    entries = list(entries)
+    hits = _by_name(query, entries)
+    if not hits:
+        hits = _by_typo(query, entries) or _by_summary(query, entries)
+    return heapq.nsmallest(limit, hits, key=lambda hit: (-hit.score, len(hit.entry.name), hit.entry))
+
+
+def _by_name(query: Query, entries: list[Entry]) -> list[Hit]:
+    seen: dict[str, tuple[Match | None, bool]] = {}
+    owners: dict[str, bool] = {}
+    hits = []
+    for entry in entries:
+        name = short(entry.name)
+        if name not in seen:
+            seen[name] = match_short(query, name), _may_end(query, name)
+        match, may_end = seen[name]
+        if may_end:
+            match = match_qualified(query, entry.name) or match
+        if match is None or match.points < PART:
+            owner = entry.name[: -len(name)]
+            if owner not in owners:
+                owners[owner] = any(query.folded == fold(part) for part in segments(owner))
+            match = Match(PART, "inside what is named so") if owners[owner] else match
+        if match is not None:
+            hits.append(Hit(entry, match.points + standing(query, entry), match.why))
+    return hits
+
+
+def _may_end(query: Query, name: str) -> bool:
+    """Says whether qualified names that end in this name can answer the query as a whole: most cannot."""
+    if name == query.text:
+        return True
+    if len(query.parts) < 2 and " " not in query.text:
+        return False
+    if any(token.startswith(word) for token in subtokens(name) for word in query.words):
+        return True
+    last = segments(name)[-1:]
+    return bool(query.parts and last) and fold(last[0]).startswith(fold(query.parts[-1]))
+
+
+def _by_typo(query: Query, entries: list[Entry]) -> list[Hit]:
+    allowed = _allowed_edits(query.folded)
+    near_words = [_NearWord(word) for word in query.words] if len(query.words) > 1 else []
+    seen: dict[str, Match | None] = {}
+    hits = []
+    for entry in entries:
+        name = short(entry.name)
+        if name not in seen:
+            differing = edits(query.folded, fold(name), allowed) if allowed else 1
+            if differing <= allowed:
+                letters = "one letter differs" if differing == 1 else f"{differing} letters differ"
+                seen[name] = Match(TYPO - 20 * differing, f"near spelling: {letters}")
+            elif near_words and all(map(_among(subtokens(name)), near_words)):
+                seen[name] = Match(TYPO - 50, "near spelling of words of the name")
+            else:
+                seen[name] = None
+        match = seen[name]
+        if match is not None:
+            hits.append(Hit(entry, match.points + standing(query, entry), match.why))
+    return hits
+
+
+def _allowed_edits(letters: str) -> int:
+    return 0 if len(letters) < 4 else 1 if len(letters) < 8 else 2
+
+
+class _NearWord:
+    """A word of a query, and which words of names are spelled nearly so; each is compared once."""
+
+    def __init__(self, word: str) -> None:
+        self._word = word
+        self._allowed = _allowed_edits(word)
+        self._near: dict[str, bool] = {}
+
+    def is_near(self, token: str) -> bool:
+        """Says whether a name's word begins with this one or differs by a slip."""
+        if token not in self._near:
+            near = token.startswith(self._word)
+            self._near[token] = near or (self._allowed > 0 and edits(self._word, token, self._allowed) <= self._allowed)
+        return self._near[token]
+
+
+def _among(tokens: list[str]) -> Callable[[_NearWord], bool]:
+    return lambda word: any(word.is_near(token) for token in tokens)
+
+
+def _by_summary(query: Query, entries: list[Entry]) -> list[Hit]:
+    words = [word for word in query.text.lower().split() if fold(word)]
+    hits = []
+    for entry in entries:
+        summary = entry.summary.lower()
+        if words and all(word in summary for word in words):
+            hits.append(Hit(entry, SUMMARY + standing(query, entry), "in the summary"))
+    return hits
+
+
+def standing(query: Query, entry: Entry) -> int:
+    """Returns what the entry itself adds: its kind, whether it is private, in a test, how deep it is.
+
+    Example:
+        >>> inner = Entry("m.C._f", "method", "tests/test_m.py", 1, 1, "_f()", "")
+        >>> standing(Query.of("f"), inner), standing(Query.of("_f"), inner)
+        (-60, -20)
+    """
+    name = short(entry.name)
+    points = KINDS[entry.kind].weight if entry.kind in KINDS else 0
+    asked = short(query.text)
+    if name.startswith("_") != asked.startswith("_"):
+        points += PRIVATE
+    if name.endswith("_") and not asked.endswith("_"):
+        points += IN_PLACE
+    if _in_test(entry.file):
+        points += TEST
+    return points - min(entry.name.count("."), 9) - (1 if "::" in entry.name else 0)
+
+
+def _in_test(file: str) -> bool:
+    return file.startswith(("test_", "tests/", "test/")) or "/test" in file
+
+
+def match_short(query: Query, name: str) -> Match | None:
+    """Returns how the last part of a name answers a query, in the best layer that it meets.
+
+    Example:
+        >>> [match_short(Query.of(q), "all_gather_into_tensor").why for q in ("agit", "gather", "tens gath")]
+        ['initials', 'words of the name', 'words of the name, other order']
+    """
+    if name == query.text:
+        return Match(EXACT, "exact name")
+    folded = fold(name)
+    if not query.folded or not folded:
+        return None
+    if folded == query.folded:
+        return Match(FOLDED, "same letters, other spelling")
+    if folded in query.names:
+        place = query.names.index(folded)
+        return Match(SYNONYM - 2 * place, f"synonym: {query.text} means {meant_by(query.text)[place]}")
+    farther = min(len(folded) - len(query.folded), FARTHEST)
+    if folded.startswith(query.folded):
+        return Match(PREFIX - farther, "the name starts with it")
+    tokens = subtokens(name)
+    match = _by_words(query, tokens, farther) or _by_initials(query.folded, tokens)
+    if match is None and len(query.folded) > 2 and query.folded in folded:
+        match = Match(SUBSTRING - farther, "inside the name")
+    return match
+
+
+def _by_words(query: Query, tokens: list[str], farther: int) -> Match | None:
+    """Matches queries whose every word begins a word of the name."""
+    if not query.words or len(query.words) > len(tokens):
+        return None
+    place = 0
+    for token in tokens:
+        if place < len(query.words) and token.startswith(query.words[place]):
+            place += 1
+    if place == len(query.words):
+        return Match(WORDS_IN_ORDER - farther, "words of the name")
+    left = list(tokens)
+    for word in sorted(query.words, key=len, reverse=True):
+        found = next((token for token in left if token.startswith(word)), None)
+        if found is None:
+            return None
+        left.remove(found)
+    return Match(WORDS - farther, "words of the name, other order")
+
+
+def _by_initials(letters: str, tokens: list[str]) -> Match | None:
+    """Matches `agit`, `agi` and `allgit` with all_gather_into_tensor."""
+    if len(letters) < 2 or len(tokens) < 2 or letters[0] != tokens[0][0]:
+        return None
+    initials = "".join(token[0] for token in tokens)
+    if letters == initials:
+        return Match(INITIALS if len(letters) > 2 else FIRST_INITIALS, "initials")
+    if len(letters) < 3:
+        return None
+    if initials.startswith(letters):
+        return Match(FIRST_INITIALS - (len(initials) - len(letters)), "first initials")
+    if _spelled_by_beginnings(letters, tokens):
+        return Match(MIXED_INITIALS, "initials and word beginnings")
+    return None
+
+
+def _spelled_by_beginnings(letters: str, tokens: list[str]) -> bool:
+    """Says whether the letters are beginnings of all the words, one after the other."""
+    ends = {0}
+    for token in tokens:
+        reached = set()
+        for end in ends:
+            length = 0
+            while end + length < len(letters) and length < len(token) and letters[end + length] == token[length]:
+                length += 1
+                reached.add(end + length)
+        ends = reached
+    return len(letters) in ends
+
+
+def match_qualified(query: Query, name: str) -> Match | None:
+    """Returns how a whole qualified name answers a query of several parts or words.
+
+    Example:
+        >>> name = "torch.distributed.AsyncCollectiveTensor.wait"
+        >>> match_qualified(Query.of("Tensor.wait"), name).why
+        'end of the qualified name'
+        >>> match_qualified(Query.of("async wait"), name).why
+        'words of the qualified name'
+    """
+    if name == query.text:
+        return Match(EXACT_QUALIFIED if "." in name or "::" in name else EXACT, "exact qualified name")
+    if len(query.parts) > 1:
+        match = _by_parts(query, segments(name))
+        if match is not None:
+            return match
+    if len(query.words) < 2 or not (len(query.parts) > 1 or " " in query.text):
+        return None
+    return _by_qualified_words(query, name)
+
+
+def _by_qualified_words(query: Query, name: str) -> Match | None:
+    """Matches words that stand anywhere in a qualified name, at least one of them in its last part."""
+    own = subtokens(short(name))
+    if _by_words(query, own, 0) is not None or not any(t.startswith(w) for t in own for w in query.words):
+        return None
+    tokens = subtokens(name)
+    if all(any(token.startswith(word) for token in tokens) for word in query.words):
+        return Match(QUALIFIED_WORDS, "words of the qualified name")
+    return None
+
+
+def _by_parts(query: Query, parts: list[str]) -> Match | None:
+    """Matches the last parts of a qualified name with a query's parts."""
+    asked = query.parts
+    tail = parts[-len(asked) :]
+    if len(tail) < len(asked):
+        return None
+    if tuple(tail) == asked:
+        return Match(SUFFIX + 10, "end of the qualified name")
+    first, last, inner = tail[0], tail[-1], zip(tail[1:-1], asked[1:-1], strict=True)
+    if any(fold(have) != fold(want) for have, want in inner):
+        return None
+    begins, ends = fold(asked[0]), fold(asked[-1])
+    owner_is = fold(first) == begins
+    if not owner_is and not _ends_in_words(subtokens(first), begins):
+        return None
+    if fold(last) == ends:
+        return Match(SUFFIX if owner_is else SUFFIX - 20, "end of the qualified name")
+    if ends and fold(last).startswith(ends):
+        farther = min(len(last) - len(ends), FARTHEST)
+        return Match(SUFFIX_PREFIX - farther, "beginning of the qualified name's end")
+    return None
+
+
+def _ends_in_words(tokens: list[str], letters: str) -> bool:
+    return any("".join(tokens[place:]) == letters for place in range(len(tokens)))
+
+
+def suggest(text: str, entries: Iterable[Entry], limit: int = 5) -> list[str]:
+    """Returns the names that share most letter triples with a query that found nothing.
+
+    Example:
+        >>> entry = Entry("m.reduce_scatter", "function", "m.py", 1, 1, "", "")
+        >>> suggest("scatter_everything", [entry]), suggest("zzz", [entry])
+        (['reduce_scatter'], [])
+    """
+    asked = _triples(fold(text))
+    words = [_NearWord(word) for word in subtokens(text) if len(word) > 2]
+    best: dict[str, float] = {}
+    for entry in entries:
+        name = short(entry.name)
+        if name in best or entry.kind == "import":
+            continue
+        own = _triples(fold(name))
+        shared = len(asked & own)
+        likeness = 2 * shared / (len(asked) + len(own)) if shared else 0.0
+        best[name] = likeness + sum(map(_among(subtokens(name)), words))
+    near = [name for name, share in best.items() if share >= 0.2]
+    return sorted(near, key=lambda name: (-best[name], name))[:limit]
+
+
+def _triples(letters: str) -> set[str]:
+    return {letters[place : place + 3] for place in range(len(letters) - 2)}

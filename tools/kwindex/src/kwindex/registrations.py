@@ -1,0 +1,188 @@
+"""Registrations: the calls and decorators by which a module defines operators and says how they run.
+
+No documentation tool lists them, because they are not definitions. They are recognised by the shapes that they
+have in sources; a registration whose operator is computed at run time is left out, never guessed.
+"""
+
+import ast
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from kwindex.render import cut, expression, string_of
+from kwindex.scope import Meaning, Scope
+
+OPS = "torch.ops."
+
+
+class Registration(NamedTuple):
+    """One registration: the kind of entry it makes, the operator, and what is registered for it."""
+
+    kind: str
+    op: str
+    detail: str
+    by: str
+    """The text of the function that is registered; '' means the decorated one."""
+
+
+def find(node: ast.expr, scope: Scope) -> Iterator[Registration]:
+    """Yields the registrations that a call or decorator makes.
+
+    Example:
+        >>> scope = Scope("module", "m", None)
+        >>> scope.bind("lib", Meaning("library", "mine"))
+        >>> node = ast.parse("lib.impl('add', add_meta, 'Meta')", mode="eval").body
+        >>> list(find(node, scope))
+        [Registration(kind='kernel', op='mine::add', detail='Meta kernel', by='add_meta')]
+    """
+    call = node if isinstance(node, ast.Call) else None
+    callee = call.func if call is not None else node
+    word = _last(callee)
+    if word == "define" and call is not None:
+        yield from _definitions(call, scope)
+    elif word in {"custom_op", "triton_op"} and call is not None and call.args:
+        for op in op_names(call.args[0], scope):
+            yield Registration("op", op, "operator", "")
+    elif word == "impl" and call is not None:
+        yield from _implementations(call, scope)
+    elif word in _FOR_OP:
+        kind, detail = _FOR_OP[word]
+        yield from _for_op(node, scope, kind, detail)
+    elif word.startswith("register_") and "lowering" in word and call is not None and call.args:
+        yield from _for_op(node, scope, "lowering", "lowering")
+
+
+_FOR_OP = {
+    "register_kernel": ("kernel", "kernel"),
+    "register_fake": ("kernel", "fake kernel"),
+    "impl_abstract": ("kernel", "fake kernel"),
+    "py_impl": ("kernel", "kernel"),
+    "register_vmap": ("kernel", "vmap kernel"),
+    "register_autograd": ("gradient", "gradient"),
+    "register_decomposition": ("decomposition", "decomposition"),
+    "has_side_effect": ("side effect", "side effect"),
+}
+"""Callee's last word -> kind and detail, for the calls that are told their operator by receiver or argument."""
+
+
+def op_names(node: ast.expr, scope: Scope) -> list[str]:
+    """Returns the operators that an argument names, as `namespace::name`.
+
+    Example:
+        >>> scope = Scope("module", "m", None)
+        >>> scope.bind("c10d", Meaning("path", "torch.ops._c10d_functional"))
+        >>> op_names(ast.parse("[c10d.isend.default, 'mine::add', unknown]", mode="eval").body, scope)
+        ['_c10d_functional::isend', 'mine::add']
+    """
+    if isinstance(node, ast.List | ast.Tuple):
+        return [name for item in node.elts for name in op_names(item, scope)]
+    literal = string_of(node)
+    if literal is not None:
+        return [cut(literal.split("(", 1)[0], 120)] if "::" in literal else []
+    if isinstance(node, ast.Name):
+        known = scope.meaning(node.id)
+        if known is not None and known.what == "op":
+            return [known.text]
+    dotted = scope.dotted(node)
+    if dotted.startswith(OPS) and dotted.count(".") >= 3:
+        namespace, rest = dotted[len(OPS) :].split(".", 1)
+        return [f"{namespace}::{rest.removesuffix('.default')}"]
+    return []
+
+
+def library_namespace(node: ast.expr, scope: Scope) -> str:
+    """Returns the namespace of an operator library that a call makes or a name holds, else ''.
+
+    Example:
+        >>> call = ast.parse("torch.library.Library('mine', 'DEF')", mode="eval").body
+        >>> library_namespace(call, Scope("module", "m", None))
+        'mine'
+    """
+    if isinstance(node, ast.Name):
+        known = scope.meaning(node.id)
+        return known.text if known is not None and known.what == "library" else ""
+    if isinstance(node, ast.Call) and node.args and _last(node.func) in {"Library", "_scoped_library"}:
+        return string_of(node.args[0]) or ""
+    return ""
+
+
+def remember(target: str, value: ast.expr, scope: Scope) -> None:
+    """Notes what a plain assignment says about later registrations in the same file."""
+    namespace = library_namespace(value, scope)
+    if namespace:
+        scope.bind(target, Meaning("library", namespace))
+    elif isinstance(value, ast.Attribute):
+        dotted = scope.dotted(value)
+        if dotted.startswith((OPS, "torch.library")) or dotted == "torch.ops":
+            scope.bind(target, Meaning("path", dotted))
+    elif isinstance(value, ast.List | ast.Tuple) and value.elts:
+        literals = [string_of(item) for item in value.elts]
+        if all(literals):
+            scope.bind(target, Meaning("strings", "\n".join(item or "" for item in literals)))
+
+
+def _last(callee: ast.expr) -> str:
+    if isinstance(callee, ast.Attribute):
+        return callee.attr
+    return callee.id if isinstance(callee, ast.Name) else ""
+
+
+def _definitions(call: ast.Call, scope: Scope) -> Iterator[Registration]:
+    """Yields what `library.define(schema)` and `torch.library.define(name, schema)` define."""
+    if not call.args or not isinstance(call.func, ast.Attribute | ast.Name):
+        return
+    namespace = library_namespace(call.func.value, scope) if isinstance(call.func, ast.Attribute) else ""
+    if namespace:
+        for schema in _literals(call.args[0], scope):
+            yield Registration("op", f"{namespace}::{schema.split('(', 1)[0].strip()}", cut(schema, 400), "")
+    elif scope.dotted(call.func) == "torch.library.define":
+        schema = string_of(call.args[1]) or "" if len(call.args) > 1 else ""
+        for op in op_names(call.args[0], scope):
+            yield Registration("op", op, cut(op.split("::")[1] + schema, 400), "")
+
+
+def _literals(node: ast.expr, scope: Scope) -> list[str]:
+    """Returns the strings that an argument is: one literal, or each of the table that a loop goes over."""
+    literal = string_of(node)
+    if literal is not None:
+        return [literal]
+    known = scope.meaning(node.id) if isinstance(node, ast.Name) else None
+    return known.text.split("\n") if known is not None and known.what == "strings" else []
+
+
+def _implementations(call: ast.Call, scope: Scope) -> Iterator[Registration]:
+    """Yields what `library.impl(op, function, key)` and `torch.library.impl(library, op, key)` register."""
+    arguments = list(call.args)
+    if not arguments or not isinstance(call.func, ast.Attribute | ast.Name):
+        return
+    namespace = library_namespace(call.func.value, scope) if isinstance(call.func, ast.Attribute) else ""
+    by = ""
+    if namespace and len(arguments) > 1:
+        by = expression(arguments.pop(1))
+    elif scope.dotted(call.func) == "torch.library.impl":
+        namespace = library_namespace(arguments[0], scope)
+        arguments = arguments[1:] if namespace else arguments
+    else:
+        return
+    if not arguments:
+        return
+    key = string_of(arguments[1]) if len(arguments) > 1 else None
+    name = string_of(arguments[0])
+    ops = [f"{namespace}::{name}"] if namespace and name else op_names(arguments[0], scope)
+    for op in ops:
+        yield Registration("kernel", op, f"{key} kernel" if key else "kernel", by)
+
+
+def _for_op(node: ast.expr, scope: Scope, kind: str, detail: str) -> Iterator[Registration]:
+    """Yields a registration for the operator that is the receiver, else the first argument."""
+    call = node if isinstance(node, ast.Call) else None
+    callee = call.func if call is not None else node
+    arguments = list(call.args) if call is not None else []
+    ops = op_names(callee.value, scope) if isinstance(callee, ast.Attribute) else []
+    if not ops and arguments:
+        ops = op_names(arguments.pop(0), scope)
+    key = string_of(arguments[0]) if arguments else None
+    by = expression(arguments[0]) if arguments and key is None and detail != "lowering" else ""
+    if by.rpartition(".")[0].endswith("DispatchKey"):
+        key, by = by.rpartition(".")[2], ""
+    for op in ops:
+        yield Registration(kind, op, f"{key} {detail}" if key else detail, by)

@@ -1,0 +1,82 @@
+"""Trees of sources written by the tests, and the installed torch, found without importing it."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from kwindex import Entry, build, read_index
+
+Tree = Callable[[Mapping[str, str | bytes]], Path]
+
+ORIGINALS = (
+    "distributed/_functional_collectives.py",
+    "distributed/fsdp/_fully_shard/_fsdp_collectives.py",
+    "_inductor/comm_lowering.py",
+    "distributed/tensor/experimental/_func_map.py",
+)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    """Writes files below a fresh folder and returns that folder."""
+
+    def write(files: Mapping[str, str | bytes]) -> Path:
+        root = tmp_path / "tree"
+        root.mkdir(exist_ok=True)
+        for name, text in files.items():
+            path = root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return root
+
+    return write
+
+
+@pytest.fixture
+def entries_of(tree: Tree, tmp_path: Path) -> Callable[[str], list[Entry]]:
+    """Builds the index of one module `m` with the given text and returns its entries."""
+
+    def index(text: str) -> list[Entry]:
+        built = build([tree({"m.py": text})], tmp_path / "index")
+        assert built.problems == []
+        return read_index(tmp_path / "index")
+
+    return index
+
+
+@pytest.fixture
+def command() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs `python -m kwindex` as its own process."""
+
+    def run(*arguments: object, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-m", "kwindex", *map(str, arguments)]
+        environment = {**os.environ, **variables}
+        return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def torch_folder() -> Path:
+    spec = importlib.util.find_spec("torch")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("torch is not installed")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+@pytest.fixture(scope="session")
+def originals(torch_folder: Path) -> list[Path]:
+    """The four modules of the installed torch that the handbook is about."""
+    return [torch_folder / name for name in ORIGINALS]
+
+
+@pytest.fixture(scope="session")
+def original_entries(originals: list[Path], tmp_path_factory: pytest.TempPathFactory) -> list[Entry]:
+    out = tmp_path_factory.mktemp("originals")
+    assert build(originals, out).problems == []
+    return read_index(out)

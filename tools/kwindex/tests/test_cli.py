@@ -1,0 +1,181 @@
+"""The command line in its own process: what it prints, on which stream, and its exit codes."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Tree = Callable[..., Path]
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+SOURCE = "def all_reduce(x):\n    '''Adds up.'''\ndef all_gather_into_tensor(x): ...\n"
+KEYS = {"name", "kind", "file", "line", "end_line", "signature", "summary", "why", "score"}
+
+
+@pytest.fixture
+def index(tree: Tree, tmp_path: Path, command: Command) -> Path:
+    assert command("build", tree({"m.py": SOURCE}), "--out", tmp_path / "out").returncode == 0
+    return tmp_path / "out"
+
+
+def test_build_then_search(tree: Tree, tmp_path: Path, command: Command) -> None:
+    built = command("build", tree({"m.py": SOURCE}), "--out", tmp_path / "out")
+    assert (built.returncode, built.stderr) == (0, "")
+    assert built.stdout == f"3 entries of 1 file: {tmp_path / 'out' / 'index.json'}\n"
+    found = command("search", "allreduce", "--index", tmp_path / "out")
+    assert (found.returncode, found.stderr) == (0, "")
+    assert found.stdout == (
+        "m.all_reduce  function  (same letters, other spelling)\n  m.py:1\n  all_reduce(x)\n  Adds up.\n"
+    )
+
+
+def test_default_folder_is_the_same_for_both(tree: Tree, tmp_path: Path, command: Command) -> None:
+    command("build", tree({"m.py": SOURCE}), cwd=tmp_path)
+    assert (tmp_path / "kwindex-out" / "index.json").is_file()
+    assert command("search", "agit", cwd=tmp_path).stdout.startswith("m.all_gather_into_tensor")
+
+
+def test_build_json(tree: Tree, tmp_path: Path, command: Command) -> None:
+    out = tmp_path / "out"
+    done = command("build", tree({"m.py": SOURCE, "bad.py": "\n("}), "--out", out, "--json")
+    said = json.loads(done.stdout)
+    assert done.returncode == 3
+    assert {key: said[key] for key in ("index", "files", "entries")} == {
+        "index": str(out / "index.json"),
+        "files": 1,
+        "entries": 3,
+    }
+    assert [(problem["file"], problem["line"]) for problem in said["problems"]] == [("bad.py", 2)]
+    assert list(json.loads((out / "index.json").read_bytes())) == ["entries"]
+
+
+def test_search_json(index: Path, command: Command) -> None:
+    hits = json.loads(command("search", "all", "--index", index, "--json").stdout)
+    assert [hit["name"] for hit in hits] == ["m.all_reduce", "m.all_gather_into_tensor"]
+    assert all(hit.keys() == KEYS for hit in hits)
+    assert hits[0]["score"] >= hits[1]["score"]
+    assert len(json.loads(command("search", "all", "--index", index, "--json", "--limit", 1).stdout)) == 1
+
+
+def test_words_need_no_quotes(index: Path, command: Command) -> None:
+    assert command("search", "gather", "tensor", "--index", index).stdout.startswith("m.all_gather_into_tensor")
+
+
+def test_nothing_found(index: Path, command: Command) -> None:
+    done = command("search", "reduce_evrything", "--index", index)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "did you mean all_reduce?" in done.stderr
+    done = command("search", "zzqx", "--index", index, "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (1, [])
+
+
+def test_files_that_cannot_be_read(tree: Tree, tmp_path: Path, command: Command) -> None:
+    root = tree({"m.py": SOURCE, "a/bad.py": "x\ny z\n", "latin.py": b"\xe9"})
+    (root / "loop.py").symlink_to(root / "loop.py")
+    done = command("build", root, "--out", tmp_path / "out")
+    assert done.returncode == 3
+    assert done.stderr.splitlines() == [
+        "a/bad.py:2: invalid syntax",
+        "latin.py:1: byte 0xe9 is not utf-8; save the file as UTF-8",
+        "loop.py: Too many levels of symbolic links",
+        "kwindex: 3 not read, 1 file indexed",
+    ]
+    assert command("search", "all_reduce", "--index", tmp_path / "out").returncode == 0
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root reads files of every mode")
+def test_a_file_without_permission(tree: Tree, tmp_path: Path, command: Command) -> None:
+    root = tree({"m.py": SOURCE, "shut.py": ""})
+    (root / "shut.py").chmod(0)
+    done = command("build", root, "--out", tmp_path / "out")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (3, "shut.py: Permission denied")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "required"),
+        (("build",), "SRC"),
+        (("build", "no-such"), "no such file or folder"),
+        (("build", "tree", "--out", "tree/out"), "inside the source"),
+        (("build", "tree", "--out", "tree"), "inside the source"),
+        (("build", "tree", "--jobs", "0"), "not a whole number from 1"),
+        (("search", "x"), "no index at kwindex-out/index.json; run `kwindex build"),
+        (("search", ""), "the query is empty"),
+        (("search", "x", "--limit", "0"), "not a whole number from 1"),
+        (("search", "x", "--limit", "many"), "not a whole number from 1"),
+    ],
+)
+def test_mistakes_in_the_command(
+    tree: Tree, tmp_path: Path, command: Command, arguments: tuple[str, ...], said: str
+) -> None:
+    tree({"m.py": SOURCE})
+    done = command(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_says_the_exit_codes(command: Command) -> None:
+    assert "3  some files could not be read" in command("--help").stdout
+    assert "kwindex-out" in command("search", "--help").stdout
+
+
+def test_importing_is_light_and_takes_no_torch() -> None:
+    code = "import sys, kwindex.cli; print(sorted({'torch', 'rich', 'comm_core', 'numpy'} & set(sys.modules)))"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
+        == "[]\n"
+    )
+
+
+def test_a_reader_that_stops_early_is_no_error(index: Path) -> None:
+    line = f"{sys.executable} -m kwindex search all --index {index} --json | head -c 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_names_that_are_not_text_are_printed_all_the_same(tree: Tree, tmp_path: Path, command: Command) -> None:
+    root = tree({"m.py": SOURCE})
+    Path(os.fsdecode(bytes(root) + b"/caf\xe9.py")).write_text("def f(): ...\n")
+    Path(os.fsdecode(bytes(root) + b"/\x1b[31m.py")).write_text("(")
+    done = command("build", root, "--out", tmp_path / "out", "--json")
+    assert done.returncode == 3
+    assert "\x1b" not in done.stdout + done.stderr
+    assert command("search", "f", "--index", tmp_path / "out").returncode == 0
+
+
+def test_a_narrow_encoding_is_no_error(tree: Tree, tmp_path: Path, command: Command) -> None:
+    command("build", tree({"m.py": "def été():\n    'To → there.'\n"}), "--out", tmp_path / "out")
+    plain = command("search", "été", "--index", tmp_path / "out", PYTHONIOENCODING="ascii:strict")
+    assert (plain.returncode, plain.stdout.splitlines()[-1]) == (0, r"  To \u2192 there.")
+    as_json = command("search", "été", "--index", tmp_path / "out", "--json", PYTHONIOENCODING="ascii:strict")
+    assert json.loads(as_json.stdout)[0]["name"] == "m.été"
+
+
+def on_terminal(*arguments: str | Path, **variables: str) -> str:
+    """Runs the command with a terminal for its output and returns all that it shows there."""
+    ours, theirs = pty.openpty()
+    line = [sys.executable, "-m", "kwindex", *map(str, arguments)]
+    environment = {**os.environ, "TERM": "xterm", **variables}
+    with subprocess.Popen(line, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while part := os.read(ours, 4096):
+                shown += part
+        except OSError:
+            pass  # the terminal is closed: the process has ended
+        process.wait(60)
+    os.close(ours)
+    return shown.decode()
+
+
+def test_a_terminal_sees_progress_and_bold_names(tree: Tree, tmp_path: Path) -> None:
+    assert "reading sources" in on_terminal("build", tree({"m.py": SOURCE}), "--out", tmp_path / "out")
+    assert "\x1b[1mm.all_reduce\x1b[0m" in on_terminal("search", "all_reduce", "--index", tmp_path / "out")
+    assert "\x1b" not in on_terminal("search", "all_reduce", "--index", tmp_path / "out", NO_COLOR="1")

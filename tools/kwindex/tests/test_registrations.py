@@ -1,0 +1,97 @@
+"""Operators and what is registered for them: the shapes that are recognised, and what torch's originals hold."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from kwindex import Entry, search
+
+Index = Callable[[str], list[Entry]]
+HEAD = "import torch\nlib = torch.library.Library('mine', 'FRAGMENT')\nnative = torch.ops.mine\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "name", "summary"),
+    [
+        ("lib.define('add(Tensor a) -> Tensor')", "op", "mine::add", ""),
+        ("torch.library.define('mine::add', '(Tensor a) -> Tensor')", "op", "mine::add", ""),
+        ("@torch.library.custom_op('mine::add', mutates_args=())\ndef f(x): ...", "op", "mine::add", "operator: m.f"),
+        ("lib.impl('add', meta, 'Meta')", "kernel", "mine::add", "Meta kernel: meta"),
+        ("@torch.library.impl(lib, 'add', 'CPU')\ndef f(x): ...", "kernel", "mine::add", "CPU kernel: m.f"),
+        (
+            "from torch.library import impl\n@impl('mine::add', 'CPU')\ndef f(x): ...",
+            "kernel",
+            "mine::add",
+            "CPU kernel: m.f",
+        ),
+        ("@torch.library.register_fake('mine::add')\ndef f(x): ...", "kernel", "mine::add", "fake kernel: m.f"),
+        (
+            "torch.library.register_autograd('mine::add', back, setup_context=s)",
+            "gradient",
+            "mine::add",
+            "gradient: back",
+        ),
+        ("@register_lowering(native.add.default)\ndef f(x): ...", "lowering", "mine::add", "lowering: m.f"),
+        (
+            "@register_comm_lowering(torch.ops.mine.add.out)\ndef f(x): ...",
+            "lowering",
+            "mine::add.out",
+            "lowering: m.f",
+        ),
+        ("@register_decomposition([native.add])\ndef f(x): ...", "decomposition", "mine::add", "decomposition: m.f"),
+        ("torch.fx.node.has_side_effect(native.add.default)", "side effect", "mine::add", "side effect"),
+        (
+            "with torch.library._scoped_library('mine', 'DEF') as inner:\n    inner.define('add() -> ()')",
+            "op",
+            "mine::add",
+            "",
+        ),
+    ],
+)
+def test_a_registration_becomes_an_entry_of_its_operator(
+    entries_of: Index, text: str, kind: str, name: str, summary: str
+) -> None:
+    found = [entry for entry in entries_of(HEAD + text + "\n") if "::" in entry.name]
+    assert [(entry.kind, entry.name, entry.summary) for entry in found] == [(kind, name, summary)]
+    assert found[0].line > 3
+
+
+def test_decorators_of_an_operator_made_in_the_same_file(entries_of: Index) -> None:
+    text = (
+        "@torch.library.custom_op('mine::add')\ndef add(x): ...\n"
+        "@add.register_fake\ndef _(x): ...\nadd.register_autograd(back)\n"
+    )
+    found = [(entry.kind, entry.line) for entry in entries_of(text) if entry.name == "mine::add"]
+    assert found == [("op", 2), ("kernel", 4), ("gradient", 5)]
+
+
+def test_a_loop_over_a_table_of_schemas_defines_each(entries_of: Index) -> None:
+    text = HEAD + "table = ['a(int x) -> int', 'b() -> ()']\nfor row in table:\n    lib.define(row)\n"
+    assert [entry.name for entry in entries_of(text) if entry.kind == "op"] == ["mine::a", "mine::b"]
+
+
+@pytest.mark.parametrize(
+    "text", ["x.define(f())", "x.impl('add', f, 'CPU')", "lib.define(name)", "register_lowering(op)(f)", "f().impl()"]
+)
+def test_what_is_computed_at_run_time_is_left_out(entries_of: Index, text: str) -> None:
+    assert [entry.name for entry in entries_of(HEAD + text + "\n") if "::" in entry.name] == []
+
+
+def test_the_originals_register_what_they_do(original_entries: list[Entry]) -> None:
+    count = Counter((entry.file.rpartition("/")[2], entry.kind) for entry in original_entries)
+    assert count["comm_lowering.py", "lowering"] >= 18
+    assert count["_fsdp_collectives.py", "op"] == 3
+    assert count["_fsdp_collectives.py", "kernel"] >= 21
+    assert count["_functional_collectives.py", "kernel"] >= 20
+    legacy = {entry.name for entry in original_entries if entry.kind == "op"}
+    assert {"c10d_functional::all_reduce", "c10d_functional::wait_tensor", "fsdp::chunk_cat"} <= legacy
+
+
+def test_an_operator_name_lands_on_the_closure_that_lowers_it(original_entries: list[Entry]) -> None:
+    hit = search("_c10d_functional::all_reduce_", original_entries)[0].entry
+    assert hit.kind == "lowering"
+    closure = next(
+        e for e in original_entries if e.kind == "nested function" and (e.file, e.line) == (hit.file, hit.line)
+    )
+    assert closure.name == "torch._inductor.comm_lowering.register_comm_lowerings._all_reduce_"
