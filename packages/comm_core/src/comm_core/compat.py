@@ -32,7 +32,8 @@ def unregister_group(name: str) -> None:
 
 def known_groups() -> list[tuple[dist.ProcessGroup, tuple[int, ...]]]:
     """Return every process group of this process with its global ranks in group order (2.11 to 2.14)."""
-    return [(group, tuple(ranks)) for group, ranks in c10d._world.pg_group_ranks.items()]
+    known = c10d._world.pg_group_ranks.items()  # a rank outside of some group has a placeholder among the keys
+    return [(group, tuple(ranks)) for group, ranks in known if isinstance(group, dist.ProcessGroup)]
 
 
 def flatten_mesh(mesh: DeviceMesh) -> DeviceMesh:

@@ -23,6 +23,16 @@ def said(value: object) -> str:
     return f"a value of type {type(value).__name__}"
 
 
+def first_line(error: BaseException) -> str:
+    r"""Return the first line of an error's text, or its type if it has none.
+
+    Example:
+        >>> first_line(RuntimeError("connection reset\nby peer")), first_line(ValueError(""))
+        ('connection reset', 'ValueError')
+    """
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 class CommError(Exception):
     """The base of all errors of commbook.
 

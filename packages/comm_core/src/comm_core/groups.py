@@ -76,6 +76,7 @@ def as_group(group: GroupLike = None) -> AnyGroup:
     if isinstance(group, tuple) and group and isinstance(group[0], DeviceMesh):
         return _parse(_axis_group(*group))
     if isinstance(group, DeviceMesh):
+        _check_member(group)
         mesh = group if group.ndim == 1 else compat.flatten_mesh(group)
         return _parse(mesh.get_group())
     if isinstance(group, (list, tuple)):
@@ -142,7 +143,13 @@ def _axis_group(mesh: DeviceMesh, axis: int | str = 0, *rest: object) -> dist.Pr
             need=f"an index from {-mesh.ndim} to {mesh.ndim - 1}"
             + (f" or a name of {', '.join(names)}" if names else "; this mesh has no axis names"),
         )
+    _check_member(mesh)
     return mesh.get_group(axis if isinstance(axis, str) else axis % mesh.ndim)
+
+
+def _check_member(mesh: DeviceMesh) -> None:
+    if mesh.get_coordinate() is None:
+        raise GroupError("group", got=f"a mesh of shape {tuple(mesh.shape)}", need="a group that this rank is in")
 
 
 def _group_of_ranks(ranks: Sequence[int]) -> dist.ProcessGroup:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from comm_core.errors import CommError, TransportError
+from comm_core.errors import CommError, TransportError, first_line
 
 
 class Waitable(Protocol):
@@ -80,7 +80,7 @@ class Pending:
         except RuntimeError as error:
             raise TransportError(
                 self.what,
-                got=f"{str(error).splitlines()[0]} (a {self.tensor.dtype} tensor of shape {self.shape})",
+                got=f"{first_line(error)} (a {self.tensor.dtype} tensor of shape {self.shape})",
                 hint="if the dtype is supported, another rank failed, left or called something else: read its output",
             ) from error
         self._work = None

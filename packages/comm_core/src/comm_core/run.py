@@ -100,8 +100,8 @@ def launch(entry: Collective, x: torch.Tensor, group: GroupLike = None, **params
 def launch_parsed(entry: Collective, x: torch.Tensor, group: AnyGroup, params: Params) -> Pending:
     """Start a collective whose parameters `check` has parsed."""
     if isinstance(group, SimulatedGroup):
-        return group.meet(entry, x.detach(), params)
-    pending = entry.kernel(ProcessGroupTransport(group), x.detach(), **params)
+        return group.meet(entry, x, params)
+    pending = entry.kernel(ProcessGroupTransport(group), x, **params)
     pending.what = entry.name
     return pending
 

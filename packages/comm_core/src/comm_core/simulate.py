@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
 from comm_core import compat
 from comm_core.catalog import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, BROADCAST, REDUCE_SCATTER
+from comm_core.catalog.rules import is_rank
 from comm_core.collective import Collective, Params
 from comm_core.errors import (
     ArgumentError,
@@ -25,6 +27,7 @@ from comm_core.errors import (
     GroupError,
     MismatchError,
     RankFailedError,
+    said,
 )
 from comm_core.groups import _simulated
 from comm_core.pending import Pending
@@ -91,12 +94,14 @@ class World:
         >>> World(3).run(lambda group: group.rank * 10)
         [0, 10, 20]
 
+    `torch.compile` works in simulated ranks; `make_fx` only in one at a time, because torch.fx patches globals.
+
     Source: JAX runs a mesh of host devices in one process; PyTorch's own tests use a threaded process group.
     """
 
     def __init__(self, size: int) -> None:
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise ArgumentError("World", got=f"size {size!r}", need="a positive number of ranks")
+            raise ArgumentError("World", got=f"size {said(size)}", need="a positive number of ranks")
         self.size = size
 
     def run(self, fn: Callable[..., T], *args: Any) -> list[T]:
@@ -126,11 +131,13 @@ class _Session:
         self.size = size
         self.results: list[Any] = [None] * size
         self.changed = threading.Condition()
-        self.meetings: dict[tuple[tuple[int, ...], int], _Meeting] = {}
+        self.meetings: dict[tuple[tuple[int, ...], int, int], _Meeting] = {}  # of the n-th call on the m-th group
         self.waiting: dict[int, tuple[_Meeting, SimulatedGroup, _Call]] = {}
         self.left: set[int] = set()
         self.errors: dict[int, BaseException] = {}
         self.grad_enabled = torch.is_grad_enabled()
+        self.inference = torch.is_inference_mode_enabled()
+        self.groups_made: Counter[tuple[int, tuple[int, ...]]] = Counter()
         self.registered: dict[str, SimulatedProcessGroup] = {}  # torch's registry holds weak references
         with _numbers_lock:
             self.number = next(number for number in itertools.count() if number not in _numbers_in_use)
@@ -154,7 +161,8 @@ class _Session:
 
     def register(self, group: SimulatedGroup) -> str:
         """Make a c10d group of a simulated one, under a name that a later run of the same shape has again."""
-        name = f"simulated {self.number}, ranks {','.join(map(str, group.ranks))}, rank {group.rank}"
+        ranks = ",".join(map(str, group.ranks))
+        name = f"simulated {self.number}, ranks {ranks}, group {group.number}, rank {group.rank}"
         process_group = SimulatedProcessGroup(SimulatedTransport(group), group)
         compat.register_group(name, process_group)
         with self.changed:
@@ -165,7 +173,7 @@ class _Session:
         group = SimulatedGroup(self, rank, tuple(range(self.size)))
         _simulated.group = group
         try:
-            with torch.set_grad_enabled(self.grad_enabled):
+            with torch.inference_mode(self.inference), torch.set_grad_enabled(self.grad_enabled):
                 self.results[rank] = fn(group, *args)
         except BaseException as error:  # every rank's error is kept and raised by the caller's thread
             self.errors[rank] = error
@@ -178,7 +186,7 @@ class _Session:
 
     def meet(self, group: SimulatedGroup, call: _Call) -> torch.Tensor:
         with self.changed:
-            key = (group.ranks, group.next_meeting())
+            key = (group.ranks, group.number, group.next_meeting())
             meeting = self.meetings.setdefault(key, _Meeting())
             meeting.calls[group.rank] = call
             me = group.ranks[group.rank]
@@ -198,25 +206,35 @@ class _Session:
         return meeting.results[group.rank]
 
     def _end_hopeless_meetings(self) -> None:
-        """End the wait of ranks when every rank that could still arrive has left or waits elsewhere."""
-        blocked = {rank: state for rank, state in self.waiting.items() if not state[0].over}
-        if not blocked or len(blocked) + len(self.left) < self.size:
+        """End the waits that nobody can end any more, with the same error on each of their ranks."""
+        alive = self._ranks_that_can_go_on()
+        stuck = {rank: state for rank, state in self.waiting.items() if rank not in alive and not state[0].over}
+        if not stuck:
             return
-        who = "; ".join(
-            f"rank {rank} waits in {call} of ranks {list(group.ranks)}"
-            for rank, (_, group, call) in sorted(blocked.items())
-        )
-        gone = "".join(
-            f"; rank {rank} {'failed' if rank in self.errors else 'has returned'}" for rank in sorted(self.left)
-        )
+        who = [f"rank {rank} waits in {call} of ranks {list(group.ranks)}" for rank, (_, group, call) in stuck.items()]
+        who += [f"rank {rank} {'failed' if rank in self.errors else 'has returned'}" for rank in self.left]
         error = DeadlockError(
             "collective",
-            got=who + gone,
+            got="; ".join(sorted(who)),
             need="every rank of a group to make the same calls in the same order",
         )
-        for meeting, _, _ in blocked.values():
+        for meeting, _, _ in stuck.values():
             meeting.error = error
         self.changed.notify_all()
+
+    def _ranks_that_can_go_on(self) -> set[int]:
+        """Return the ranks that run, or wait in a meeting whose missing ranks all can go on (a least fixed point)."""
+        alive = {rank for rank in range(self.size) if rank not in self.left and rank not in self.waiting}
+        while True:
+            freed = {
+                rank
+                for rank, (meeting, group, _) in self.waiting.items()
+                if rank not in alive
+                and (meeting.over or {group.ranks[p] for p in range(group.world) if p not in meeting.calls} <= alive)
+            }
+            if not freed:
+                return alive
+            alive |= freed
 
     def raise_first_error(self) -> None:
         own = {rank: error for rank, error in self.errors.items() if not isinstance(error, (DeadlockError,))}
@@ -244,6 +262,8 @@ class SimulatedGroup:
         self.world = len(ranks)
         self.ranks = ranks
         self._session = session
+        self.number = session.groups_made[ranks[rank], ranks]  # the n-th group of these ranks, alike on its members
+        session.groups_made[ranks[rank], ranks] += 1
         self.name = session.register(self)
         self._meetings = 0
 
@@ -265,9 +285,11 @@ class SimulatedGroup:
             >>> World(4).run(lambda group: group.subgroup([0, 2]).ranks if group.rank in (0, 2) else None)
             [(0, 2), None, (0, 2), None]
         """
-        positions = list(ranks)
-        if len(set(positions)) != len(positions) or not all(0 <= p < self.world for p in positions):
-            raise GroupError("subgroup", got=f"ranks {positions}", need=f"different ranks from 0 to {self.world - 1}")
+        positions: list[int] = list(ranks) if isinstance(ranks, (list, tuple, range)) else [cast(int, ranks)]
+        if not all(is_rank(p, self.world) for p in positions) or len(set(positions)) != len(positions):
+            raise GroupError(
+                "subgroup", got=f"ranks {said(positions)}", need=f"different ranks from 0 to {self.world - 1}"
+            )
         if self.rank not in positions:
             raise GroupError(
                 "subgroup", got=f"ranks {positions} on rank {self.rank}", need="a group that this rank is in"
@@ -279,7 +301,7 @@ class SimulatedGroup:
         if not entry.agrees(x, **params):
             return Pending(x)
         return Pending(
-            self._session.meet(self, _Call(entry, x.clone(memory_format=torch.contiguous_format), params)),
+            self._session.meet(self, _Call(entry, x.detach().clone(memory_format=torch.contiguous_format), params)),
             what=entry.name,
         )
 

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from comm_core import compat
-from comm_core.errors import CommError, TransportError
+from comm_core.errors import CommError, TransportError, first_line
 from comm_core.groups import AnyGroup, Group
 from comm_core.pending import Pending
 from comm_core.reduce_ops import c10d_op
@@ -102,7 +102,7 @@ class ProcessGroupTransport:
         except (RuntimeError, ValueError, TypeError) as error:
             raise TransportError(
                 what,
-                got=f"{out.dtype} on {out.device}, which {self._backend} refused: {str(error).splitlines()[0]}",
+                got=f"{out.dtype} on {out.device}, which {self._backend} refused: {first_line(error)}",
                 hint="cast or move the tensor, or use a group of another backend",
             ) from error
         return Pending(out, work, args, what)
@@ -117,12 +117,14 @@ class ProcessGroupTransport:
 
     def all_gather(self, x: torch.Tensor, out: torch.Tensor | None = None) -> Pending:
         """Run the process group's gather into one tensor."""
+        x = x.detach()
         if out is None:
             out = x.new_empty(enlarged(x, x.shape[0] * self.world))
         return self._start("all_gather", out, compat.all_gather_base, self._group, _to_move(out), _to_move(x))
 
     def reduce_scatter(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
         """Run the process group's reduce and scatter of one tensor."""
+        x = x.detach()
         if out is None:
             out = x.new_empty(enlarged(x, x.shape[0] // self.world))
         moved, op = _to_reduce(x, reduce_op)
@@ -139,6 +141,7 @@ class ProcessGroupTransport:
         out: torch.Tensor | None = None,
     ) -> Pending:
         """Run `ProcessGroup.alltoall_base`."""
+        x = x.detach()
         if out is None:
             out = x.new_empty(enlarged(x, sum(output_splits)))
         splits = list(output_splits), list(input_splits)
@@ -187,7 +190,11 @@ class TracedTransport:
         out: torch.Tensor | None = None,
     ) -> Pending:
         """Trace `_c10d_functional.all_to_all_single`."""
-        return traced(torch.ops._c10d_functional.all_to_all_single(x, output_splits, input_splits, self._name), out)
+        moved = torch.view_as_real(x) if x.is_complex() else x  # torch's op moves no complex numbers
+        sent = torch.ops._c10d_functional.all_to_all_single(moved, output_splits, input_splits, self._name)
+        pending = traced(sent, None)
+        arrived = torch.view_as_complex(pending.tensor) if x.is_complex() else pending.tensor
+        return Pending(arrived if out is None else out.copy_(arrived))
 
     def broadcast(self, x: torch.Tensor, src: int, out: torch.Tensor | None = None) -> Pending:
         """Trace `_c10d_functional.broadcast`."""
@@ -206,8 +213,8 @@ def traced(started: torch.Tensor, out: torch.Tensor | None) -> Pending:
 
 def _filled(out: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
     if out is None:
-        return x.clone(memory_format=torch.contiguous_format)
-    return out if out is x else out.copy_(x)
+        return x.detach().clone(memory_format=torch.contiguous_format)
+    return out if out is x else out.copy_(x.detach())
 
 
 def _to_move(x: torch.Tensor) -> torch.Tensor:

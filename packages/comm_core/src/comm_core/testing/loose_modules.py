@@ -1,4 +1,4 @@
-"""Modules that a fresh process could not import under their name, such as test modules in pytest's importlib mode."""
+"""Modules to be sent by value: test modules, and what a fresh process could not import under its name."""
 
 from __future__ import annotations
 
@@ -12,9 +12,16 @@ from types import ModuleType
 
 _judged: dict[str, tuple[int, bool]] = {}  # name -> (id of the module, whether it is loose)
 
+_tests: set[str] = set()
+
+
+def note_test_modules(names: set[str]) -> None:
+    """Count these modules as loose even where they can be imported, so that a rank sees them as they are now."""
+    _tests.update(names)
+
 
 def loose_modules() -> list[ModuleType]:
-    """Return the imported modules that have a source file but that importing by name would not find.
+    """Return the test modules, and the imported modules that importing by name in a fresh process would not find.
 
     Their functions and classes can only be sent to another process by value.
     """
@@ -23,7 +30,7 @@ def loose_modules() -> list[ModuleType]:
         known = _judged.get(name)
         if known is None or known[0] != id(module):
             known = _judged[name] = (id(module), _is_loose(name, module))
-        if known[1]:
+        if known[1] or name in _tests:
             loose.append(module)
     return loose
 

@@ -18,6 +18,7 @@ from comm_core.testing.wire import EndOrder, Raised, Ready, Returned, RunOrder
 from comm_core.testing.worker import RankWorker, wait_for_any
 
 _CLOSING_LIMIT_S = 10.0
+_DYING_S = 1.0
 
 
 class OneRun:
@@ -95,7 +96,7 @@ class OneRun:
 
     def _died(self, rank: int) -> None:
         self._unfit.add(rank)
-        self._failed(RankFailure(rank, DIED, self._workers[rank].end(), when=time.monotonic()))
+        self._failed(RankFailure(rank, DIED, self._workers[rank].end(_DYING_S), when=time.monotonic()))
 
     def _failed(self, failure: RankFailure) -> None:
         if not self._failures:
@@ -125,7 +126,7 @@ class OneRun:
                 self._failed(self._not_closed(rank, report))
 
     def _not_closed(self, rank: int, report: object) -> RankFailure:
-        how = "" if isinstance(report, Ready) else f": {self._workers[rank].end()}"
+        how = "" if isinstance(report, Ready) else f": {self._workers[rank].end(_DYING_S)}"
         message = f"its function returned, but its process groups could not be destroyed{how}"
         return RankFailure(rank, DIED, message, when=time.monotonic())
 

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from comm_core.errors import ArgumentError
+from comm_core.testing.loose_modules import note_test_modules
 
 _SIZES = (1, 2, 3)
 _OPTIONS = {"backend", "timeout"}
@@ -67,6 +68,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "world" in metafunc.fixturenames and not _is_parametrised(metafunc):
         sizes = _marked(metafunc.definition).sizes
         metafunc.parametrize("world", sizes, indirect=True, ids=[f"world{size}" for size in sizes])
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Have functions of the collected test modules sent to ranks by value."""
+    modules = (item.getparent(pytest.Module) for item in session.items)
+    note_test_modules({module.obj.__name__ for module in modules if module is not None})
 
 
 def pytest_sessionfinish() -> None:

@@ -39,7 +39,7 @@ def preload() -> None:
 def serve(connection_fd: int, stacks_fd: int, owner: int) -> None:
     """Serve runs for the pool of the process `owner`; never returns."""
     connection = socket.socket(fileno=connection_fd)
-    faulthandler.enable()
+    faulthandler.enable(all_threads=False)
     # chain: the signal's default action follows, so this process ends when its stacks are written
     faulthandler.register(signal.SIGUSR1, file=stacks_fd, all_threads=True, chain=True)
     orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
@@ -69,32 +69,41 @@ def _read_orders(connection: socket.socket, orders: queue.SimpleQueue[Order], ow
 
 
 def _serve_run(rank: _Rank, order: RunOrder) -> None:
+    from comm_core.testing.rank_groups import make_default_group
+
+    initialised = False
     clean = True
     try:
-        send(rank.connection, Returned(_call(order)))
+        _prepare(order)
+        group = make_default_group(order)
+        initialised = True
+        fn, args = payload.load_call(order.call)
+        send(rank.connection, Returned(payload.dump_result(fn(group, *args))))
     except BaseException as error:  # sys.exit and KeyboardInterrupt are ends of this run, too
         send(rank.connection, _raised(error))
-        clean = isinstance(error, Exception) and not isinstance(error, payload.UnsendableResultError)
+        unsendable = isinstance(error, payload.UnsendableResultError)
+        clean = initialised and isinstance(error, Exception) and not unsendable
     else:
         rank.orders.get()
+    send(rank.connection, Ready(_closed(rank) and clean))
+
+
+def _prepare(order: RunOrder) -> None:
+    from comm_core.testing import rank_state
+
+    rank_state.take_over(order.surroundings, order)
+    rank_state.reset(order)
+
+
+def _closed(rank: _Rank) -> bool:
     sys.stdout.flush()
     sys.stderr.flush()
     try:
         rank.closer.close()
     except Exception:
         traceback.print_exc()
-        clean = False
-    send(rank.connection, Ready(clean))
-
-
-def _call(order: RunOrder) -> bytes:
-    from comm_core.testing import rank_groups, rank_state
-
-    rank_state.take_over(order.surroundings, order)
-    rank_state.reset(order)
-    group = rank_groups.make_default_group(order)
-    fn, args = payload.load_call(order.call)
-    return payload.dump_result(fn(group, *args))
+        return False
+    return True
 
 
 def _raised(error: BaseException) -> Raised:

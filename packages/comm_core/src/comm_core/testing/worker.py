@@ -87,13 +87,16 @@ class RankWorker:
         """Return what the process has printed since `forget_output`."""
         return _text(self._output)
 
-    def end(self) -> str:
-        """Kill the process and what it has started, reap it, and say how it had ended if it was dead already."""
+    def end(self, dying_s: float = 0.0) -> str:
+        """Kill the process and what it has started, reap it, and say how it had ended if it was dead already.
+
+        A process closes its connection a moment before it is dead: `dying_s` is how long to wait for that.
+        """
         if self._code is None:
-            dead = self.has_died
+            dead = self.has_died if self._pidfd is None else _readable(self._pidfd, dying_s)
             _signal_group(self.pid, signal.SIGKILL)
             self._code = self._reaped()
-            self._how = _ending(self._code) if dead else "it was ended"
+            self._how = _ending(self._code) if dead else "it stopped answering and was ended"
         return self._how
 
     def _reaped(self) -> int:
