@@ -213,6 +213,7 @@ class _Session:
             return
         who = [f"rank {rank} waits in {call} of ranks {list(group.ranks)}" for rank, (_, group, call) in stuck.items()]
         who += [f"rank {rank} {'failed' if rank in self.errors else 'has returned'}" for rank in self.left]
+        who += [f"rank {rank} still runs" for rank in alive - self.waiting.keys()]
         error = DeadlockError(
             "collective",
             got="; ".join(sorted(who)),

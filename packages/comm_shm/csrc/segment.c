@@ -1,0 +1,125 @@
+/* Mapping the segment, and letting it go. The file descriptor belongs to the caller and may be closed after mapping. */
+#define _GNU_SOURCE
+#include "shm.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static size_t round_up(size_t value, size_t to) { return (value + to - 1) / to * to; }
+
+static size_t control_bytes(uint32_t world) {
+    return round_up(sizeof(shm_preamble) + world * sizeof(shm_control), 4096);
+}
+
+size_t shm_bytes(uint32_t world, size_t slot_bytes) { return control_bytes(world) + 2 * (size_t)world * slot_bytes; }
+
+float *shm_slot(const shm_group *group, uint32_t rank, uint32_t step) {
+    return (float *)(group->slots + (2 * (size_t)rank + (step & 1)) * group->slot_bytes);
+}
+
+/* Spinning helps only while every rank can have a core of its own. */
+static uint32_t spins_for(uint32_t world) {
+    cpu_set_t allowed;
+    int cores = sched_getaffinity(0, sizeof allowed, &allowed) == 0 ? CPU_COUNT(&allowed) : 1;
+    return (uint32_t)cores >= world ? 100 : 20;
+}
+
+static int describe(shm_group *group, const int *pidfds) {
+    group->watch = calloc(group->world, sizeof *group->watch);
+    group->sources = calloc(group->world, sizeof *group->sources);
+    if (group->watch == NULL || group->sources == NULL) {
+        errno = ENOMEM;
+        return -1;
+    }
+    for (uint32_t rank = 0; rank < group->world; rank++) {
+        group->watch[rank].fd = pidfds[rank];
+        group->watch[rank].events = POLLIN;
+    }
+    group->spins = spins_for(group->world);
+    group->owner = getpid();
+    int failed = pthread_mutex_init(&group->turn, NULL);
+    if (failed != 0)
+        errno = failed;
+    return failed == 0 ? 0 : -1;
+}
+
+static int map(shm_group *group, int fd) {
+    group->bytes = shm_bytes(group->world, group->slot_bytes);
+    void *at = mmap(NULL, group->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (at == MAP_FAILED)
+        return -1;
+    madvise(at, group->bytes, MADV_DONTFORK); /* a child must not be able to write into its parent's collectives */
+    group->base = at;
+    group->controls = (shm_control *)(group->base + 1);
+    group->slots = (unsigned char *)at + control_bytes(group->world);
+    if (group->rank == 0) {
+        group->base->slot_bytes = group->slot_bytes;
+        group->base->world = group->world;
+        group->base->magic = SHM_MAGIC;
+    }
+    return 0;
+}
+
+/* The pidfds are taken over in every case. NULL with errno set when it fails. */
+shm_group *shm_open_group(int fd, uint32_t rank, uint32_t world, size_t slot_bytes, const int *pidfds) {
+    shm_group *group = calloc(1, sizeof *group);
+    if (group == NULL) {
+        for (uint32_t peer = 0; peer < world; peer++)
+            if (pidfds[peer] >= 0)
+                close(pidfds[peer]);
+        errno = ENOMEM;
+        return NULL;
+    }
+    group->rank = rank;
+    group->world = world;
+    group->slot_bytes = slot_bytes;
+    group->closed = 1;
+    if (describe(group, pidfds) == 0 && map(group, fd) == 0) {
+        group->closed = 0;
+        return group;
+    }
+    int failed = errno;
+    shm_free_group(group);
+    errno = failed;
+    return NULL;
+}
+
+static void release(shm_group *group) {
+    if (group->watch != NULL)
+        for (uint32_t peer = 0; peer < group->world; peer++)
+            if (group->watch[peer].fd >= 0)
+                close(group->watch[peer].fd);
+    /* In a forked child the range was never mapped, and may hold something else by now. */
+    if (group->base != NULL && group->owner == getpid())
+        munmap(group->base, group->bytes);
+    free(group->watch);
+    free(group->sources);
+    group->watch = NULL;
+    group->sources = NULL;
+    group->base = NULL;
+}
+
+void shm_close_group(shm_group *group) {
+    if (group->owner != getpid() || group->closed)
+        return;
+    pthread_mutex_lock(&group->turn);
+    if (!group->closed) {
+        group->closed = 1;
+        atomic_store(&group->controls[group->rank].left, 1);
+        shm_wake_everyone(group);
+        release(group);
+    }
+    pthread_mutex_unlock(&group->turn);
+}
+
+void shm_free_group(shm_group *group) {
+    shm_close_group(group);
+    release(group);
+    if (group->owner == getpid())
+        pthread_mutex_destroy(&group->turn);
+    free(group);
+}

@@ -1,0 +1,150 @@
+/* Publishing a step and waiting for the others: spin, then yield, then sleep in the kernel in bounded slices. */
+#define _GNU_SOURCE
+#include "shm.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define ROUNDS 60 /* of spinning a little and yielding once, before sleeping */
+#define CROWDED_NS INT64_C(100000) /* a yield that takes this long let strangers run: a sleeper is back sooner */
+#define SLICE_NS INT64_C(50000000) /* a dead peer, a signal and the deadline are looked for this often */
+
+static inline void relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ __volatile__("yield");
+#endif
+}
+
+int64_t shm_now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static void futex_wake(_Atomic uint32_t *word) { syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0); }
+
+static void futex_wait(_Atomic uint32_t *word, uint32_t seen, int64_t slice_ns) {
+    struct timespec slice = {slice_ns / 1000000000, slice_ns % 1000000000};
+    syscall(SYS_futex, word, FUTEX_WAIT, seen, &slice, NULL, 0);
+}
+
+/* Wrap-around is harmless: no two ranks are ever more than one step apart. */
+static inline int reached(uint32_t arrived, uint32_t step) { return (int32_t)(arrived - step) >= 0; }
+
+static inline int arrived_at(shm_control *peer, uint32_t step) {
+    return reached(atomic_load_explicit(&peer->arrived, memory_order_acquire), step);
+}
+
+void shm_publish(shm_group *group, uint32_t step) {
+    shm_control *mine = &group->controls[group->rank];
+    atomic_store_explicit(&mine->cpu, sched_getcpu() + 1, memory_order_relaxed);
+    atomic_store_explicit(&mine->arrived, step, memory_order_release);
+    /* Pairs with the increment in sleep_for: either the sleeper sees the step, or this rank sees the sleeper. */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load_explicit(&mine->sleepers, memory_order_relaxed) != 0)
+        futex_wake(&mine->arrived);
+}
+
+void shm_wake_everyone(shm_group *group) {
+    for (uint32_t rank = 0; rank < group->world; rank++)
+        futex_wake(&group->controls[rank].arrived);
+}
+
+uint32_t shm_broken(const shm_group *group) {
+    return atomic_load_explicit(&group->base->broken, memory_order_acquire);
+}
+
+/* The first failure stands: what the others see afterwards follows from it. */
+void shm_break(shm_group *group, shm_status status) {
+    uint32_t whole = 0;
+    atomic_compare_exchange_strong(&group->base->broken, &whole, (uint32_t)status << 16 | group->rank);
+    shm_wake_everyone(group);
+}
+
+int shm_behind(const shm_group *group, uint32_t rank) {
+    return (int32_t)(group->step - atomic_load_explicit(&group->controls[rank].arrived, memory_order_acquire));
+}
+
+int shm_dead(const shm_group *group, uint32_t rank) {
+    struct pollfd look = group->watch[rank];
+    return look.fd >= 0 && poll(&look, 1, 0) == 1 && (look.revents & POLLIN) != 0;
+}
+
+/* Is there a reason to stop waiting? Of the ranks that are still missing, has one died or left? */
+static shm_status look_around(shm_group *group, uint32_t step, const shm_patience *patience) {
+    if (patience->interrupted(patience->context))
+        return SHM_INTERRUPTED;
+    int some_dead = poll(group->watch, group->world, 0) > 0;
+    for (uint32_t rank = 0; rank < group->world; rank++) {
+        int dead = some_dead && (group->watch[rank].revents & POLLIN) != 0;
+        int left = atomic_load(&group->controls[rank].left) != 0;
+        if ((dead || left) && !arrived_at(&group->controls[rank], step))
+            return dead ? SHM_DIED : SHM_LEFT;
+    }
+    if (shm_broken(group) != 0)
+        return SHM_BROKEN;
+    return shm_now_ns() >= patience->deadline_ns ? SHM_TIMED_OUT : SHM_OK;
+}
+
+static shm_status sleep_for(shm_group *group, shm_control *peer, uint32_t step, const shm_patience *patience) {
+    shm_status status = SHM_OK;
+    atomic_fetch_add(&peer->sleepers, 1);
+    while (status == SHM_OK) {
+        uint32_t seen = atomic_load(&peer->arrived);
+        if (reached(seen, step))
+            break;
+        int64_t left_ns = patience->deadline_ns - shm_now_ns();
+        if (left_ns > 0)
+            futex_wait(&peer->arrived, seen, left_ns < SLICE_NS ? left_ns : SLICE_NS);
+        if (arrived_at(peer, step))
+            break;
+        status = look_around(group, step, patience);
+        /* A rank that published and then died, left or failed has done its part of this step. */
+        if (status != SHM_INTERRUPTED && arrived_at(peer, step))
+            status = SHM_OK;
+    }
+    atomic_fetch_sub(&peer->sleepers, 1);
+    return status;
+}
+
+/* A rank that last ran where this one runs now cannot run before this one stops. Yielding does not always stop it:
+ * under autogroup scheduling every session (each torchrun worker is one) yields to itself only. */
+static int shares_this_core(shm_control *peer) {
+    return atomic_load_explicit(&peer->cpu, memory_order_relaxed) == sched_getcpu() + 1;
+}
+
+/* The spins are short because the peer may be waiting for this core, whatever it ran on before. */
+static shm_status wait_for(shm_group *group, shm_control *peer, uint32_t step, const shm_patience *patience) {
+    for (int round = 0; round < ROUNDS; round++) {
+        for (uint32_t spin = 0; spin < group->spins; spin++) {
+            if (arrived_at(peer, step))
+                return SHM_OK;
+            relax();
+        }
+        if (shares_this_core(peer))
+            break;
+        int64_t before = shm_now_ns();
+        sched_yield();
+        if (shm_now_ns() - before > CROWDED_NS)
+            break;
+    }
+    return sleep_for(group, peer, step, patience);
+}
+
+shm_status shm_wait_all(shm_group *group, uint32_t step, const shm_patience *patience) {
+    for (uint32_t rank = 0; rank < group->world; rank++) {
+        if (rank == group->rank)
+            continue;
+        shm_status status = wait_for(group, &group->controls[rank], step, patience);
+        if (status != SHM_OK)
+            return status;
+    }
+    return shm_broken(group) == 0 ? SHM_OK : SHM_BROKEN;
+}

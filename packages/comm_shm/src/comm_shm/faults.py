@@ -1,0 +1,132 @@
+"""From a status of the C core to an error that names the ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from comm_core.errors import CommError, MismatchError, RankFailedError, RankTimeoutError, TransportError
+from comm_shm.codes import RankState
+
+
+class Status(IntEnum):
+    """What the C core answers; the numbers are those of `shm_status` in csrc/shm.h."""
+
+    OK = 0
+    MISMATCH = 1
+    TIMED_OUT = 2
+    DIED = 3
+    LEFT = 4
+    INTERRUPTED = 5
+    BROKEN = 6
+    CLOSED = 7
+    FORKED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What is known when a collective fails.
+
+    Args:
+        where: the collective.
+        rank: this rank, in the group.
+        ranks: the global rank of each rank of the group; empty for the default group.
+        timeout_s: how long this rank was ready to wait.
+        states: each rank's control block.
+        first: status and rank of the failure that broke the group first.
+    """
+
+    where: str
+    rank: int
+    ranks: Sequence[int]
+    timeout_s: float
+    states: Sequence[RankState]
+    first: tuple[int, int]
+
+    def name(self, rank: int) -> str:
+        """Return `rank 1`, with the global rank where it is another number."""
+        if self.ranks and self.ranks[rank] != rank:
+            return f"rank {rank} (global rank {self.ranks[rank]})"
+        return f"rank {rank}"
+
+    def missing(self) -> list[int]:
+        """Return the ranks that have not arrived."""
+        return [rank for rank, state in enumerate(self.states) if state.behind > 0]
+
+
+_SAME = "the same collective, dtype, size and reduce op on every rank"
+_REBUILD = "destroy the process group on every rank and create it again"
+
+
+def fault(status: int, scene: Scene) -> CommError:
+    """Return the error for a status other than OK, naming who said or did what."""
+    match Status(status):
+        case Status.MISMATCH:
+            return _mismatch(scene)
+        case Status.TIMED_OUT:
+            return _timed_out(scene)
+        case Status.DIED:
+            dead = [rank for rank in scene.missing() if scene.states[rank].dead]
+            return _lost(scene, dead, "has ended")
+        case Status.LEFT:
+            left = [rank for rank in scene.missing() if scene.states[rank].left]
+            return _lost(scene, left, "has destroyed this process group")
+        case Status.BROKEN:
+            return _broken(scene)
+        case Status.FORKED:
+            return TransportError(
+                scene.where,
+                got="a process group that was made before this process was forked",
+                need="a group that this process joined itself",
+                hint="call init_process_group in the child, or start it with spawn",
+            )
+        case _:
+            return TransportError(
+                scene.where, got="a process group that was destroyed", need="a live one", hint="create it again"
+            )
+
+
+def _mismatch(scene: Scene) -> CommError:
+    speakers: dict[str, list[int]] = {}
+    for rank, state in enumerate(scene.states):
+        speakers.setdefault(state.said(), []).append(rank)
+    said = "; ".join(f"{', '.join(map(scene.name, ranks))}: {words}" for words, ranks in speakers.items())
+    return MismatchError(scene.where, got=said, need=_SAME, hint="no data was touched; look at who called what")
+
+
+def _timed_out(scene: Scene) -> CommError:
+    late = "; ".join(f"{scene.name(rank)} (its last: {_last(scene.states[rank])})" for rank in scene.missing())
+    return RankTimeoutError(
+        scene.where,
+        got=f"no arrival within {scene.timeout_s:g} s of {late}",
+        need="every rank of the group to make this call",
+        hint=f"see where that rank is, or give a longer timeout; then {_REBUILD}",
+    )
+
+
+def _last(state: RankState) -> str:
+    return f"{state.said()}, its number {state.serial}" if state.serial else "nothing yet"
+
+
+def _lost(scene: Scene, ranks: Sequence[int], happened: str) -> CommError:
+    who = ", ".join(map(scene.name, ranks))
+    return RankFailedError(
+        scene.where,
+        got=f"{who}, which {happened}",
+        need="every rank of the group",
+        hint=f"look at its output; then {_REBUILD}",
+    )
+
+
+def _broken(scene: Scene) -> CommError:
+    code, rank = scene.first
+    by = "this rank" if rank == scene.rank else scene.name(rank)
+    need, hint = "a group that has not failed", _REBUILD
+    match Status(code):
+        case Status.TIMED_OUT:
+            return RankTimeoutError(scene.where, got=f"a group on which {by} had timed out", need=need, hint=hint)
+        case Status.INTERRUPTED:
+            return RankFailedError(scene.where, got=f"a group on which {by} was interrupted", need=need, hint=hint)
+        case _:
+            return RankFailedError(scene.where, got=f"a group on which {by} found a rank gone", need=need, hint=hint)

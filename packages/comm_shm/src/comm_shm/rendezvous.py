@@ -1,0 +1,140 @@
+"""How the ranks of a group find each other: each leaves a card in the c10d store and reads all others'.
+
+Every rank decides from the same cards, so that what makes shared memory impossible is raised on all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from comm_core.errors import CommError, RankFailedError, RankTimeoutError, TransportError
+
+if TYPE_CHECKING:
+    from comm_shm.torch_compat import Store
+
+_WHERE = 'backend "shm"'
+_GLOO = 'use backend="gloo" for this group'
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """Who a rank is and where it runs.
+
+    Args:
+        machine: the kernel's boot id: the same for all processes of a running machine, and no others.
+        pid_namespace: where its process id means something.
+        user: its user id; the kernel lets no other user open its segment.
+        pid: its process id.
+        born: when its process started, in kernel ticks: tells it from a later process with the same id.
+        why_not: why it cannot use shared memory, or None.
+        memfd: its descriptor of the segment; only rank 0 has one.
+        segment: the name of the segment, unique by chance.
+    """
+
+    machine: str
+    pid_namespace: int
+    user: int
+    pid: int
+    born: int
+    why_not: str | None
+    memfd: int = -1
+    segment: str = ""
+
+
+def own_card(why_not: str | None, memfd: int = -1, segment: str = "") -> Card:
+    """Return the card of this process."""
+    if why_not is not None:
+        return Card("", 0, 0, os.getpid(), 0, why_not)
+    machine = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    namespace = os.stat("/proc/self/ns/pid").st_ino
+    pid = os.getpid()
+    return Card(machine, namespace, os.geteuid(), pid, born(pid), None, memfd, segment)
+
+
+def born(pid: int) -> int:
+    """Return when a process started, in kernel ticks after boot; -1 when there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return -1
+    return int(stat.rpartition(")")[2].split()[19])  # field 22 of proc(5); the name before it may hold spaces
+
+
+def exchange(store: Store, rank: int, world: int, card: Card, timeout: timedelta) -> list[Card]:
+    """Leave a card, wait for all others, and return them by rank.
+
+    Raises:
+        RankTimeoutError: some ranks left none within the time; they are named.
+    """
+    # A store can outlive its group: each time a rank comes back under the same name it starts a new round.
+    turn = store.add(f"shm/{rank}/turn", 1)
+    keys = [f"shm/{peer}/{turn}" for peer in range(world)]
+    store.set(keys[rank], json.dumps(asdict(card)))
+    try:
+        store.wait(keys, timeout)
+    except RuntimeError as error:  # each kind of store has its own subclass of it
+        absent = [str(peer) for peer, key in enumerate(keys) if not store.check([key])]
+        if not absent:
+            raise
+        raise RankTimeoutError(
+            _WHERE,
+            got=f"no sign of rank {', '.join(absent)} within {timeout.total_seconds():g} s",
+            need=f"all {world} ranks to create the group",
+            hint="see whether those ranks started and make the same init_process_group or new_group calls",
+        ) from error
+    return [Card(**json.loads(store.get(key))) for key in keys]
+
+
+def refusal(cards: Sequence[Card]) -> CommError | None:
+    """Return the error that every rank raises when these ranks cannot share memory, or None.
+
+    Example:
+        >>> here = Card("a", 1, 0, 10, 5, None)
+        >>> refusal([here, here]) is None
+        True
+        >>> "several machines" in str(refusal([here, Card("b", 1, 0, 10, 5, None)]))
+        True
+    """
+    for rank, card in enumerate(cards):
+        if card.why_not is not None:
+            return TransportError(_WHERE, got=f"rank {rank}, where {card.why_not}", hint=_GLOO)
+    for what, values in (
+        ("several machines", [card.machine for card in cards]),
+        ("several pid namespaces (containers)", [str(card.pid_namespace) for card in cards]),
+        ("several users", [str(card.user) for card in cards]),
+    ):
+        if len(set(values)) > 1:
+            places = "; ".join(f"rank {rank}: {value}" for rank, value in enumerate(values))
+            need = "all ranks on one machine, in one pid namespace, run by one user"
+            return TransportError(_WHERE, got=f"ranks on {what} ({places})", need=need, hint=_GLOO)
+    return None
+
+
+def open_pidfds(cards: Sequence[Card], rank: int) -> list[int]:
+    """Return a descriptor for each peer's process that tells when it ends; -1 in this rank's own place.
+
+    Raises:
+        RankFailedError: a peer has ended already.
+    """
+    pidfds: list[int] = []
+    try:
+        for peer, card in enumerate(cards):
+            pidfds.append(-1 if peer == rank else os.pidfd_open(card.pid))
+            if peer != rank and born(card.pid) != card.born:
+                raise ProcessLookupError
+    except OSError as error:
+        for pidfd in pidfds:
+            if pidfd >= 0:
+                os.close(pidfd)
+        if not isinstance(error, ProcessLookupError):
+            raise TransportError(_WHERE, got=f"no pidfd of rank {peer}: {error}", hint=_GLOO) from error
+        raise RankFailedError(
+            _WHERE, got=f"rank {peer}, whose process {card.pid} has ended", need="every rank", hint="look at its output"
+        ) from None
+    return pidfds

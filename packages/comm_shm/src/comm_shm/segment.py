@@ -1,0 +1,86 @@
+"""The memory that the ranks of a group share: an anonymous file that lives as long as somebody has it mapped.
+
+Rank 0 makes a memfd, and the others open it as /proc/<pid of rank 0>/fd/<number>. The kernel allows that to processes
+of the same user only. Passing the descriptor over a unix socket would do as well, but needs rank 0 to serve each peer
+in turn, a name for the socket, and a check of who connects, because abstract names are open to all users. There is no
+name under /dev/shm, so nothing can collide and nothing is left behind, however the ranks end.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+from comm_core.errors import TransportError
+from comm_shm import _native
+from comm_shm.rendezvous import Card, open_pidfds
+
+SLOT_BYTES = 128 * 1024
+
+_WHERE = 'backend "shm"'
+
+
+def create(world: int) -> tuple[int, str]:
+    """Return the descriptor and the name of a new segment, with all its memory set aside.
+
+    Raises:
+        TransportError: there is not enough memory.
+    """
+    name = f"comm_shm-{secrets.token_hex(8)}"
+    size = _native.segment_bytes(world, SLOT_BYTES)
+    memfd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.posix_fallocate(memfd, 0, size)  # an error here, rather than SIGBUS at the first use
+        # A peer that shrank the file would kill the others.
+        fcntl.fcntl(memfd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    except OSError as error:
+        os.close(memfd)
+        raise TransportError(
+            _WHERE,
+            got=f"no room for {size} bytes of shared memory ({world} ranks, each 2 slots of {SLOT_BYTES}): {error}",
+            need="that much free memory",
+            hint='raise the memory limit, or use backend="gloo" for this group',
+        ) from error
+    return memfd, name
+
+
+def fetch(host: Card) -> int:
+    """Return a descriptor of the segment that the rank with this card made.
+
+    Raises:
+        TransportError: the kernel refuses, or what is there is something else.
+    """
+    path = f"/proc/{host.pid}/fd/{host.memfd}"
+    try:
+        memfd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise TransportError(
+            _WHERE,
+            got=f"no access to rank 0's segment: {error}",
+            need="rank 0 alive, of the same user, and not protected from its own user (prctl PR_SET_DUMPABLE)",
+            hint='use backend="gloo" for this group',
+        ) from error
+    found = os.readlink(f"/proc/self/fd/{memfd}")
+    if host.segment not in found:
+        os.close(memfd)
+        raise TransportError(_WHERE, got=f"{found} at {path}", need=f"the segment {host.segment}", hint="try again")
+    return memfd
+
+
+def attach(memfd: int, cards: Sequence[Card], rank: int) -> Any:
+    """Return the C core's handle of a mapped segment; the descriptor may be closed afterwards.
+
+    Raises:
+        RankFailedError: a rank has ended already.
+        TransportError: the segment cannot be mapped.
+    """
+    pidfds = open_pidfds(cards, rank)
+    try:
+        return _native.open_group(memfd, rank, len(cards), SLOT_BYTES, pidfds)
+    except OSError as error:
+        raise TransportError(
+            _WHERE, got=f"a segment that cannot be mapped: {error}", hint="free some memory"
+        ) from error
