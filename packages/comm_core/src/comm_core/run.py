@@ -24,8 +24,6 @@ from comm_core.transport import ProcessGroupTransport, TracedTransport, Transpor
 
 Finish = Callable[[Pending], torch.Tensor]
 
-_ALONE = Group(name="", rank=0, world=1, ranks=(0,), backend="")
-
 
 def run(entry: Collective, x: torch.Tensor, group: GroupLike = None, **params: Any) -> torch.Tensor:
     """Run a collective to its end and return this rank's result.
@@ -117,9 +115,7 @@ def wait(x: torch.Tensor) -> torch.Tensor:
     """
     if torch.compiler.is_compiling() or not hasattr(x, "trigger_wait"):
         return torch.ops._c10d_functional.wait_tensor(x)
-    if torch.is_grad_enabled() and x.requires_grad:
-        return Differentiable.apply(x, "wait", _ALONE, {}, Pending.wait)  # type: ignore[no-untyped-call]
-    return x.trigger_wait()
+    return Waited.apply(x)  # type: ignore[no-untyped-call]
 
 
 def settled(x: torch.Tensor, where: str) -> torch.Tensor:
@@ -231,8 +227,27 @@ class GroupEmit:
         self.world = group.world
 
     def __call__(self, name: str, x: torch.Tensor, **params: Any) -> torch.Tensor:
-        """Run the entry to its end, differentiably."""
+        """Run the entry to its end, differentiably; a cotangent may be in flight itself."""
+        x = settled(x, name)
         return Differentiable.apply(x, name, self.group, params, Pending.wait)  # type: ignore[no-untyped-call]
+
+
+class Waited(torch.autograd.Function):
+    """The identity on a result in flight, of this project's class or of torch's."""
+
+    @staticmethod
+    def forward(x: Any) -> torch.Tensor:
+        """Wait; autograd needs another tensor than the input."""
+        return cast(torch.Tensor, x.trigger_wait()).detach()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        """Keep nothing."""
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: torch.Tensor) -> torch.Tensor:
+        """Hand the cotangent on."""
+        return cotangent
 
 
 class Differentiable(torch.autograd.Function):
@@ -240,15 +255,15 @@ class Differentiable(torch.autograd.Function):
 
     @staticmethod
     def forward(x: torch.Tensor, name: str, group: AnyGroup, params: Params, finish: Finish) -> torch.Tensor:
-        """Run the kernel; a finished input comes back as another tensor, as autograd requires."""
-        if hasattr(x, "trigger_wait"):
-            return cast(torch.Tensor, x.trigger_wait()).detach()
+        """Run the kernel."""
         return move(CATALOG[name], x, group, params, finish)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
         """Keep what backward needs: the parameters, never a tensor."""
         _, ctx.name, ctx.group, ctx.params, _ = inputs
+        if ctx.needs_input_grad[0]:  # under vmap only the level that differentiates knows
+            check_gradient(CATALOG[ctx.name], ctx.params)
 
     @staticmethod
     def backward(ctx: Any, cotangent: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:

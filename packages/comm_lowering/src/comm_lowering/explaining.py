@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_leaves
 
 from comm_core.errors import ArgumentError
 from comm_lowering.graph_state import LOG, GraphState
+from comm_lowering.pytree_compat import tree_leaves
 from comm_lowering.register import in_force
 from comm_lowering.report import Report, merge
 

@@ -8,7 +8,6 @@ from typing import Any, Protocol, cast
 
 import torch
 
-import comm_core
 from comm_core import Pending
 from functional_collectives import torch_compat
 
@@ -59,9 +58,9 @@ class AsyncCollectiveTensor(torch.Tensor):
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[Any, Any] | None = None
     ) -> Any:
-        """Defer views, wait for everything else."""
+        """Defer views, wait for everything else; `alias` is how `wait` comes here."""
         kwargs = kwargs or {}
-        if func.is_view and isinstance(args[0], AsyncCollectiveTensor):
+        if func.is_view and func is not torch.ops.aten.alias.default and isinstance(args[0], AsyncCollectiveTensor):
             views = _deferred_view(args[0], func, args[1:], kwargs)
             if views is not None:
                 return views
@@ -69,7 +68,7 @@ class AsyncCollectiveTensor(torch.Tensor):
             AsyncCollectiveTensor, AsyncCollectiveTensor.trigger_wait, (args, kwargs)
         )
         result = func(*plain_args, **plain_kwargs)
-        return args[0] if torch_compat.writes_first_argument(func) else result
+        return args[0] if plain_args and result is plain_args[0] else result
 
     def trigger_wait(self) -> torch.Tensor:
         """Wait and return the plain result, outside autograd."""
@@ -78,9 +77,11 @@ class AsyncCollectiveTensor(torch.Tensor):
     def wait(self) -> torch.Tensor:
         """Wait and return the plain result.
 
+        To autograd it is a view of this tensor, so that a write to one is seen by what the other was saved for.
+
         Gradient: the identity.
         """
-        return comm_core.wait(self)
+        return cast(torch.Tensor, torch.ops.aten.alias.default(self))
 
     @property
     def elem(self) -> torch.Tensor:

@@ -15,6 +15,7 @@ import comm_core
 from comm_core import GroupLike
 from comm_core.catalog import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, BROADCAST, PERMUTE, REDUCE_SCATTER
 from comm_core.errors import ArgumentError
+from functional_collectives.async_tensor import AsyncCollectiveTensor
 from functional_collectives.flight import in_flight
 
 
@@ -216,6 +217,8 @@ def wait_tensor(tensor: torch.Tensor) -> torch.Tensor:
         >>> wait_tensor(torch.ones(2))
         tensor([1., 1.])
     """
+    if isinstance(tensor, AsyncCollectiveTensor):
+        return tensor.wait()
     return comm_core.wait(tensor)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map_only
 
-__all__ = ["no_torch_function", "shares_storage", "tree_map_only", "wrapper", "writes_first_argument"]
+__all__ = ["no_torch_function", "shares_storage", "tree_map_only", "wrapper"]
 
 # A wrapper subclass handles everything in __torch_dispatch__, so the outer protocol is switched off (2.11 to 2.14).
 no_torch_function: Any = torch._C._disabled_torch_function_impl
@@ -30,10 +30,3 @@ def wrapper(cls: type[torch.Tensor], like: torch.Tensor, device: torch.device) -
 def shares_storage(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Tell whether two tensors are views of one storage; works for meta tensors too (2.11 to 2.14)."""
     return a.untyped_storage()._cdata == b.untyped_storage()._cdata
-
-
-def writes_first_argument(func: Any) -> bool:
-    """Tell whether an op is in-place: its schema marks the first argument as written (2.11 to 2.14)."""
-    arguments = func._schema.arguments
-    alias = arguments[0].alias_info if arguments else None
-    return alias is not None and bool(alias.is_write)

@@ -13,7 +13,7 @@ import threading
 from typing import IO
 
 from comm_core.errors import RankFailedError
-from comm_core.testing.forker_process import FORK, READY, REAP
+from comm_core.testing.wire import FORK, FORKER_READY, REAP
 
 _START_LIMIT_S = 180.0
 _ANSWER_LIMIT_S = 30.0
@@ -30,7 +30,7 @@ class Forker:
         self._connection, theirs = socket.socketpair()
         self._output: IO[bytes] = tempfile.TemporaryFile(mode="a+b")  # noqa: SIM115
         self._ready = False
-        self.broken = False
+        self._broken = False
         self._ended = threading.Event()
         started: queue.SimpleQueue[subprocess.Popen[bytes] | OSError] = queue.SimpleQueue()
         threading.Thread(target=self._start, args=(theirs, started), name="commbook forker", daemon=True).start()
@@ -39,6 +39,13 @@ class Forker:
         if isinstance(process, OSError):
             raise process
         self._process = process
+
+    @property
+    def broken(self) -> bool:
+        """Whether the process has ended or an exchange with it was cut off: no rank comes from it any more."""
+        if not self._broken:
+            self._broken = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        return self._broken
 
     def fork(self, connection: socket.socket, output: int, stacks: int) -> int:
         """Start a rank process with these descriptors and return its process id.
@@ -58,7 +65,7 @@ class Forker:
 
     def close(self) -> None:
         """End the process; ranks that it has forked end with it."""
-        self.broken = True
+        self._broken = True
         self._connection.close()
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
@@ -97,18 +104,18 @@ class Forker:
         try:
             if not self._ready:
                 self._connection.settimeout(_START_LIMIT_S)
-                self._ready = self._connection.recv(64) == READY
+                self._ready = self._connection.recv(64) == FORKER_READY
             self._connection.settimeout(_ANSWER_LIMIT_S)
             socket.send_fds(self._connection, [request], descriptors)
             answer = self._connection.recv(64)
         except OSError as error:
-            self.broken = True
+            self._broken = True
             raise self._failed(f"{type(error).__name__}: {error}") from error
         except BaseException:
-            self.broken = True  # interrupted: the next answer would be the one to this request
+            self._broken = True  # interrupted: the next answer would be the one to this request
             raise
         if not answer:
-            self.broken = True
+            self._broken = True
             raise self._failed("it ended")
         return answer
 

@@ -15,11 +15,9 @@ import sys
 import traceback
 
 from comm_core.testing import rank_process
+from comm_core.testing.wire import FORK, FORKER_READY, REAP
 
 _PR_SET_PDEATHSIG = 1
-FORK = b"fork"
-REAP = b"reap"
-READY = b"ready"
 
 
 def main(arguments: list[str]) -> None:
@@ -30,7 +28,7 @@ def main(arguments: list[str]) -> None:
     rank_process.preload()
     gc.freeze()  # so that collections in the ranks leave the shared pages alone
     with socket.socket(fileno=descriptor) as connection:
-        connection.sendall(READY)
+        connection.sendall(FORKER_READY)
         while True:
             request, descriptors, _, _ = socket.recv_fds(connection, 64, 3)
             if not request:

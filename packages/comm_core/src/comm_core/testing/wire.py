@@ -9,6 +9,9 @@ import time
 from dataclasses import dataclass
 from typing import TypeAlias
 
+FORK = b"fork"  # to the forker, with three descriptors; it answers the new process id
+REAP = b"reap"  # to the forker, with a process id behind it; it answers the exit code
+FORKER_READY = b"ready"  # from the forker, once: torch is imported
 _LENGTH = struct.Struct("!Q")
 _MOST_AT_ONCE_BYTES = 1 << 20
 

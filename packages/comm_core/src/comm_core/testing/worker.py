@@ -94,7 +94,8 @@ class RankWorker:
         """
         if self._code is None:
             dead = self.has_died if self._pidfd is None else _readable(self._pidfd, dying_s)
-            _signal_group(self.pid, signal.SIGKILL)
+            if not (dead and self._forker.broken):  # reaped by another process, so the id may be taken
+                _signal_group(self.pid, signal.SIGKILL)
             self._code = self._reaped()
             self._how = _ending(self._code) if dead else "it stopped answering and was ended"
         return self._how

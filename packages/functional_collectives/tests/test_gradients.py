@@ -1,0 +1,143 @@
+"""Gradients at the edges: cotangents in flight, transforms, writes to what was saved, complex numbers."""
+
+import pytest
+import torch
+
+import functional_collectives as fc
+from comm_core import World, errors
+
+
+def _cotangent_in_flight(group):
+    import functional_collectives as fc
+
+    class SumInBackward(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, cotangent):
+            return fc.all_reduce(cotangent, "sum")
+
+    x = torch.ones(1, requires_grad=True)
+    SumInBackward.apply(fc.all_reduce(x, "sum")).sum().backward()
+    return x.grad.item()
+
+
+@pytest.mark.world(1, 2, 3)
+def test_a_cotangent_in_flight_is_reduced_like_any_other(world):
+    assert world.run(_cotangent_in_flight) == [float(world.size**2)] * world.size
+
+
+def _write_after_wait(group):
+    import functional_collectives as fc
+
+    x = fc.all_reduce(torch.ones(2, requires_grad=True), "sum")
+    y = x * x
+    with torch.no_grad():
+        fc.wait_tensor(x).add_(100)
+    try:
+        y.sum().backward()
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+def _write_with_gradient(group):
+    import functional_collectives as fc
+
+    a = torch.ones(2, requires_grad=True)
+    x = fc.all_reduce(a, "sum")
+    fc.wait_tensor(x).mul_(3)
+    x.clone().sum().backward()
+    return a.grad.tolist()
+
+
+@pytest.mark.world(1, 3)
+def test_a_write_to_the_waited_tensor_is_seen_by_autograd(world):
+    for message in world.run(_write_after_wait):
+        assert "modified by an inplace operation" in message
+    assert world.run(_write_with_gradient) == [[3.0 * world.size] * 2] * world.size
+
+
+def _foreach(group):
+    import functional_collectives as fc
+
+    x = fc.all_reduce(torch.ones(2), "sum")
+    torch._foreach_add_([x], 1.0)
+    p = torch.zeros(2, requires_grad=True)
+    p.grad = fc.all_reduce(torch.ones(2), "sum")
+    torch.optim.SGD([p], lr=1.0, foreach=True).step()
+    return x.tolist(), p.tolist()
+
+
+@pytest.mark.world(1, 3)
+def test_foreach_ops_and_optimizers_take_what_is_in_flight(world):
+    n = float(world.size)
+    assert world.run(_foreach) == [([n + 1] * 2, [-n] * 2)] * world.size
+
+
+def _conjugated(group):
+    import functional_collectives as fc
+
+    z = torch.ones(2, dtype=torch.complex64, requires_grad=True)
+    (fc.all_gather_tensor(z, 0).conj() * (2 + 1j)).real.sum().backward()
+    return z.grad.tolist()
+
+
+@pytest.mark.world(1, 3)
+def test_lazily_conjugated_cotangents_travel(world):
+    n = world.size
+    assert world.run(_conjugated) == [[n * (2 + 1j)] * 2] * n
+
+
+@pytest.mark.parametrize("word", ["max", "min", "product"])
+def test_a_reduce_op_without_gradient_is_refused_under_every_transform(word):
+    def body(group):
+        def each(x):
+            return fc.all_reduce(x, word, group)
+
+        x = torch.ones(3, 2, requires_grad=True)
+        attempts = [
+            lambda: each(x),
+            lambda: torch.vmap(each)(x),
+            lambda: torch.func.grad(lambda x: each(x).sum())(x.detach()),
+            lambda: torch.func.grad(lambda x: torch.vmap(each)(x).sum())(x.detach()),
+            lambda: torch.vmap(torch.func.grad(lambda x: each(x).sum()))(x.detach()),
+        ]
+        for attempt in attempts:
+            with pytest.raises(errors.GradientError, match=word):
+                attempt()
+        return torch.vmap(each)(x.detach()).shape, each(x.detach()).requires_grad
+
+    assert World(3).run(body) == [((3, 2), False)] * 3
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_transforms_compose(size):
+    """Against the definition in one process: y_r = sum_s x_s * (s + 1), for each row of a batch."""
+
+    def body(group):
+        x = torch.arange(6.0, dtype=torch.float64).view(3, 2) + group.rank
+
+        def loss(row):
+            y = fc.all_reduce(row * (group.rank + 1), "sum", group)
+            return (y**3).sum()
+
+        return (
+            torch.func.vmap(torch.func.grad(loss))(x),
+            torch.func.jacrev(lambda row: fc.all_gather_tensor(row, 0, group))(x[0]),
+            torch.func.jacrev(torch.func.grad(loss))(x[0]),
+        )
+
+    xs = [(torch.arange(6.0, dtype=torch.float64).view(3, 2) + r).requires_grad_() for r in range(size)]
+    y = sum(x * (r + 1) for r, x in enumerate(xs))
+    expected = torch.autograd.grad(size * (y**3).sum(), xs)
+    # Every rank sends the same basis vector at once, so a Jacobian's row is the sum over ranks.
+    weights = size * (size + 1) // 2
+    for rank, (grad, jacobian, second) in enumerate(World(size).run(body)):
+        torch.testing.assert_close(grad, expected[rank])
+        own = torch.zeros(size, 2, 2, dtype=torch.float64)
+        own[rank] = size * torch.eye(2)
+        assert torch.equal(jacobian, own.flatten(0, 1))
+        torch.testing.assert_close(second, torch.diag(size * 6 * y[0] * (rank + 1) * weights).detach())
