@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))  # the demo's own modules, here and in the rank processes
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -39,11 +40,13 @@ def main() -> int:
 
 def train(console: Console, steps: int, batch: int) -> list:
     """Train the variants with a progress bar each."""
+    import torch
     from corpus import batches, read_corpus
     from model import CONTEXT, new_model
     from ranks import WORLD, run_variants
     from variants import PARALLEL, single_process
 
+    torch.set_num_threads(1)  # as in the ranks, so that steps per second compare
     corpus = read_corpus()
     size = sum(parameter.numel() for parameter in new_model().parameters())
     console.print(
@@ -69,7 +72,7 @@ def train(console: Console, steps: int, batch: int) -> list:
 
 def show(console: Console, outcomes: list) -> bool:
     """Print the table and the lowering report; return whether all losses agree with the single process."""
-    table = Table("variant", "first loss", "last loss", "max diff", "steps/s", "comms/step", "KiB/step")
+    table = Table("variant", "first loss", "last loss", "max diff", "steps/s", "comms", "KiB", box=box.SIMPLE)
     reference = outcomes[0].losses
     agree = reference[-1] < reference[0]
     for outcome in outcomes:
@@ -85,6 +88,9 @@ def show(console: Console, outcomes: list) -> bool:
             f"{outcome.bytes / 1024:.0f}",
         )
     console.print(table)
+    console.print(
+        "Each process computes on one thread. comms, KiB: collectives, and what a rank hands to them, per step."
+    )
     said = "[green]All variants agree with" if agree else "[red]The losses do NOT agree with"
     console.print(f"{said} the single process to {TOLERANCE:g} relative, at every step.[/]")
     for outcome in outcomes:
