@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -41,7 +42,6 @@ class RankPool:
         self._workers: list[RankWorker] = []
         self._forker: Forker | None = None
         self._n_runs = 0
-        self._closed = False
 
     def run(
         self,
@@ -71,7 +71,7 @@ class RankPool:
             finally:
                 self._drop(run.unfit if finished else workers)  # unfinished: interrupted in this process
                 if finished and run.unfit:
-                    self._grow(world)
+                    self._regrow(world)
             return results
 
     @property
@@ -116,6 +116,11 @@ class RankPool:
             self._forker = Forker()
         while len(self._workers) < world:
             self._workers.append(RankWorker(self._forker))
+
+    def _regrow(self, world: int) -> None:
+        if self._forker is not None and not self._forker.broken:
+            with contextlib.suppress(RankFailedError):  # the run has its own error to tell; the next one tries again
+                self._grow(world)
 
     def _drop(self, workers: list[RankWorker]) -> None:
         for worker in workers:

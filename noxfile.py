@@ -1,0 +1,129 @@
+"""Every task of the repository: `nox -s NAME`, `nox -l` lists them, plain `nox` runs lint, types and tests.
+
+One environment, `.nox/commbook`, serves all of them, so torch is installed once. It is refreshed when the
+constraints, a pyproject.toml or a C source changes. To use an interpreter of your own as it is (one with a
+CUDA build of torch, say), install the packages there and name it: `COMMBOOK_PYTHON=/path/to/python nox`.
+"""
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).resolve().parent
+ENV = ROOT / ".nox" / "commbook"
+CONSTRAINTS = ROOT / "constraints" / "cpu-2.13.txt"
+DISTRIBUTIONS = sorted(
+    file.parent for where in ("packages", "tools") for file in ROOT.glob(f"{where}/*/pyproject.toml")
+)
+
+nox.needs_version = ">=2025.2"
+nox.options.default_venv_backend = "none"
+nox.options.sessions = ["lint", "types", "tests"]
+
+
+def fingerprint() -> str:
+    """What the environment was made from; it is refreshed when this changes."""
+    sources = [CONSTRAINTS, ROOT / "pyproject.toml"]
+    for folder in DISTRIBUTIONS:
+        sources += [folder / "pyproject.toml", *folder.glob("setup.py"), *folder.glob("src/**/*.[ch]")]
+    digest = hashlib.blake2b(str(ROOT).encode(), digest_size=16)
+    for path in sorted(sources):
+        digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def interpreter(session: nox.Session) -> str:
+    """The Python of the shared environment, which is created or refreshed here when it has to be."""
+    if own := os.environ.get("COMMBOOK_PYTHON"):
+        return own
+    python, stamp, made_from = ENV / "bin" / "python", ENV / "made-from", fingerprint()
+    if not (python.exists() and stamp.exists() and stamp.read_text() == made_from):
+        session.log("making the shared environment .nox/commbook; the first time this fetches torch")
+        if not python.exists():
+            session.run(sys.executable, "-m", "virtualenv", "--quiet", str(ENV), external=True)
+        pip = (str(python), "-m", "pip", "install", "--constraint", str(CONSTRAINTS))
+        dev = nox.project.dependency_groups(nox.project.load_toml(ROOT / "pyproject.toml"), "dev")
+        editable = [word for folder in DISTRIBUTIONS for word in ("--editable", str(folder))]
+        session.run(*pip, *dev, external=True)
+        session.run(*pip, "--quiet", "--no-build-isolation", *editable, external=True)
+        stamp.write_text(made_from)
+    return str(python)
+
+
+def run(session: nox.Session, *words: object) -> None:
+    """Runs the shared interpreter with these words from the root of the repository."""
+    python = interpreter(session)
+    path = os.pathsep.join([str(Path(python).parent), os.environ.get("PATH", "")])
+    settings = {"PATH": path, "PYTHONPATH": None, "PYTHONNOUSERSITE": "1", "NO_MKDOCS_2_WARNING": "1"}
+    session.run(python, *map(str, words), external=True, env=settings)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting with ruff (to mend: `nox -s lint -- --fix`)."""
+    mend = "--fix" in session.posargs
+    run(session, "-m", "ruff", "check", *(["--fix"] if mend else []), ".")
+    run(session, "-m", "ruff", "format", *([] if mend else ["--check"]), ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types of every package and tool with mypy, strict."""
+    run(session, "-m", "mypy", *(folder / "src" for folder in DISTRIBUTIONS if (folder / "src").exists()))
+    run(session, "-m", "mypy", "tools/gen", "tools/wheels")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests that need no GPU, docstring and page examples among them (`-- WORDS` go to pytest)."""
+    run(session, "-m", "pytest", "-m", "not gpu", *session.posargs)
+
+
+@nox.session
+def gpu(session: nox.Session) -> None:
+    """Run the tests marked gpu, if there is a CUDA device."""
+    found = "import torch; print(torch.cuda.device_count())"
+    if not int(session.run(interpreter(session), "-c", found, external=True, silent=True)):
+        session.log("This torch sees no CUDA device, so the tests marked gpu have nothing to run on.")
+        return
+    run(session, "-m", "pytest", "-m", "gpu", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Generate the reference and build the site, strictly (`-- --serve` shows it on 127.0.0.1:8000)."""
+    run(session, "-m", "tools.gen")
+    if "--serve" in session.posargs:
+        run(session, "-m", "mkdocs", "serve", "--dev-addr", "127.0.0.1:8000")
+        return
+    run(session, "-m", "mkdocs", "build", "--strict", "--quiet")
+    run(session, "-m", "tools.gen", "--inventory", "site/objects.inv")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Train a small model four ways on 2 ranks of this machine, and search the index."""
+    run(session, "tools/demo/run.py", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Run the benchmarks, one file per claim (`-- NAME ...` chooses)."""
+    for script in sorted(ROOT.glob("tools/bench/[a-z]*.py")):
+        if not session.posargs or script.stem in session.posargs:
+            run(session, script)
+
+
+@nox.session
+def gen(session: nox.Session) -> None:
+    """Write the generated files; `-- --check` only says which committed ones are stale."""
+    run(session, "-m", "tools.gen", *session.posargs)
+
+
+@nox.session
+def wheels(session: nox.Session) -> None:
+    """Build every wheel and try each one alone in an empty environment."""
+    run(session, "-m", "tools.wheels", "wheels", *DISTRIBUTIONS)

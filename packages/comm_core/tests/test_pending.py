@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from comm_core.errors import MismatchError, TransportError
+from comm_core.pending import Pending
+
+
+class Work:
+    """Counts its waits, and fails at each of them if it is given an error."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.waits = 0
+        self.error = error
+
+    def wait(self) -> object:
+        self.waits += 1
+        if self.error is not None:
+            raise self.error
+        return True
+
+
+def test_waiting_waits_once_and_then_gives_the_same_tensor() -> None:
+    work, buffer = Work(), torch.ones(2)
+    pending = Pending(buffer, work)
+    assert not pending.done
+    assert pending.wait() is buffer
+    assert pending.wait() is buffer
+    assert pending.done
+    assert work.waits == 1
+
+
+def test_without_work_it_is_done() -> None:
+    buffer = torch.ones(2)
+    assert Pending(buffer).done
+    assert Pending(buffer).wait() is buffer
+    assert Pending(buffer).tensor is buffer
+
+
+def test_steps_run_once_in_order_after_the_work() -> None:
+    work, order = Work(), []
+
+    def first(x: torch.Tensor) -> torch.Tensor:
+        order.append(("first", work.waits))
+        return x.reshape(4)
+
+    def second(x: torch.Tensor) -> torch.Tensor:
+        order.append(("second", tuple(x.shape)))
+        return x[:3] * 2
+
+    pending = Pending(torch.ones(2, 2), work).then(first, (4,)).then(second, (3,))
+    assert pending.shape == (3,)
+    assert order == []
+    result = pending.wait()
+    assert result.tolist() == [2.0] * 3
+    assert pending.wait() is result
+    assert order == [("first", 1), ("second", (4,))]
+
+
+def test_the_shape_is_known_before_the_wait() -> None:
+    assert Pending(torch.ones(2, 3), Work()).shape == (2, 3)
+
+
+def test_a_failure_of_the_transport_is_said_with_its_first_line() -> None:
+    cause = RuntimeError("connection reset\nby peer at line 7")
+    pending = Pending(torch.ones(2), Work(cause), what="all_gather")
+    with pytest.raises(TransportError, match=r"all_gather: got connection reset .*another rank failed") as caught:
+        pending.wait()
+    assert caught.value.__cause__ is cause
+    assert "line 7" not in str(caught.value)
+
+
+def test_an_empty_failure_is_an_error_too() -> None:
+    with pytest.raises(TransportError):
+        Pending(torch.ones(2), Work(RuntimeError(""))).wait()
+
+
+def test_an_error_of_ours_comes_through_as_it_is() -> None:
+    ours = MismatchError("all_reduce", got="two calls")
+    with pytest.raises(MismatchError) as caught:
+        Pending(torch.ones(2), Work(ours)).wait()
+    assert caught.value is ours
+
+
+def test_after_a_failed_wait_nobody_gets_the_unfinished_buffer() -> None:
+    pending = Pending(torch.ones(2), Work(RuntimeError("reset")))
+    for _ in range(2):
+        with pytest.raises(TransportError):
+            pending.wait()
+        assert not pending.done
+
+
+def test_after_a_failed_step_nobody_gets_the_raw_buffer() -> None:
+    def step(x: torch.Tensor) -> torch.Tensor:
+        raise MemoryError("no room")
+
+    pending = Pending(torch.ones(2)).then(step, (2,))
+    for _ in range(2):
+        with pytest.raises(MemoryError):
+            pending.wait()
+
+
+def test_the_input_is_kept_until_the_work_is_done_and_then_let_go() -> None:
+    import weakref
+
+    class Kept:
+        pass
+
+    kept = Kept()
+    alive = weakref.ref(kept)
+    pending = Pending(torch.ones(2), Work(), keep=kept)
+    del kept
+    assert alive() is not None
+    pending.wait()
+    assert alive() is None

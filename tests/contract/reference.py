@@ -1,0 +1,121 @@
+"""What each collective computes, written a second time, in NumPy and from the sentences of its documentation.
+
+Nothing here looks at comm_core, so that no rule of the catalogue is held against itself. A definition takes the list
+of all ranks' arrays and the list of all ranks' parameters and returns the list of all ranks' results. Numbers are kept
+in the widest type of their kind (`int64`, `float64`, `complex128`, `bool`), so the tests choose small integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+Arrays = list[np.ndarray]
+Params = Sequence[dict[str, Any]]
+
+
+def combine(op: str, arrays: Arrays) -> np.ndarray:
+    """Reduce over ranks; on bool a sum is "any" and a product is "all", as in arithmetic with saturation."""
+    if arrays[0].dtype == np.bool_:
+        words = {"sum": "any", "max": "any", "bor": "any", "product": "all", "min": "all", "band": "all"}
+        if op == "bxor":
+            return np.stack(arrays).sum(0) % 2 == 1
+        return getattr(np, words[op])(np.stack(arrays), axis=0)
+    if op == "avg":
+        return np.stack(arrays).sum(0) / len(arrays)
+    steps: dict[str, Callable[..., np.ndarray]] = {
+        "sum": np.add,
+        "product": np.multiply,
+        "min": np.minimum,
+        "max": np.maximum,
+        "band": np.bitwise_and,
+        "bor": np.bitwise_or,
+        "bxor": np.bitwise_xor,
+    }
+    return reduce(steps[op], arrays)
+
+
+def all_reduce(inputs: Arrays, params: Params) -> Arrays:
+    return [combine(of["reduce_op"], inputs) for of in params]
+
+
+def all_gather(inputs: Arrays, params: Params) -> Arrays:
+    return [np.concatenate(inputs, axis=of["dim"]) for of in params]
+
+
+def reduce_scatter(inputs: Arrays, params: Params) -> Arrays:
+    world = len(inputs)
+    results = []
+    for rank, of in enumerate(params):
+        axis = of["dim"]
+        share = inputs[0].shape[axis] // world
+        mine = np.arange(rank * share, (rank + 1) * share)
+        results.append(combine(of["reduce_op"], [x.take(mine, axis=axis) for x in inputs]))
+    return results
+
+
+def all_to_all(inputs: Arrays, params: Params) -> Arrays:
+    world = len(inputs)
+    sent: list[Arrays] = []
+    for x, of in zip(inputs, params, strict=True):
+        sizes = of["input_splits"] or [x.shape[0] // world] * world
+        ends = np.cumsum(sizes)
+        sent.append([x[end - size : end] for size, end in zip(sizes, ends, strict=True)])
+    return [np.concatenate([sent[source][rank] for source in range(world)]) for rank in range(world)]
+
+
+def broadcast(inputs: Arrays, params: Params) -> Arrays:
+    return [inputs[of["src"]].copy() for of in params]
+
+
+def permute(inputs: Arrays, params: Params) -> Arrays:
+    results = [np.zeros_like(x) for x in inputs]
+    for source, of in enumerate(params):
+        if of["destinations"][source] >= 0:
+            results[of["destinations"][source]] = inputs[source].copy()
+    return results
+
+
+def wait(inputs: Arrays, params: Params) -> Arrays:
+    return [x.copy() for x in inputs]
+
+
+DEFINITIONS: dict[str, Callable[[Arrays, Params], Arrays]] = {
+    "all_reduce": all_reduce,
+    "all_gather": all_gather,
+    "reduce_scatter": reduce_scatter,
+    "all_to_all": all_to_all,
+    "broadcast": broadcast,
+    "permute": permute,
+    "wait": wait,
+}
+
+
+def crossings(name: str, shapes: Sequence[tuple[int, ...]], params: Params) -> list[float]:
+    """Count, for every rank, its share of the elements that must cross between ranks at least.
+
+    The model: ranks exchange messages between two ends. An element that one rank has and another wants crosses once.
+    An element that is the reduction of `n` ranks' elements and is wanted by `r` ranks, all among the `n`, needs
+    `n - 1` crossings to come together on one of them and `r - 1` to reach the others. Elements that are moved are
+    counted at the rank that has them; elements that are reduced, or that every rank wants alike, are counted in even
+    shares, as a schedule that keeps all links busy sends them.
+
+    Who wants what is found by running the definition on the elements' own names.
+    """
+    world = len(shapes)
+    if name in ("all_reduce", "reduce_scatter"):
+        wanted_by = world if name == "all_reduce" else 1
+        elements = int(np.prod(shapes[0]))
+        return [elements * ((world - 1) + (wanted_by - 1)) / world] * world
+    starts = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes)])
+    named = [np.arange(starts[r], starts[r + 1]).reshape(shape) + 1 for r, shape in enumerate(shapes)]
+    sent = [0.0] * world
+    for receiver, got in enumerate(DEFINITIONS[name](named, params)):
+        for element in got.ravel():
+            owner = int(np.searchsorted(starts, element - 1, side="right")) - 1
+            if element and owner != receiver:
+                sent[owner] += 1
+    return [sum(sent) / world] * world if name == "broadcast" else sent
