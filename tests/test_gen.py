@@ -93,10 +93,10 @@ def test_the_concordance_links_what_is_ours() -> None:
     assert counted == "| [a/_b.py](#a_bpy) | 2 | 1 | 1 | 0 |"
 
 
-def test_a_module_is_told_from_the_function_of_its_name() -> None:
+def test_a_public_name_links_to_where_it_is_defined() -> None:
     found = distributions()
-    assert doors.linked("comm_core.run", found) == "comm_core.run.run"
-    assert doors.linked("comm_core.run.launch", found) == "comm_core.run.launch"
+    assert doors.linked("comm_core.run", found) == "comm_core.execution.run"
+    assert doors.linked("comm_core.execution.launch", found) == "comm_core.execution.launch"
 
 
 def test_a_name_that_is_not_ours_or_not_public_is_no_link() -> None:

@@ -294,7 +294,7 @@ Differing = tuple[str, Side, Side]
 
 
 def _differing(fact: str, params: Params, **changed: Any) -> Differing:
-    """Both sides with `params`, but for what the fact is: the device, the dtype, the last dim's size, or a parameter."""
+    """Both sides with `params`, but for the fact: the device, the dtype, the last dim's size, or a parameter."""
     one: Side = ((6, 6), torch.float32, "cpu", params)
     if fact == "device":
         return fact, one, ((6, 6), torch.float32, "meta", params)

@@ -16,7 +16,7 @@ from comm_core.collective import Missing
 from comm_core.testing import run_ranks
 
 from .bodies import several
-from .cases import CASES, GLOO_ONLY_MOVES, LINEAR, Case, over_dtypes
+from .cases import CASES, GLOO_ONLY_MOVES, LINEAR, REFUSED, Case, over_dtypes
 from .judge import expected, wrong
 
 WORLDS = (3, 2, 1)
@@ -145,6 +145,32 @@ def test_a_collective_whose_result_nobody_uses_stays_in_the_graph() -> None:
         for ops in (traced, compiled):
             assert any("all_reduce" in op for op in ops), ops
             assert any("wait_tensor" in op for op in ops), ops
+
+
+def refusals(group: Group) -> list[tuple[str, str]]:
+    """Each entry's first refused call, compiled with and without leave to fall back: what each raises."""
+    said = []
+    for name, rows in REFUSED.items():
+        for _, shape, params, _ in rows[:1]:
+            call = calling(group, name, params)
+            for fullgraph in (True, False):
+                torch.compiler.reset()
+                try:
+                    torch.compile(call, fullgraph=fullgraph, backend="eager")(torch.zeros(shape))
+                except Exception as error:
+                    said.append((type(error).__name__, str(error)))
+    return said
+
+
+def test_a_wrong_argument_is_named_in_compiled_code_too() -> None:
+    """With fullgraph Dynamo raises an error of its own around ours; otherwise ours comes through."""
+    wanted = [(name, rows[0][3].__name__) for name, rows in REFUSED.items() if rows]
+    for said in run_ranks(refusals, world=3, timeout=120.0):
+        assert len(said) == 2 * len(wanted)
+        for (name, kind), whole, fallen_back in zip(wanted, said[0::2], said[1::2], strict=True):
+            assert f"{kind}('{name}'" in whole[1]
+            assert fallen_back[0] == kind
+            assert fallen_back[1].startswith(f"{name}: got ")
 
 
 def test_only_reduce_ops_with_a_gradient_are_compiled_backwards() -> None:

@@ -8,7 +8,7 @@ import torch
 from comm_core import Group
 from comm_core.catalog import CATALOG
 from comm_core.collective import Lowering
-from comm_core.transport import TracedTransport
+from comm_core.transports import TracedTransport
 
 from . import twins
 from .cases import CASES, WORLDS, Case

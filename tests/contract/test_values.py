@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from typing import Any
 
@@ -72,9 +71,8 @@ def test_gloo_is_the_definition(name: str, world: int) -> None:
     cases, answers = cases_of(name, world), on_gloo(world)[name]
     refused = [i for i, case in enumerate(cases) if case.dtype in GLOO_ONLY_MOVES and "reduce_op" in case.params[0]]
     for i in refused:
-        assert {re.sub(r"tensor of shape .*", "", str(of[i])) for of in answers} == {
-            f"TransportError: {name}: got Invalid scalar type (a {cases[i].dtype} "
-        }
+        for of in answers:
+            assert str(of[i]).startswith(f"ReduceOpError: {name}: got a reduction of {cases[i].dtype}, which gloo does")
     taken = [i for i in range(len(cases)) if i not in refused]
     cases, answers = [cases[i] for i in taken], [[of[i] for i in taken] for of in answers]
     assert complaints(cases, answers, name) == []

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor
-from torch.utils._python_dispatch import TorchDispatchMode  # the documented base class for dispatch modes
+from torch_compat import TorchDispatchMode
 
 
 class Traffic(TorchDispatchMode):

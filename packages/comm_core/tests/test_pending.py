@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from comm_core.errors import MismatchError, TransportError
+from comm_core.errors import ArgumentError, MismatchError, TransportError
 from comm_core.pending import Pending
 
 
@@ -95,10 +95,29 @@ def test_after_a_failed_step_nobody_gets_the_raw_buffer() -> None:
     def step(x: torch.Tensor) -> torch.Tensor:
         raise MemoryError("no room")
 
-    pending = Pending(torch.ones(2)).then(step, (2,))
+    pending = Pending(torch.ones(2), Work()).then(step, (2,))
     for _ in range(2):
         with pytest.raises(MemoryError):
             pending.wait()
+
+
+def test_an_input_that_was_written_while_it_was_sent_is_refused_each_time() -> None:
+    x = torch.ones(2)
+    pending = Pending(torch.zeros(2), Work(), keep=x, what="all_gather")
+    pending.sends(x)
+    x.add_(1)
+    for _ in range(2):
+        with pytest.raises(ArgumentError, match=r"all_gather: got an input that was written"):
+            pending.wait()
+
+
+def test_an_input_that_was_written_after_the_wait_is_no_matter() -> None:
+    x = torch.ones(2)
+    pending = Pending(torch.zeros(2), Work(), keep=x)
+    pending.sends(x)
+    first = pending.wait()
+    x.add_(1)
+    assert pending.wait() is first
 
 
 def test_the_input_is_kept_until_the_work_is_done_and_then_let_go() -> None:

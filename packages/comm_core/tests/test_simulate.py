@@ -140,7 +140,7 @@ def test_a_deadlock_says_who_waits_where_and_who_has_gone() -> None:
     with pytest.raises(DeadlockError) as caught:
         World(3).run(body)
     said = caught.value.got
-    waits = "waits in all_reduce(dtype torch.float32, shape (), reduce op sum) of ranks [0, 1, 2]"
+    waits = "waits in all_reduce(device cpu, dtype torch.float32, shape (), reduce op sum) of ranks [0, 1, 2]"
     states = [f"rank {rank} {state}" in said for rank in (0, 1) for state in (waits, "still runs")]
     assert states in ([True, False, True, False], [True, False, False, True], [False, True, True, False])
     assert "rank 2 has returned" in said

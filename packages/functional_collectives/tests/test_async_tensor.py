@@ -171,3 +171,71 @@ def test_compiled_code_takes_what_is_in_flight():
     compiled = torch.compile(lambda a: a * 2 + 1, backend="aot_eager", fullgraph=True)
     assert compiled(x).tolist() == [15.0, 15.0, 15.0]
     assert work.waits == 1
+
+
+def _finish_in_modes(group):
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    import functional_collectives as fc
+
+    x = torch.ones(2, 2) * group.rank
+    first = fc.all_gather_tensor(x, 1)
+    with torch.inference_mode():
+        first.sum()
+    second = fc.all_gather_tensor(x, 1)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        second + 1
+    return first.wait().is_inference(), first.add_(1).sum().item(), type(second.wait()).__name__, second.sum().item()
+
+
+@pytest.mark.world(1, 3)
+def test_the_mode_of_the_first_use_does_not_stick_to_the_result(world):
+    n = world.size
+    total = 4.0 * sum(range(n))
+    assert world.run(_finish_in_modes) == [(False, total + 4 * n, "Tensor", total)] * n
+
+
+def _write_before_wait(group):
+    import functional_collectives as fc
+    from comm_core.errors import ArgumentError
+
+    said = []
+    for start in (
+        lambda x: fc.all_gather_tensor(x, 0),
+        lambda x: fc.all_to_all_single(x, None, None),
+        lambda x: fc.reduce_scatter_tensor(x, "sum", 0),
+        lambda x: fc.all_reduce(x, "sum"),
+        lambda x: fc.broadcast(x, 0),
+        lambda x: fc.all_gather_tensor(x.t(), 0),
+        lambda x: fc.reduce_scatter_tensor(x, "sum", 1),
+    ):
+        x = torch.ones(6, 6)
+        y = start(x)
+        x.zero_()
+        try:
+            said.append(bool((y != 0).all()))
+        except ArgumentError:
+            said.append("refused")
+    rows = torch.ones(4, 3)
+    parts = [fc.all_gather_tensor(row, 0) for row in rows]
+    return said, [part.sum().item() for part in parts]
+
+
+@pytest.mark.world(1, 3)
+def test_a_write_to_what_is_being_sent_is_refused_and_any_other_is_not(world):
+    for said, sums in world.run(_write_before_wait):
+        alone = world.size == 1  # then dim 1 needs no rearrangement, and the input itself is sent
+        assert said == ["refused"] * 3 + [True] * 3 + ["refused" if alone else True]
+        assert sums == [3.0 * world.size] * 4
+
+
+def test_odd_uses_wait_too():
+    x, work = started(1)
+    assert f"{x[0]:.2f}" == "7.00"
+    assert work.waits == 1
+    y, _ = started(2, 3)
+    with pytest.raises(errors.ArgumentError, match=r"use x\.wait\(\)"):
+        y.t_()
+    z, _ = started(2, dtype=torch.complex64)
+    assert z.conj().imag.tolist() == [0.0, 0.0]
+    assert z.conj().is_conj()

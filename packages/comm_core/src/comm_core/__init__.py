@@ -3,11 +3,11 @@
 from comm_core import catalog, errors
 from comm_core.catalog import CATALOG
 from comm_core.collective import Collective, Lowering, Missing, missing
+from comm_core.execution import launch, run, start, transport, wait
 from comm_core.groups import Group, GroupLike, as_group
 from comm_core.pending import Pending
-from comm_core.run import launch, run, start, transport, wait
 from comm_core.simulate import SimulatedGroup, World
-from comm_core.transport import Transport
+from comm_core.transports import Transport
 
 __version__ = "0.1.0"
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+import contextlib
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch.distributed import distributed_c10d as c10d
 from torch.distributed.device_mesh import DeviceMesh
+from torch.utils._python_dispatch import _disable_current_modes
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def group_by_name(name: str) -> dist.ProcessGroup:
@@ -59,3 +64,26 @@ def is_transformed(x: torch.Tensor) -> bool:
 def dispatch_modes_active() -> bool:
     """Tell whether a dispatch mode such as FakeTensorMode or make_fx watches the ops (2.11 to 2.14)."""
     return bool(torch._C._len_torch_dispatch_stack())
+
+
+def constant_in_graphs(fn: Function) -> Function:
+    """Have Dynamo call a function while it traces and keep the result, without importing Dynamo now (2.11 to 2.14).
+
+    `torch.compiler.assume_constant_result` does the same and imports Dynamo, which costs most of a second.
+    """
+    fn._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return fn
+
+
+def as_made(x: torch.Tensor) -> contextlib.AbstractContextManager[object]:
+    """Return a context in which ops on `x` make plain tensors of its kind, whatever modes are active (2.11 to 2.14).
+
+    A result is finished once and kept, so it must not become an inference tensor or a FakeTensor only because its
+    first use stands in such a mode.
+    """
+    if torch.is_inference_mode_enabled() == x.is_inference() and not dispatch_modes_active():
+        return contextlib.nullcontext()
+    stack = contextlib.ExitStack()
+    stack.enter_context(_disable_current_modes())
+    stack.enter_context(torch.inference_mode(x.is_inference()))
+    return stack

@@ -51,7 +51,8 @@ class CommError(Exception):
     """
 
     def __init__(self, where: str, got: str = "", need: str = "", hint: str = "") -> None:
-        super().__init__(where, got, need, hint)
+        # Not by super().__init__, which Dynamo cannot trace: so its message shows these words.
+        self.args = (where, got, need, hint)
         self.where = where
         self.got = got
         self.need = need

@@ -39,8 +39,17 @@ class Group:
 
     @property
     def process_group(self) -> dist.ProcessGroup:
-        """The c10d process group of this name."""
-        return compat.group_by_name(self.name)
+        """The c10d process group of this name.
+
+        Raises:
+            GroupError: it has been destroyed since.
+        """
+        try:
+            return compat.group_by_name(self.name)
+        except (RuntimeError, LookupError) as error:
+            raise GroupError(
+                "group", got=f"group {self.name!r}, which has been destroyed", need="a group of this process"
+            ) from error
 
 
 AnyGroup: TypeAlias = "Group | SimulatedGroup"

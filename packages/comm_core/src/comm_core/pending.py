@@ -7,7 +7,8 @@ from typing import Protocol
 
 import torch
 
-from comm_core.errors import CommError, TransportError, first_line
+from comm_core import compat
+from comm_core.errors import ArgumentError, CommError, TransportError, first_line
 
 
 class Waitable(Protocol):
@@ -35,7 +36,7 @@ class Pending:
         tensor([3., 3.])
     """
 
-    __slots__ = ("__weakref__", "_finish", "_keep", "_work", "shape", "tensor", "what")
+    __slots__ = ("__weakref__", "_finish", "_keep", "_sent", "_work", "shape", "tensor", "what")
 
     def __init__(
         self, tensor: torch.Tensor, work: Waitable | None = None, keep: object = None, what: str = "collective"
@@ -45,6 +46,7 @@ class Pending:
         self.shape: tuple[int, ...] = tuple(tensor.shape)
         self._work = work
         self._keep = keep
+        self._sent: tuple[torch.Tensor, int] | None = None
         self._finish: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     @property
@@ -52,11 +54,26 @@ class Pending:
         """Whether nothing is left to wait for or to rearrange."""
         return self._work is None and self._finish is None
 
+    def sends(self, x: torch.Tensor) -> None:
+        """Say what the transport reads; a write to it before `wait` is an error.
+
+        Only a tensor that fills its storage is watched: a write to another part of it would look the same.
+        """
+        fills = x.untyped_storage().nbytes() == x.numel() * x.element_size()
+        if self._work is not None and fills and not x.is_inference():
+            self._sent = (x, x._version)
+
     def then(self, finish: Callable[[torch.Tensor], torch.Tensor], shape: tuple[int, ...]) -> Pending:
-        """Add a step that `wait` runs once on the buffer and that gives the result's shape; it must not communicate."""
+        """Add a step that makes the result, of the given shape, from the buffer; it must not communicate.
+
+        It runs once: in `wait`, or at once where there is nothing to wait for.
+        """
+        self.shape = shape
+        if self._work is None:
+            self.tensor = finish(self.tensor)
+            return self
         before = self._finish
         self._finish = finish if before is None else (lambda x: finish(before(x)))
-        self.shape = shape
         return self
 
     def wait(self) -> torch.Tensor:
@@ -64,11 +81,21 @@ class Pending:
 
         Raises:
             TransportError: the transport failed; its own error is the cause.
+            ArgumentError: the input was written while it was being sent, so what arrived is undefined.
         """
         if self._work is not None:
             self._wait_for_work(self._work)
+        if self._sent is not None and self._sent[0]._version != self._sent[1]:
+            raise ArgumentError(
+                self.what,
+                got="an input that was written while it was being sent",
+                need="an input that stays as it is until the result is waited for",
+                hint="pass x.clone(), or wait before the write",
+            )
+        self._sent = None
         if self._finish is not None:
-            self.tensor = self._finish(self.tensor)
+            with compat.as_made(self.tensor):
+                self.tensor = self._finish(self.tensor)
             self._finish = None
         return self.tensor
 

@@ -74,7 +74,7 @@ def reduce_word(op: object, where: str = "reduce op") -> str:
                 return word
     raise ReduceOpError(
         where,
-        got=f"reduce op {op}" if isinstance(op, (dist.ReduceOp, dist.ReduceOp.RedOpType)) else f"reduce op {said(op)}",
+        got=f"reduce op {op}" if isinstance(op, dist.ReduceOp.RedOpType) else f"reduce op {said(op)}",
         need="one of " + ", ".join(REDUCE_OPS),
         hint="pass the word, for example 'sum', or dist.ReduceOp.SUM",
     )

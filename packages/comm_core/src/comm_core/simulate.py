@@ -27,6 +27,8 @@ from comm_core.errors import (
     GroupError,
     MismatchError,
     RankFailedError,
+    TransportError,
+    first_line,
     said,
 )
 from comm_core.groups import _simulated
@@ -79,6 +81,8 @@ class _Meeting:
             self.results = calls[0].entry.oracle([call.x for call in calls], [call.params for call in calls])
         except CommError as error:
             self.error = error
+        except Exception as error:  # whatever it is, every rank must be told
+            self.error = TransportError(calls[0].entry.name, got=f"{type(error).__name__}: {first_line(error)}")
 
 
 class World:

@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from comm_core.pending import Pending
 from comm_core.reduce_ops import reduce_word
-from comm_core.transport import TracedTransport, Transport, traced
+from comm_core.transports import TracedTransport, Transport, traced
 
 
 class FinishedWork(dist.Work):

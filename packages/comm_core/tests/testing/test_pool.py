@@ -175,7 +175,7 @@ def parent(tmp_path):
     started, pidfds = [], []
 
     def start(how):
-        reading = os.open(told, os.O_RDONLY | os.O_NONBLOCK)
+        reading = os.open(told, os.O_RDWR)  # a writer too, so that it never comes to its end
         command = [sys.executable, str(script), str(told), how]
         started.append(subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True))
         said = b""

@@ -43,6 +43,17 @@ class PendingGather:
         shards: this rank's shards, alive until the end.
         buffers: the all-gather of each lane; empty for a world of one.
         out: tensors to write the parameters into, or None for new ones.
+
+    Example:
+        >>> from comm_core import World
+        >>> from fsdp_collectives import GatherPlan, TensorSpec, shard_of, start_gather
+        >>> spec = TensorSpec("bias", (3,), torch.float32)
+        >>> plan = GatherPlan.build([spec], world=2)
+        >>> def body(group):
+        ...     pending = start_gather(plan, [shard_of(spec, torch.arange(3.0), 2, group.rank)], group)
+        ...     return pending.finish().named()["bias"].tolist()  # other work fits in between
+        >>> World(2).run(body)
+        [[0.0, 1.0, 2.0], [0.0, 1.0, 2.0]]
     """
 
     def __init__(
@@ -97,6 +108,17 @@ def start_gather(
     Raises:
         ArgumentError: the plan is for another world, or the number of tensors is wrong.
         ShapeError, DtypeError: a tensor is not what the plan says.
+
+    Example:
+        >>> from comm_core import World
+        >>> from fsdp_collectives import GatherPlan, TensorSpec, shard_of, start_gather
+        >>> spec = TensorSpec("bias", (3,), torch.float32)
+        >>> plan = GatherPlan.build([spec], world=2)
+        >>> def body(group):
+        ...     pending = start_gather(plan, [shard_of(spec, torch.arange(3.0), 2, group.rank)], group)
+        ...     return pending.finish().named()["bias"].tolist()  # other work fits in between
+        >>> World(2).run(body)
+        [[0.0, 1.0, 2.0], [0.0, 1.0, 2.0]]
     """
     on = as_group(group)
     wire = transport(on)

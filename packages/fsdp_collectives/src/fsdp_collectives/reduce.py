@@ -46,6 +46,16 @@ class PendingReduce:
         present: whether this rank has each gradient.
         blocks: the reduce-scatter of each lane.
         result: the shards, when nothing had to move.
+
+    Example:
+        >>> from comm_core import World
+        >>> from fsdp_collectives import ReducePlan, TensorSpec, start_reduce
+        >>> plan = ReducePlan.build([TensorSpec("bias", (3,), torch.float32)], world=2)
+        >>> def body(group):
+        ...     pending = start_reduce(plan, [torch.full((3,), float(group.rank))], group)
+        ...     return pending.finish().gradients[0].tolist()  # other work fits in between
+        >>> World(2).run(body)
+        [[0.5, 0.5], [0.5]]
     """
 
     def __init__(
@@ -100,6 +110,16 @@ def start_reduce(
     Raises:
         ArgumentError: the plan is for another world, or the number of gradients is wrong.
         ShapeError, DtypeError: a gradient is not what the plan says.
+
+    Example:
+        >>> from comm_core import World
+        >>> from fsdp_collectives import ReducePlan, TensorSpec, start_reduce
+        >>> plan = ReducePlan.build([TensorSpec("bias", (3,), torch.float32)], world=2)
+        >>> def body(group):
+        ...     pending = start_reduce(plan, [torch.full((3,), float(group.rank))], group)
+        ...     return pending.finish().gradients[0].tolist()  # other work fits in between
+        >>> World(2).run(body)
+        [[0.5, 0.5], [0.5]]
     """
     on = as_group(group)
     wire = transport(on)

@@ -9,11 +9,17 @@ from typing import Any, Protocol, cast
 import torch
 
 from comm_core import Pending
+from comm_core.errors import ArgumentError
 from functional_collectives import torch_compat
 
 
 class Unfinished(Protocol):
     """What an `AsyncCollectiveTensor` holds until it is used."""
+
+    @property
+    def done(self) -> bool:
+        """Whether `wait` has been called, or has nothing to wait for."""
+        ...
 
     def wait(self) -> torch.Tensor:
         """Give the finished tensor; the same one each time."""
@@ -35,7 +41,9 @@ class AsyncCollectiveTensor(torch.Tensor):
 
     Example:
         >>> from comm_core import Pending
-        >>> x = AsyncCollectiveTensor(Pending(torch.ones(2, 3)), torch.empty(2, 3), torch.device("cpu"))
+        >>> class Work:
+        ...     def wait(self) -> None: ...
+        >>> x = AsyncCollectiveTensor(Pending(torch.ones(2, 3), Work()), torch.empty(2, 3), torch.device("cpu"))
         >>> view = x.t()
         >>> type(view).__name__, type(view + 1).__name__, (view + 1).shape
         ('AsyncCollectiveTensor', 'Tensor', torch.Size([3, 2]))
@@ -60,15 +68,20 @@ class AsyncCollectiveTensor(torch.Tensor):
     ) -> Any:
         """Defer views, wait for everything else; `alias` is how `wait` comes here."""
         kwargs = kwargs or {}
-        if func.is_view and func is not torch.ops.aten.alias.default and isinstance(args[0], AsyncCollectiveTensor):
-            views = _deferred_view(args[0], func, args[1:], kwargs)
+        base = args[0] if args else None
+        if func is torch.ops.aten.alias.default and isinstance(base, AsyncCollectiveTensor):
+            return func(base.trigger_wait())
+        if isinstance(base, AsyncCollectiveTensor) and torch.Tag.inplace_view in func.tags:
+            raise ArgumentError(
+                func.name(), got="a result in flight", need="a plain tensor to reshape in place", hint="use x.wait()"
+            )
+        if func.is_view and isinstance(base, AsyncCollectiveTensor) and not base._pending.done:
+            views = _deferred_view(base, func, args[1:], kwargs)
             if views is not None:
                 return views
-        plain_args, plain_kwargs = torch_compat.tree_map_only(
-            AsyncCollectiveTensor, AsyncCollectiveTensor.trigger_wait, (args, kwargs)
-        )
-        result = func(*plain_args, **plain_kwargs)
-        return args[0] if plain_args and result is plain_args[0] else result
+        plain_args = tuple(map(_finished, args))
+        result = func(*plain_args, **{name: _finished(value) for name, value in kwargs.items()})
+        return base if plain_args and result is plain_args[0] else result
 
     def trigger_wait(self) -> torch.Tensor:
         """Wait and return the plain result, outside autograd."""
@@ -102,6 +115,14 @@ class AsyncCollectiveTensor(torch.Tensor):
     def data_ptr(self) -> int:
         """Wait and return the address of the values."""
         return self.trigger_wait().data_ptr()
+
+    def share_memory_(self) -> AsyncCollectiveTensor:
+        """Wait and move the values to shared memory."""
+        self.trigger_wait().share_memory_()
+        return self
+
+    def __format__(self, spec: str) -> str:
+        return format(self.wait(), spec)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self.wait().__reduce_ex__(protocol)
@@ -141,20 +162,35 @@ class _View:
         self._take = take
         self._taken: torch.Tensor | None = None
 
+    @property
+    def done(self) -> bool:
+        return self._taken is not None
+
     def wait(self) -> torch.Tensor:
         if self._taken is None:
-            self._taken = self._take(self._base.trigger_wait())
+            base = self._base.trigger_wait()
+            with torch_compat.as_made(base):
+                self._taken = self._take(base)
         return self._taken
 
 
+def _finished(value: Any) -> Any:
+    """Wait for what is in flight in an op's argument: a tensor, or a list of them."""
+    if isinstance(value, AsyncCollectiveTensor):
+        return value.trigger_wait()
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_finished, value))
+    return value
+
+
 def _deferred_view(base: AsyncCollectiveTensor, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run a view op on metadata now and on the values later; None when it turns out to copy."""
+    """Run a view op on metadata now and on the values later; None when it copies or conjugates."""
     like = torch.empty_strided(base.size(), base.stride(), dtype=base.dtype, device="meta")
     metas = func(like, *args, **kwargs)
     several = not isinstance(metas, torch.Tensor)
     views = []
     for index, meta in enumerate(metas if several else [metas]):
-        if not torch_compat.shares_storage(meta, like):
+        if not torch_compat.shares_storage(meta, like) or meta.is_conj() or meta.is_neg():
             return None
         take = functools.partial(_take, func, args, kwargs, index if several else None)
         views.append(AsyncCollectiveTensor(_View(base, take), meta, base.device))

@@ -37,7 +37,8 @@ def inflight() -> list[InFlight]:
         >>> inflight()
         []
     """
-    return [record for pending, record in list(_flying.items()) if not pending.done]
+    alive = [pending for reference in _flying.keyrefs() if (pending := reference()) is not None]
+    return [_flying[pending] for pending in alive if not pending.done]
 
 
 def in_flight(pending: Pending) -> torch.Tensor:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_map_only
 
-__all__ = ["no_torch_function", "shares_storage", "tree_map_only", "wrapper"]
+from comm_core.compat import as_made
+
+__all__ = ["as_made", "no_torch_function", "shares_storage", "wrapper"]
 
 # A wrapper subclass handles everything in __torch_dispatch__, so the outer protocol is switched off (2.11 to 2.14).
 no_torch_function: Any = torch._C._disabled_torch_function_impl

@@ -80,6 +80,12 @@ def read_index(folder: str | Path) -> list[Entry]:
 
     Raises:
         KwindexError: There is none, or it is not an index of kwindex.
+
+    Example:
+        >>> read_index("no such folder")
+        Traceback (most recent call last):
+        ...
+        kwindex.errors.KwindexError: no index at ...
     """
     path = Path(folder) / INDEX
     try:

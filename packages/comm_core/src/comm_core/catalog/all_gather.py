@@ -11,7 +11,7 @@ from comm_core.catalog.rules import Emit, batch_last
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.extents import normalize_dim
 from comm_core.pending import Pending
-from comm_core.transport import Transport
+from comm_core.transports import Transport
 
 
 def check(x: torch.Tensor, world: int, rank: int, *, dim: int) -> Params:
@@ -19,7 +19,7 @@ def check(x: torch.Tensor, world: int, rank: int, *, dim: int) -> Params:
 
 
 def agrees(x: torch.Tensor, *, dim: int) -> tuple[object, ...]:
-    return ("dtype", x.dtype, "shape", tuple(x.shape), "dim", dim)
+    return ("device", x.device.type, "dtype", x.dtype, "shape", tuple(x.shape), "dim", dim)
 
 
 def shape(shape: Shape, world: int, rank: int, *, dim: int) -> Shape:

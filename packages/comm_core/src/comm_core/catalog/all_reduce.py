@@ -10,7 +10,7 @@ from comm_core.catalog.rules import Emit, batch_first
 from comm_core.collective import Collective, Lowering, Params, Shape
 from comm_core.pending import Pending
 from comm_core.reduce_ops import check_dtype, reduce_in_rank_order, reduce_word
-from comm_core.transport import Transport
+from comm_core.transports import Transport
 
 
 def check(x: torch.Tensor, world: int, rank: int, *, reduce_op: object) -> Params:
@@ -20,7 +20,7 @@ def check(x: torch.Tensor, world: int, rank: int, *, reduce_op: object) -> Param
 
 
 def agrees(x: torch.Tensor, *, reduce_op: str) -> tuple[object, ...]:
-    return ("dtype", x.dtype, "shape", tuple(x.shape), "reduce op", reduce_op)
+    return ("device", x.device.type, "dtype", x.dtype, "shape", tuple(x.shape), "reduce op", reduce_op)
 
 
 def shape(shape: Shape, world: int, rank: int, *, reduce_op: str) -> Shape:

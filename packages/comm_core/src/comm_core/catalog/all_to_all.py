@@ -11,7 +11,7 @@ from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.errors import MismatchError, ShapeError, said
 from comm_core.extents import even_split, normalize_dim
 from comm_core.pending import Pending
-from comm_core.transport import Transport
+from comm_core.transports import Transport
 
 Splits = Sequence[int] | None
 
@@ -51,7 +51,7 @@ def is_size(size: object) -> bool:
 
 
 def agrees(x: torch.Tensor, *, output_splits: Shape, input_splits: Shape) -> tuple[object, ...]:
-    return ("dtype", x.dtype, "shape behind dim 0", tuple(x.shape[1:]))
+    return ("device", x.device.type, "dtype", x.dtype, "shape behind dim 0", tuple(x.shape[1:]))
 
 
 def shape(shape: Shape, world: int, rank: int, *, output_splits: Shape, input_splits: Shape) -> Shape:

@@ -10,7 +10,7 @@ from comm_core.catalog.rules import Emit, batch_first, is_rank
 from comm_core.collective import Collective, Lowering, Params, Shape
 from comm_core.errors import RankError, said
 from comm_core.pending import Pending
-from comm_core.transport import Transport
+from comm_core.transports import Transport
 
 
 def check(x: torch.Tensor, world: int, rank: int, *, src: int) -> Params:
@@ -25,7 +25,7 @@ def check(x: torch.Tensor, world: int, rank: int, *, src: int) -> Params:
 
 
 def agrees(x: torch.Tensor, *, src: int) -> tuple[object, ...]:
-    return ("dtype", x.dtype, "shape", tuple(x.shape), "src", src)
+    return ("device", x.device.type, "dtype", x.dtype, "shape", tuple(x.shape), "src", src)
 
 
 def shape(shape: Shape, world: int, rank: int, *, src: int) -> Shape:

@@ -11,7 +11,7 @@ from comm_core.catalog.rules import Emit, batch_first, is_rank
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.errors import RankError, said
 from comm_core.pending import Pending
-from comm_core.transport import Transport
+from comm_core.transports import Transport
 
 NOWHERE = -1
 
@@ -35,7 +35,7 @@ def is_partial_permutation(destinations: object, world: int) -> bool:
 
 
 def agrees(x: torch.Tensor, *, destinations: Shape) -> tuple[object, ...]:
-    return ("dtype", x.dtype, "shape", tuple(x.shape), "destinations", destinations)
+    return ("device", x.device.type, "dtype", x.dtype, "shape", tuple(x.shape), "destinations", destinations)
 
 
 def shape(shape: Shape, world: int, rank: int, *, destinations: Shape) -> Shape:

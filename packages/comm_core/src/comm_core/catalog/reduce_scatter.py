@@ -11,7 +11,7 @@ from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.extents import even_split, normalize_dim
 from comm_core.pending import Pending
 from comm_core.reduce_ops import REDUCE_OPS, check_dtype, reduce_in_rank_order, reduce_word
-from comm_core.transport import Transport
+from comm_core.transports import Transport
 
 
 def check(x: torch.Tensor, world: int, rank: int, *, reduce_op: object, dim: int) -> Params:
@@ -23,7 +23,7 @@ def check(x: torch.Tensor, world: int, rank: int, *, reduce_op: object, dim: int
 
 
 def agrees(x: torch.Tensor, *, reduce_op: str, dim: int) -> tuple[object, ...]:
-    return ("dtype", x.dtype, "shape", tuple(x.shape), "reduce op", reduce_op, "dim", dim)
+    return ("device", x.device.type, "dtype", x.dtype, "shape", tuple(x.shape), "reduce op", reduce_op, "dim", dim)
 
 
 def shape(shape: Shape, world: int, rank: int, *, reduce_op: str, dim: int) -> Shape:

@@ -9,7 +9,7 @@ import torch
 from comm_core.catalog.rules import Emit, batch_first
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.pending import Pending
-from comm_core.transport import Transport
+from comm_core.transports import Transport
 
 
 def check(x: torch.Tensor, world: int, rank: int) -> Params:

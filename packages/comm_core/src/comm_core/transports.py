@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from comm_core import compat
-from comm_core.errors import CommError, TransportError, first_line
+from comm_core.errors import CommError, ReduceOpError, TransportError, first_line
 from comm_core.groups import AnyGroup, Group
 from comm_core.pending import Pending
 from comm_core.reduce_ops import c10d_op
@@ -29,6 +29,7 @@ _MOVES_AS = {
     torch.float8_e5m2: torch.uint8,
     torch.float8_e5m2fnuz: torch.uint8,
 }
+_CANNOT_REDUCE = {"gloo": {dtype for dtype in _MOVES_AS if dtype is not torch.bool}}
 _ON_BYTES = {"sum": "max", "product": "min", "band": "min", "bor": "max"}  # bool as 0 and 1 in a uint8
 
 
@@ -95,6 +96,7 @@ class ProcessGroupTransport:
         self._backend = group.backend
 
     def _start(self, what: str, out: torch.Tensor, method: Callable[..., Any], *args: Any) -> Pending:
+        """Call a method of the process group and keep its arguments alive until the wait."""
         try:
             work = method(*args)
         except CommError:
@@ -107,8 +109,19 @@ class ProcessGroupTransport:
             ) from error
         return Pending(out, work, args, what)
 
+    def _check_reduces(self, what: str, x: torch.Tensor) -> None:
+        """Refuse at the call what this backend would only refuse at the wait."""
+        if x.dtype in _CANNOT_REDUCE.get(self._backend, ()):
+            raise ReduceOpError(
+                what,
+                got=f"a reduction of {x.dtype}, which {self._backend} does not have",
+                need="a dtype that the backend reduces",
+                hint="cast to a wider type, for example x.int() or x.float()",
+            )
+
     def all_reduce(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
         """Run `ProcessGroup.allreduce` on a copy of `x`, or on `out`."""
+        self._check_reduces("all_reduce", x)
         out = _filled(out, x)
         moved, op = _to_reduce(out, reduce_op)
         options = dist.AllreduceOptions()
@@ -120,10 +133,14 @@ class ProcessGroupTransport:
         x = x.detach()
         if out is None:
             out = x.new_empty(enlarged(x, x.shape[0] * self.world))
-        return self._start("all_gather", out, compat.all_gather_base, self._group, _to_move(out), _to_move(x))
+        moved, into = _to_move(x), _to_move(out)
+        pending = self._start("all_gather", out, compat.all_gather_base, self._group, into, moved)
+        pending.sends(x)
+        return pending
 
     def reduce_scatter(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
         """Run the process group's reduce and scatter of one tensor."""
+        self._check_reduces("reduce_scatter", x)
         x = x.detach()
         if out is None:
             out = x.new_empty(enlarged(x, x.shape[0] // self.world))
@@ -131,7 +148,9 @@ class ProcessGroupTransport:
         into, _ = _to_reduce(out, reduce_op)
         options = dist.ReduceScatterOptions()
         options.reduceOp = op
-        return self._start("reduce_scatter", out, compat.reduce_scatter_base, self._group, into, moved, options)
+        pending = self._start("reduce_scatter", out, compat.reduce_scatter_base, self._group, into, moved, options)
+        pending.sends(x)
+        return pending
 
     def all_to_all(
         self,
@@ -145,7 +164,9 @@ class ProcessGroupTransport:
         if out is None:
             out = x.new_empty(enlarged(x, sum(output_splits)))
         splits = list(output_splits), list(input_splits)
-        return self._start("all_to_all", out, self._group.alltoall_base, _to_move(out), _to_move(x), *splits)
+        pending = self._start("all_to_all", out, self._group.alltoall_base, _to_move(out), _to_move(x), *splits)
+        pending.sends(x)
+        return pending
 
     def broadcast(self, x: torch.Tensor, src: int, out: torch.Tensor | None = None) -> Pending:
         """Run `ProcessGroup.broadcast` on a copy of `x`, or on `out`."""

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 
 from comm_core.catalog import CATALOG
 from comm_core.collective import Collective, Missing, Params
-from comm_core.compat import is_transformed
+from comm_core.compat import constant_in_graphs, is_transformed
 from comm_core.errors import ArgumentError, DtypeError, GradientError, GroupError
 from comm_core.groups import AnyGroup, Group, GroupLike, as_group
 from comm_core.pending import Pending
@@ -20,7 +21,7 @@ from comm_core.reduce_ops import has_gradient
 from comm_core.simulate import SimulatedGroup, SimulatedTransport
 from comm_core.simulated_process_group import SimulatedTracedTransport
 from comm_core.tracing import is_traced
-from comm_core.transport import ProcessGroupTransport, TracedTransport, Transport
+from comm_core.transports import ProcessGroupTransport, TracedTransport, Transport
 
 Finish = Callable[[Pending], torch.Tensor]
 
@@ -52,10 +53,17 @@ def run(entry: Collective, x: torch.Tensor, group: GroupLike = None, **params: A
 def start(entry: Collective, x: torch.Tensor, finish: Finish, group: GroupLike = None, **params: Any) -> torch.Tensor:
     """Start a collective and let `finish` make a tensor of what is in flight; `run` waits there.
 
-    In a traced graph the result is always finished, and `finish` is not called.
+    In a traced graph, and under torch.func, the result is always finished.
 
     Raises:
         CommError: as for `run`.
+
+    Example:
+        >>> from comm_core import Pending, World, catalog
+        >>> def body(group):
+        ...     return start(catalog.ALL_REDUCE, torch.ones(2), Pending.wait, group, reduce_op="sum").tolist()
+        >>> World(2).run(body)
+        [[2.0, 2.0], [2.0, 2.0]]
     """
     x = settled(x, entry.name)
     compiling = torch.compiler.is_compiling()
@@ -64,10 +72,11 @@ def start(entry: Collective, x: torch.Tensor, finish: Finish, group: GroupLike =
     parsed = entry.check(x, on.world, on.rank, **params)
     if torch.is_grad_enabled() and x.requires_grad:
         check_gradient(entry, parsed)
-    if compiling or is_transformed(x):
-        finish = Pending.wait
-    elif not (torch.is_grad_enabled() and x.requires_grad):
+    if not compiling and not is_transformed(x):
+        if torch.is_grad_enabled() and x.requires_grad:
+            return Recorded.apply(x, entry.name, on, parsed, finish)  # type: ignore[no-untyped-call]
         return move(entry, x, on, parsed, finish)
+    finish = Pending.wait
     return Differentiable.apply(x, entry.name, on, parsed, finish)  # type: ignore[no-untyped-call]
 
 
@@ -126,18 +135,19 @@ def settled(x: torch.Tensor, where: str) -> torch.Tensor:
     """
     if not isinstance(x, torch.Tensor):
         raise DtypeError(where, got=f"a {type(x).__name__}", need="a tensor")
-    if torch.compiler.is_compiling():
-        return x
-    if x.layout is not torch.strided:
-        raise DtypeError(where, got=f"a tensor of layout {x.layout}", need="a dense tensor", hint="use x.to_dense()")
-    if x.is_conj() or x.is_neg():
-        x = x.resolve_conj().resolve_neg()
-    if type(x) is torch.Tensor or type(x) is torch.nn.Parameter:
-        return x
     if hasattr(x, "to_local"):
         raise DtypeError(
             where, got="a DTensor", need="a plain tensor", hint="pass x.to_local(), or use func_map.local_map"
         )
+    if torch.compiler.is_compiling():
+        return x
+    if x.layout is not torch.strided or x.is_nested or x.is_quantized:
+        kind = "nested" if x.is_nested else "quantized" if x.is_quantized else str(x.layout)
+        raise DtypeError(where, got=f"a {kind} tensor", need="a dense tensor", hint="use x.to_dense() or its like")
+    if x.is_conj() or x.is_neg():
+        x = x.resolve_conj().resolve_neg()
+    if type(x) is torch.Tensor or type(x) is torch.nn.Parameter:
+        return x
     return wait(x) if hasattr(x, "trigger_wait") else x
 
 
@@ -171,15 +181,17 @@ def compiled_group(group: GroupLike) -> Group:
         GroupError: None inside a simulated rank, whose code other ranks share: nothing would tell them apart.
     """
     if isinstance(group, SimulatedGroup):
-        return constant_group(group.name)
-    return constant_group(group)
+        return constant_group(group.name, False)
+    if group is None:
+        return constant_group(dist.group.WORLD, True)  # read here, so that Dynamo guards on it
+    return constant_group(group, False)
 
 
-@torch.compiler.assume_constant_result
-def constant_group(group: GroupLike) -> Group:
-    """Parse a real group at compile time; Dynamo guards on what it was given."""
-    on = as_group(group)
-    if isinstance(on, SimulatedGroup) and group is None:
+@constant_in_graphs
+def constant_group(group: GroupLike, default: bool) -> Group:
+    """Parse a group at compile time; Dynamo guards on what it was given."""
+    on = as_group(None if default else group)
+    if isinstance(on, SimulatedGroup) and default:
         raise GroupError(
             "group", got="None in a compiled function on a simulated rank", need="the group that the rank was given"
         )
@@ -285,3 +297,15 @@ class Differentiable(torch.autograd.Function):
         batched = cast(Any, CATALOG[name].batch)(x.ndim - 1, **params)
         moved = x.movedim(in_dims[0], batched.position)
         return Differentiable.apply(moved, name, group, batched.params, finish), batched.position  # type: ignore[no-untyped-call]
+
+
+class Recorded(torch.autograd.Function):
+    """`Differentiable` for eager calls that no transform watches: torch then spares a look at the signature."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, name: str, group: AnyGroup, params: Params, finish: Finish) -> torch.Tensor:
+        """Run the kernel and keep the parameters."""
+        ctx.name, ctx.group, ctx.params = name, group, params
+        return move(CATALOG[name], x, group, params, finish)
+
+    backward = Differentiable.backward

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from comm_core import Group, Pending, transport
-from comm_core.errors import TransportError
+from comm_core.errors import ReduceOpError
 from comm_core.testing.plugin import Ranks
 
 ALL = pytest.mark.world(1, 2, 3)
@@ -86,19 +86,20 @@ def test_no_gradient_is_recorded(world: Ranks) -> None:
     assert world.run(no_gradient) == world.simulate(no_gradient) == [[False] * 4] * world.size
 
 
-def unsupported(group: Group) -> tuple[str, str]:
-    wire = transport(group)
-    with pytest.raises(TransportError) as reduced:
-        wire.all_reduce(torch.ones(2, dtype=torch.int16), "sum").wait()
-    return str(reduced.value), repr(reduced.value.__cause__)
+def unsupported(group: Group) -> list[str]:
+    wire, x = transport(group), torch.ones(group.world, dtype=torch.int16)
+    with pytest.raises(ReduceOpError) as reduced:
+        wire.all_reduce(x, "sum")
+    with pytest.raises(ReduceOpError) as scattered:
+        wire.reduce_scatter(x, "max")
+    return [str(reduced.value), str(scattered.value)]
 
 
 @ALL
-def test_what_gloo_cannot_do_is_said_with_the_dtype_and_the_cause(world: Ranks) -> None:
-    for said, cause in world.run(unsupported):
-        assert said.startswith("all_reduce: ")
-        assert "torch.int16" in said
-        assert "Invalid scalar type" in cause
+def test_what_gloo_cannot_reduce_is_refused_at_the_call(world: Ranks) -> None:
+    for reduced, scattered in world.run(unsupported):
+        assert reduced.startswith("all_reduce: got a reduction of torch.int16, which gloo does not have")
+        assert scattered.startswith("reduce_scatter: got a reduction of torch.int16, which gloo does not have")
 
 
 def moved(group: Any) -> list[str]:

@@ -16,7 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 
 from comm_core import Group, Pending, World, catalog, launch, missing, run, start, wait
-from comm_core.errors import ArgumentError, DtypeError, GradientError, GroupError, TransportError
+from comm_core.errors import ArgumentError, DtypeError, GradientError, GroupError, ReduceOpError
 from comm_core.testing.plugin import Ranks
 
 ALL = pytest.mark.world(1, 2, 3)
@@ -366,17 +366,56 @@ def test_compiled_on_real_ranks(world: Ranks) -> None:
 # Failures of the transport
 
 
-def refused_dtype(group: Group) -> str:
-    with pytest.raises(TransportError) as caught:
-        run(catalog.ALL_REDUCE, torch.ones(2).to(torch.float8_e4m3fn), group, reduce_op="sum")
-    return str(caught.value)
+def refused_dtypes(group: Group) -> list[str]:
+    said = []
+    for dtype in (torch.int16, torch.uint16, torch.float8_e4m3fn):
+        with pytest.raises(ReduceOpError) as caught:
+            launch(catalog.ALL_REDUCE, torch.ones(2).to(dtype), group, reduce_op="sum")
+        said.append(str(caught.value))
+    return said
 
 
 @ALL
-def test_what_the_backend_refuses_is_a_transport_error_with_the_dtype(world: Ranks) -> None:
-    for said in world.run(refused_dtype):
-        assert said.startswith("all_reduce: got ")
-        assert "float8_e4m3fn" in said
+def test_what_the_backend_cannot_reduce_is_refused_at_the_call_by_its_dtype(world: Ranks) -> None:
+    for said in world.run(refused_dtypes):
+        assert ["gloo" in one for one in said] == [True] * 3
+        assert "torch.int16" in said[0]
+        assert "torch.float8_e4m3fn" in said[2]
+
+
+def written_while_sent(group: Group) -> list[float]:
+    x = torch.ones(2)
+    pending = launch(catalog.ALL_GATHER, x, group, dim=0)
+    x.zero_()
+    for _ in range(2):
+        with pytest.raises(ArgumentError, match=r"all_gather: got an input that was written while it was being sent"):
+            pending.wait()
+    return run(catalog.ALL_GATHER, x, group, dim=0).tolist()
+
+
+@ALL
+def test_writing_into_an_input_in_flight_is_refused_at_the_wait(world: Ranks) -> None:
+    assert world.run(written_while_sent) == [[0.0] * (2 * world.size)] * world.size
+
+
+def written_after_a_copy(group: Group) -> list[float]:
+    n, found = group.world, []
+    calls: list[tuple[Any, torch.Tensor, dict[str, Any]]] = [
+        (catalog.ALL_REDUCE, torch.ones(n, n), {"reduce_op": "sum"}),
+        (catalog.BROADCAST, torch.ones(n, n), {"src": 0}),
+        (catalog.ALL_GATHER, torch.ones(2 * n, n)[::2], {"dim": 0}),
+        (catalog.REDUCE_SCATTER, torch.ones(2, n), {"reduce_op": "avg", "dim": 1}),
+    ]
+    for entry, x, params in calls:
+        pending = launch(entry, x, group, **params)
+        x.zero_()
+        found.append(pending.wait().mean().item())
+    return found
+
+
+@pytest.mark.world(2, 3)
+def test_writing_into_a_copied_input_is_allowed(world: Ranks) -> None:
+    assert both(world, written_after_a_copy) == [[float(world.size), 1.0, 1.0, 1.0]] * world.size
 
 
 def test_without_any_group_the_call_says_so() -> None:
