@@ -90,9 +90,10 @@ def test_entry_points_and_scripts_lead_to_something(distribution: Distribution) 
     groups = [facts.get("scripts", {}), *facts.get("entry-points", {}).values()]
     for target in (target for group in groups for target in group.values()):
         module, _, attribute = target.partition(":")
-        (found,) = [m for m in distribution.modules if m.name == module]
+        stem = distribution.folder / "src" / module.replace(".", "/")
+        (file,) = [path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.exists()]
         if attribute:
-            tree = ast.parse(found.file.read_text(encoding="utf-8"))
+            tree = ast.parse(file.read_text(encoding="utf-8"))
             assert attribute in {getattr(node, "name", None) for node in tree.body}
 
 

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from comm_core import Group, Pending, World, catalog, launch, missing, run, start, wait
 from comm_core.errors import ArgumentError, DtypeError, GradientError, GroupError, ReduceOpError
-from comm_core.testing.plugin import Ranks
+from comm_core_pytest import Ranks
 
 ALL = pytest.mark.world(1, 2, 3)
 

@@ -10,7 +10,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from comm_core import Group, World, as_group, catalog, run
 from comm_core.errors import GroupError
-from comm_core.testing.plugin import Ranks
+from comm_core_pytest import Ranks
 
 ALL = pytest.mark.world(1, 2, 3)
 

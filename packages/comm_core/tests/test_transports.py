@@ -9,7 +9,7 @@ import torch
 
 from comm_core import Group, Pending, transport
 from comm_core.errors import ReduceOpError
-from comm_core.testing.plugin import Ranks
+from comm_core_pytest import Ranks
 
 ALL = pytest.mark.world(1, 2, 3)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.metadata
 import queue
 import socket
 import threading
@@ -23,10 +23,11 @@ _hosted: list[Any] = []
 
 def make_default_group(order: RunOrder) -> AnyGroup:
     """Initialise torch.distributed for one run and return its default group."""
-    if "shm" in order.backend:
-        _load_shared_memory_backend()
     if "fake" in order.backend:
         rank_compat.register_fake_backend()
+    wanted = {part.rpartition(":")[2] for part in order.backend.split(",")}
+    if not wanted <= set(dist.Backend.backend_list):
+        _load_backends()
     limit = timedelta(seconds=order.timeout + _LONGER_THAN_THE_RUN_S)
     store = dist.PrefixStore(order.name, _store(order.store_port))  # type: ignore[attr-defined]
     store.set_timeout(limit)
@@ -76,8 +77,7 @@ def _tcp_store(port: int, **options: Any) -> Any:
     return dist.TCPStore("127.0.0.1", port, **options)  # type: ignore[attr-defined]
 
 
-def _load_shared_memory_backend() -> None:
-    module = importlib.import_module("comm_shm")
-    register = getattr(module, "register", None)
-    if register is not None:
-        register()
+def _load_backends() -> None:
+    """Run the entry points by which installed packages register backends, where torch was told not to at import."""
+    for entry_point in importlib.metadata.entry_points(group="torch.backends"):
+        entry_point.load()()

@@ -1,4 +1,7 @@
-"""The pytest plugin of comm_core: the marker `world` and the fixture `world`. Importing it imports no torch.
+"""The pytest plugin of comm_core: the marker `world` and the fixture `world`.
+
+It stands beside the package, because every pytest of the environment imports it: `comm_core` imports torch, and this
+does so only for a test that asks for ranks.
 
 Example:
     A test that runs on 2 and on 3 real ranks, and in the simulator:
@@ -19,9 +22,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-
-from comm_core.errors import ArgumentError
-from comm_core.testing.loose_modules import note_test_modules
 
 _SIZES = (1, 2, 3)
 _OPTIONS = {"backend", "timeout"}
@@ -72,6 +72,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Have functions of the collected test modules sent to ranks by value."""
+    if "comm_core" not in sys.modules:
+        return
+    from comm_core.testing.loose_modules import note_test_modules
+
     modules = (item.getparent(pytest.Module) for item in session.items)
     note_test_modules({module.obj.__name__ for module in modules if module is not None})
 
@@ -106,6 +110,8 @@ def _marked(node: pytest.Item | pytest.Collector) -> _Marked:
         return _Marked()
     wrong = [size for size in marker.args if type(size) is not int or size < 1]
     if wrong or set(marker.kwargs) - _OPTIONS:
+        from comm_core.errors import ArgumentError
+
         unknown = sorted(set(marker.kwargs) - _OPTIONS)
         raise ArgumentError(
             "pytest.mark.world",
