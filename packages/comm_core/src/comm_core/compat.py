@@ -75,6 +75,11 @@ def constant_in_graphs(fn: Function) -> Function:
     return fn
 
 
+def version(x: torch.Tensor) -> int:
+    """Return how often a tensor's storage has been written, as autograd counts (2.11 to 2.14)."""
+    return x._version
+
+
 def as_made(x: torch.Tensor) -> contextlib.AbstractContextManager[object]:
     """Return a context in which ops on `x` make plain tensors of its kind, whatever modes are active (2.11 to 2.14).
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, TypeAlias, cast
+from typing import ClassVar, Protocol, TypeAlias, cast
 
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
 from comm_core import compat
 from comm_core.errors import GroupError, said
-
-if TYPE_CHECKING:
-    from comm_core.simulate import SimulatedGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +49,45 @@ class Group:
             ) from error
 
 
-AnyGroup: TypeAlias = "Group | SimulatedGroup"
+class AnyGroup(Protocol):
+    """What every group says of itself: a `Group` of a process, or a `comm_core.SimulatedGroup`."""
+
+    @property
+    def name(self) -> str:
+        """The name by which c10d's ops find it."""
+        ...
+
+    @property
+    def rank(self) -> int:
+        """This rank's position in it."""
+        ...
+
+    @property
+    def world(self) -> int:
+        """The number of its ranks."""
+        ...
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The global rank of each position."""
+        ...
+
+    @property
+    def backend(self) -> str:
+        """The name of what moves its bytes."""
+        ...
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether it is a group of a `World`."""
+        ...
+
+    @property
+    def process_group(self) -> dist.ProcessGroup:
+        """It as torch's own functions take it."""
+        ...
+
+
 GroupLike: TypeAlias = (
     "AnyGroup | dist.ProcessGroup | DeviceMesh | tuple[DeviceMesh, int | str] | str | Sequence[int] | None"
 )
@@ -77,7 +112,7 @@ def as_group(group: GroupLike = None) -> AnyGroup:
         [(0, 3), (1, 3), (2, 3)]
     """
     if isinstance(group, Group) or getattr(group, "is_simulated", False):
-        return cast("AnyGroup", group)
+        return cast(AnyGroup, group)
     if group is None:
         return _default_group()
     if isinstance(group, str):
@@ -109,7 +144,7 @@ def as_group(group: GroupLike = None) -> AnyGroup:
 def _parse(group: dist.ProcessGroup) -> AnyGroup:
     name = group.group_name
     group = compat.group_by_name(name)  # under Dynamo the argument is a stand-in
-    simulated: SimulatedGroup | None = getattr(group, "simulated", None)
+    simulated: AnyGroup | None = getattr(group, "simulated", None)
     if simulated is not None:
         return simulated
     rank = group.rank()
@@ -119,7 +154,7 @@ def _parse(group: dist.ProcessGroup) -> AnyGroup:
 
 
 def _default_group() -> AnyGroup:
-    simulated: SimulatedGroup | None = getattr(_simulated, "group", None)
+    simulated: AnyGroup | None = getattr(_simulated, "group", None)
     if simulated is not None:
         return simulated
     if not dist.is_initialized():

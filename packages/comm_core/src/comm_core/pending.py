@@ -57,11 +57,14 @@ class Pending:
     def sends(self, x: torch.Tensor) -> None:
         """Say what the transport reads; a write to it before `wait` is an error.
 
-        Only a tensor that fills its storage is watched: a write to another part of it would look the same.
+        Only a tensor that fills its storage is watched: a write to another part of it would look the same. Nor is one
+        that shares its storage with the result, as in a gather in place.
         """
-        fills = x.untyped_storage().nbytes() == x.numel() * x.element_size()
-        if self._work is not None and fills and not x.is_inference():
-            self._sent = (x, x._version)
+        storage = x.untyped_storage()
+        fills = storage.nbytes() == x.numel() * x.element_size()
+        in_place = storage.data_ptr() == self.tensor.untyped_storage().data_ptr()
+        if self._work is not None and fills and not in_place and not x.is_inference():
+            self._sent = (x, compat.version(x))
 
     def then(self, finish: Callable[[torch.Tensor], torch.Tensor], shape: tuple[int, ...]) -> Pending:
         """Add a step that makes the result, of the given shape, from the buffer; it must not communicate.
@@ -85,7 +88,7 @@ class Pending:
         """
         if self._work is not None:
             self._wait_for_work(self._work)
-        if self._sent is not None and self._sent[0]._version != self._sent[1]:
+        if self._sent is not None and compat.version(self._sent[0]) != self._sent[1]:
             raise ArgumentError(
                 self.what,
                 got="an input that was written while it was being sent",

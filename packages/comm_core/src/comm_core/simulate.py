@@ -275,6 +275,11 @@ class SimulatedGroup:
     def __repr__(self) -> str:
         return f"SimulatedGroup(rank={self.rank}, ranks={list(self.ranks)})"
 
+    @property
+    def process_group(self) -> SimulatedProcessGroup:
+        """It as torch's own functional ops take it, while the run lasts."""
+        return self._session.registered[self.name]
+
     def next_meeting(self) -> int:
         """Number this rank's collectives on the group, so that the n-th of each rank meet."""
         self._meetings += 1

@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from comm_core import compat
 from comm_core.errors import CommError, ReduceOpError, TransportError, first_line
-from comm_core.groups import AnyGroup, Group
+from comm_core.groups import AnyGroup
 from comm_core.pending import Pending
 from comm_core.reduce_ops import c10d_op
 
@@ -89,7 +89,7 @@ class ProcessGroupTransport:
         TransportError: at the call, when the process group refuses it; from `Pending.wait`, when it fails later.
     """
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: AnyGroup) -> None:
         self.rank = group.rank
         self.world = group.world
         self._group = group.process_group
