@@ -9,9 +9,9 @@ import torch
 
 from comm_core import SimulatedGroup, World, run
 from comm_core.catalog import CATALOG
-from comm_core.errors import CommError, DtypeError, GradientError
+from comm_core.errors import CommError, DtypeError
 
-from .cases import BITWISE, CASES, LINEAR, ORDERED, REFUSED
+from .cases import BITWISE, CASES, ORDERED, REFUSED
 
 WORLD = 3
 ROWS = [(name, *row) for name, rows in REFUSED.items() for row in rows]
@@ -55,16 +55,6 @@ def test_what_is_no_tensor_is_refused(name: str) -> None:
 
 
 WITH_REDUCE_OP = [name for name in CATALOG if "reduce_op" in CASES[name](1)[0].params[0]]
-
-
-@pytest.mark.parametrize("name", WITH_REDUCE_OP)
-def test_a_gradient_that_does_not_exist_is_refused_at_the_call(name: str) -> None:
-    case = CASES[name](WORLD)[0]
-    x = case.inputs()[0].requires_grad_()
-    for op in set(ORDERED) - set(LINEAR):
-        for error in World(WORLD).run(refused, name, x, {**case.params[0], "reduce_op": op}):
-            assert isinstance(error, GradientError)
-            assert repr(op) in error.got
 
 
 def without_gradient(group: SimulatedGroup, name: str, op: str) -> bool:

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 
 from comm_core.errors import ReduceOpError
-from comm_core.reduce_ops import REDUCE_OPS, c10d_op, check_dtype, has_gradient, reduce_in_rank_order, reduce_word
+from comm_core.reduce_ops import REDUCE_OPS, c10d_op, check_dtype, reduce_in_rank_order, reduce_word
 
 WORDS = ("sum", "avg", "product", "min", "max", "band", "bor", "bxor")
 
@@ -33,10 +33,6 @@ def test_anything_else_is_refused_by_all_words(wrong: object) -> None:
     assert caught.value.where == "all_reduce"
     assert all(word in caught.value.need for word in WORDS)
     assert "tensor(" not in str(caught.value)
-
-
-def test_the_linear_ones_have_a_gradient() -> None:
-    assert [word for word in WORDS if has_gradient(word)] == ["sum", "avg"]
 
 
 @pytest.mark.parametrize(

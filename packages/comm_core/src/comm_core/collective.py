@@ -72,7 +72,8 @@ class Collective:
         shape: `(shape, world, rank, **params) -> shape` of this rank's result.
         oracle: `(inputs, params)`, both lists over ranks, -> list over ranks; defines what it computes.
         kernel: `(wire, x, **params) -> Pending`, in terms of a transport's contiguous blocks along dim 0.
-        gradient: `(emit, cotangent, **params) -> cotangent`, in terms of other catalogue entries.
+        gradient: `(emit, cotangent, saved, **params) -> cotangent`, in terms of other catalogue entries.
+        saves: `(**params) -> bool`; whether `saved` is this rank's input and output, or empty.
         batch: `(ndim, **params) -> Batched`; how one call serves a whole batch under vmap.
         twin: the name of torch's op with the same meaning in `torch.ops._c10d_functional`.
         in_place: the name of the op there that writes into its input.
@@ -97,6 +98,7 @@ class Collective:
     oracle: Callable[..., list[torch.Tensor]]
     kernel: Callable[..., Pending]
     gradient: Callable[..., torch.Tensor] | Missing
+    saves: Callable[..., bool]
     batch: Callable[..., Batched] | Missing
     twin: str | Missing
     in_place: str | Missing

@@ -61,6 +61,11 @@ def is_transformed(x: torch.Tensor) -> bool:
     return torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 
+def forward_ad_active() -> bool:
+    """Tell whether forward-mode AD is on, so that tensors may carry tangents (2.11 to 2.14)."""
+    return torch.autograd.forward_ad._current_level >= 0
+
+
 def dispatch_modes_active() -> bool:
     """Tell whether a dispatch mode such as FakeTensorMode or make_fx watches the ops (2.11 to 2.14)."""
     return bool(torch._C._len_torch_dispatch_stack())

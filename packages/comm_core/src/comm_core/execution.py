@@ -13,11 +13,11 @@ import torch.distributed as dist
 
 from comm_core.catalog import CATALOG
 from comm_core.collective import Collective, Missing, Params
-from comm_core.compat import constant_in_graphs, is_transformed
+from comm_core.compat import constant_in_graphs, forward_ad_active, is_transformed
 from comm_core.errors import ArgumentError, DtypeError, GradientError, GroupError
 from comm_core.groups import AnyGroup, Group, GroupLike, as_group
 from comm_core.pending import Pending
-from comm_core.reduce_ops import has_gradient
+from comm_core.reduce_ops import REDUCE_OPS
 from comm_core.simulate import SimulatedGroup, SimulatedTransport
 from comm_core.simulated_process_group import SimulatedTracedTransport
 from comm_core.tracing import is_traced
@@ -70,14 +70,19 @@ def start(entry: Collective, x: torch.Tensor, finish: Finish, group: GroupLike =
     on = compiled_group(group) if compiling else as_group(group)
     check_names(entry, params)
     parsed = entry.check(x, on.world, on.rank, **params)
-    if torch.is_grad_enabled() and x.requires_grad:
-        check_gradient(entry, parsed)
-    if not compiling and not is_transformed(x):
-        if torch.is_grad_enabled() and x.requires_grad:
-            return Recorded.apply(x, entry.name, on, parsed, finish)  # type: ignore[no-untyped-call]
+    plain = not compiling and not is_transformed(x)
+    if plain and not (torch.is_grad_enabled() and x.requires_grad) and not forward_ad_active():
         return move(entry, x, on, parsed, finish)
-    finish = Pending.wait
-    return Differentiable.apply(x, entry.name, on, parsed, finish)  # type: ignore[no-untyped-call]
+    if torch.is_grad_enabled() and x.requires_grad:
+        check_gradient(entry)
+    return recorder(x).apply(x, entry.name, on, parsed, finish if plain else Pending.wait)
+
+
+def recorder(x: torch.Tensor) -> Any:
+    """Return the `autograd.Function` that fits where a call runs: compiled, under torch.func, or neither."""
+    if torch.compiler.is_compiling():
+        return Differentiable
+    return Transformed if is_transformed(x) else Recorded
 
 
 def move(entry: Collective, x: torch.Tensor, group: AnyGroup, params: Params, finish: Finish) -> torch.Tensor:
@@ -212,22 +217,14 @@ def check_names(entry: Collective, params: Params) -> None:
         )
 
 
-def check_gradient(entry: Collective, params: Params) -> None:
+def check_gradient(entry: Collective) -> None:
     """Refuse, at the call, what could only fail in backward.
 
     Raises:
-        GradientError: the collective or its reduce op has no gradient rule.
+        GradientError: the collective has no gradient rule.
     """
     if isinstance(entry.gradient, Missing):
         raise GradientError(entry.name, got="an input that requires grad", need=entry.gradient.why)
-    word = params.get("reduce_op")
-    if word is not None and not has_gradient(word):
-        raise GradientError(
-            entry.name,
-            got=f"reduce op {word!r} of a tensor that requires grad",
-            need="a reduce op with a gradient: sum or avg",
-            hint="pass x.detach() if no gradient is meant",
-        )
 
 
 class GroupEmit:
@@ -241,7 +238,7 @@ class GroupEmit:
     def __call__(self, name: str, x: torch.Tensor, **params: Any) -> torch.Tensor:
         """Run the entry to its end, differentiably; a cotangent may be in flight itself."""
         x = settled(x, name)
-        return Differentiable.apply(x, name, self.group, params, Pending.wait)  # type: ignore[no-untyped-call]
+        return cast(torch.Tensor, recorder(x).apply(x, name, self.group, params, Pending.wait))
 
 
 class Waited(torch.autograd.Function):
@@ -272,31 +269,55 @@ class Differentiable(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        """Keep what backward needs: the parameters, never a tensor."""
-        _, ctx.name, ctx.group, ctx.params, _ = inputs
-        if ctx.needs_input_grad[0]:  # under vmap only the level that differentiates knows
-            check_gradient(CATALOG[ctx.name], ctx.params)
+        """Keep what backward needs."""
+        x, name, group, params, _ = inputs
+        keep(ctx, x, output, name, group, params)
 
     @staticmethod
     def backward(ctx: Any, cotangent: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
         """Run the gradient rule."""
         rule = cast(Callable[..., torch.Tensor], CATALOG[ctx.name].gradient)
-        return rule(GroupEmit(ctx.group), cotangent, **ctx.params), None, None, None, None
+        return rule(GroupEmit(ctx.group), cotangent, ctx.saved_tensors, **ctx.params), None, None, None, None
 
     @staticmethod
     def vmap(
-        info: Any,
-        in_dims: tuple[Any, ...],
-        x: torch.Tensor,
-        name: str,
-        group: AnyGroup,
-        params: Params,
-        finish: Finish,
+        info: Any, in_dims: tuple[Any, ...], x: torch.Tensor, name: str, group: AnyGroup, params: Params, finish: Finish
     ) -> tuple[torch.Tensor, int]:
         """Run one collective for the whole batch."""
         batched = cast(Any, CATALOG[name].batch)(x.ndim - 1, **params)
         moved = x.movedim(in_dims[0], batched.position)
-        return Differentiable.apply(moved, name, group, batched.params, finish), batched.position  # type: ignore[no-untyped-call]
+        return recorder(moved).apply(moved, name, group, batched.params, finish), batched.position
+
+
+def keep(ctx: Any, x: torch.Tensor, output: torch.Tensor, name: str, group: AnyGroup, params: Params) -> None:
+    """Keep what the gradient rule needs: the parameters, and the tensors where the collective is not linear."""
+    ctx.name, ctx.group, ctx.params = name, group, params
+    if CATALOG[name].saves(**params):
+        ctx.save_for_backward(x, output)
+
+
+def tangent(ctx: Any, x: torch.Tensor, *_: None) -> torch.Tensor:
+    """Give the forward-mode derivative: a linear collective of the tangents.
+
+    Raises:
+        GradientError: the reduce op is not linear; forward mode has no rule for it yet.
+    """
+    word = ctx.params.get("reduce_op")
+    if word is not None and not REDUCE_OPS[word].linear:
+        linear = ", ".join(op.word for op in REDUCE_OPS.values() if op.linear)
+        raise GradientError(
+            ctx.name,
+            got=f"forward-mode AD of reduce op {word!r}",
+            need=linear,
+            hint="use reverse mode: torch.func.grad",
+        )
+    return cast(torch.Tensor, recorder(x).apply(x, ctx.name, ctx.group, ctx.params, Pending.wait))
+
+
+class Transformed(Differentiable):
+    """`Differentiable` under torch.func; Dynamo must not see it, as it refuses a class with a `jvp` (torch 2.13)."""
+
+    jvp = staticmethod(tangent)
 
 
 class Recorded(torch.autograd.Function):
@@ -304,8 +325,10 @@ class Recorded(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, name: str, group: AnyGroup, params: Params, finish: Finish) -> torch.Tensor:
-        """Run the kernel and keep the parameters."""
-        ctx.name, ctx.group, ctx.params = name, group, params
-        return move(CATALOG[name], x, group, params, finish)
+        """Run the kernel and keep what backward needs."""
+        output = move(CATALOG[name], x, group, params, finish)
+        keep(ctx, x, output, name, group, params)
+        return output
 
     backward = Differentiable.backward
+    jvp = staticmethod(tangent)

@@ -85,16 +85,6 @@ def c10d_op(word: str) -> dist.ReduceOp.RedOpType:
     return _ENUM[word]
 
 
-def has_gradient(word: str) -> bool:
-    """Tell whether this release differentiates the reduce op: the linear ones, `sum` and `avg`.
-
-    Example:
-        >>> has_gradient("sum"), has_gradient("max")
-        (True, False)
-    """
-    return REDUCE_OPS[word].linear
-
-
 def check_dtype(word: str, dtype: torch.dtype, where: str) -> None:
     """Refuse a reduce op for a dtype on which it has no meaning.
 

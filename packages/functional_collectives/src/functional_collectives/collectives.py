@@ -33,10 +33,11 @@ def all_reduce(self: torch.Tensor, reduceOp: object, group: GroupLike = None, ta
 
     Shapes: the input's, on every rank.
 
-    Gradient: all_reduce of the ranks' cotangents with the same reduce op; `sum` and `avg` have one.
+    Gradient: for `sum` and `avg`, all_reduce of the cotangents with the same reduce op. For `min` and `max` their sum
+    goes to the ranks that hold the extremum, in even shares; for `product` it is multiplied by the others' factors.
 
     Raises:
-        CommError: a wrong reduce op, dtype or group, or a gradient of a reduce op that has none; at the call.
+        CommError: a wrong reduce op, dtype or group; at the call.
 
     Example:
         >>> from comm_core import World
@@ -92,10 +93,11 @@ def reduce_scatter_tensor(
 
     Shapes: the input's, with `scatter_dim` divided by the group size.
 
-    Gradient: all_gather of the cotangents along the same dim; for `avg`, divided by the group size.
+    Gradient: all_gather of the cotangents along the same dim; for `avg`, divided by the group size; for `min`, `max`
+    and `product`, times the derivative of the reduction, as for `all_reduce`.
 
     Raises:
-        CommError: a wrong reduce op, dim, size or group, or a gradient of a reduce op that has none; at the call.
+        CommError: a wrong reduce op, dim, size or group; at the call.
 
     Example:
         >>> from comm_core import World

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from comm_core.catalog.rules import Emit, batch_first
+from comm_core.catalog.rules import Emit, Saved, batch_first, partial_derivative, saves_unless_linear
 from comm_core.collective import Collective, Lowering, Params, Shape
 from comm_core.pending import Pending
 from comm_core.reduce_ops import check_dtype, reduce_in_rank_order, reduce_word
@@ -35,8 +35,11 @@ def kernel(wire: Transport, x: torch.Tensor, *, reduce_op: str) -> Pending:
     return wire.all_reduce(x, reduce_op)
 
 
-def gradient(emit: Emit, cotangent: torch.Tensor, *, reduce_op: str) -> torch.Tensor:
-    return emit("all_reduce", cotangent, reduce_op=reduce_op)
+def gradient(emit: Emit, cotangent: torch.Tensor, saved: Saved, *, reduce_op: str) -> torch.Tensor:
+    if not saved:
+        return emit("all_reduce", cotangent, reduce_op=reduce_op)
+    x, y = saved
+    return emit("all_reduce", cotangent, reduce_op="sum") * partial_derivative(emit, x, y, reduce_op)
 
 
 def wire_bytes(input_bytes: int, world: int, rank: int, *, reduce_op: str) -> int:
@@ -53,6 +56,7 @@ ALL_REDUCE = Collective(
     oracle=oracle,
     kernel=kernel,
     gradient=gradient,
+    saves=saves_unless_linear,
     batch=batch_first,
     twin="all_reduce",
     in_place="all_reduce_",

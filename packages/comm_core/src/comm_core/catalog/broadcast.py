@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from comm_core.catalog.rules import Emit, batch_first, is_rank
+from comm_core.catalog.rules import Emit, Saved, batch_first, is_rank, saves_nothing
 from comm_core.collective import Collective, Lowering, Params, Shape
 from comm_core.errors import RankError, said
 from comm_core.pending import Pending
@@ -40,7 +40,7 @@ def kernel(wire: Transport, x: torch.Tensor, *, src: int) -> Pending:
     return wire.broadcast(x, src)
 
 
-def gradient(emit: Emit, cotangent: torch.Tensor, *, src: int) -> torch.Tensor:
+def gradient(emit: Emit, cotangent: torch.Tensor, saved: Saved, *, src: int) -> torch.Tensor:
     total = emit("all_reduce", cotangent, reduce_op="sum")
     # A select, not a branch: every rank keeps the all_reduce in its graph, so double backward meets on all ranks.
     return torch.where(torch.full((), emit.rank == src, device=total.device), total, torch.zeros_like(total))
@@ -60,6 +60,7 @@ BROADCAST = Collective(
     oracle=oracle,
     kernel=kernel,
     gradient=gradient,
+    saves=saves_nothing,
     batch=batch_first,
     twin="broadcast",
     in_place="broadcast_",

@@ -7,6 +7,9 @@ from typing import Any, Protocol
 import torch
 
 from comm_core.collective import Batched
+from comm_core.reduce_ops import REDUCE_OPS
+
+Saved = tuple[torch.Tensor, ...]
 
 
 class Emit(Protocol):
@@ -18,6 +21,29 @@ class Emit(Protocol):
     def __call__(self, name: str, x: torch.Tensor, **params: Any) -> torch.Tensor:
         """Return the finished result; differentiable again."""
         ...
+
+
+def saves_nothing(**params: Any) -> bool:
+    """The gradient needs the cotangent alone: the collective is linear."""
+    return False
+
+
+def saves_unless_linear(*, reduce_op: str, **params: Any) -> bool:
+    """The gradient of a reduction that is not linear depends on where it was taken."""
+    return not REDUCE_OPS[reduce_op].linear
+
+
+def partial_derivative(emit: Emit, x: torch.Tensor, reduced: torch.Tensor, reduce_op: str) -> torch.Tensor:
+    """Return how the reduction over ranks changes with this rank's `x`, element by element.
+
+    min and max: an even share among the ranks that hold the extremum (a NaN counts as one). product: the product of
+    the other ranks' elements, which is right where some are zero, and costs a gather of all ranks' inputs.
+    """
+    if reduce_op == "product":
+        factors = emit("all_gather", x.unsqueeze(0), dim=0)
+        return torch.cat([factors[: emit.rank], factors[emit.rank + 1 :]]).prod(0)
+    holds = ((x == reduced) | (x.isnan() & reduced.isnan())).to(x.dtype)
+    return holds / emit("all_reduce", holds, reduce_op="sum")
 
 
 def batch_first(ndim: int, **params: Any) -> Batched:

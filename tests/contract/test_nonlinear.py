@@ -1,0 +1,144 @@
+"""Gradients of min, max and product over ranks, against autograd of the definition in one process."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from comm_core import CATALOG, World, run
+from comm_core.testing import run_ranks
+
+OPS = ("min", "max", "product")
+ENTRIES = {"all_reduce": {}, "reduce_scatter": {"dim": 1}}
+
+
+def leaf(rank: int, world: int) -> torch.Tensor:
+    """Few different integers, so that ties and zeros abound."""
+    generator = torch.Generator().manual_seed(rank)
+    return torch.randint(-1, 3, (5, 2 * world, 3), generator=generator).double().requires_grad_()
+
+
+def loss(y: torch.Tensor, rank: int) -> torch.Tensor:
+    return ((rank + 1) * y * y + y).sum()
+
+
+def defined(xs: list[torch.Tensor], name: str, op: str) -> list[torch.Tensor]:
+    """The outputs of all ranks; amax and amin share a tie evenly, as our convention says."""
+    stack = torch.stack(xs)
+    y = {"min": stack.amin, "max": stack.amax, "product": stack.prod}[op](0)
+    return [y] * len(xs) if name == "all_reduce" else list(y.chunk(len(xs), dim=1))
+
+
+def of_the_definition(world: int, name: str, op: str) -> list[list[Any]]:
+    xs = [leaf(rank, world) for rank in range(world)]
+    total = sum(loss(y, rank) for rank, y in enumerate(defined(xs, name, op)))
+    first = torch.autograd.grad(total, xs, create_graph=True)
+    second = torch.autograd.grad(sum((g * g).sum() for g in first), xs)
+    return [[a.detach(), b] for a, b in zip(first, second, strict=True)]
+
+
+def of_ours(group: Any, name: str, op: str) -> list[torch.Tensor]:
+    x = leaf(group.rank, group.world)
+    y = run(CATALOG[name], x, group, reduce_op=op, **ENTRIES[name])
+    (first,) = torch.autograd.grad(loss(y, group.rank), x, create_graph=True)
+    (second,) = torch.autograd.grad((first * first).sum(), x)
+    return [first.detach(), second]
+
+
+def test_the_entries_with_a_reduce_op_are_all_here() -> None:
+    assert {name for name, entry in CATALOG.items() if "reduce_op" in entry.parameters} == set(ENTRIES)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("name", ENTRIES)
+def test_gradient_and_second_gradient_in_the_simulator(name: str, op: str, world: int) -> None:
+    for got, want in zip(World(world).run(of_ours, name, op), of_the_definition(world, name, op), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+
+
+def everything(group: Any) -> dict[str, list[torch.Tensor]]:
+    return {f"{name} {op}": of_ours(group, name, op) for name in ENTRIES for op in OPS}
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_gradient_and_second_gradient_on_real_ranks(world: int) -> None:
+    results = run_ranks(everything, world=world)
+    for name in ENTRIES:
+        for op in OPS:
+            for got, want in zip(results, of_the_definition(world, name, op), strict=True):
+                torch.testing.assert_close(got[f"{name} {op}"], want, rtol=1e-12, atol=1e-12)
+
+
+def compiled(group: Any, op: str) -> bool:
+    torch._dynamo.reset()
+
+    def fn(x: torch.Tensor) -> torch.Tensor:
+        return run(
+            CATALOG["reduce_scatter"], run(CATALOG["all_reduce"], x, group, reduce_op=op), group, reduce_op=op, dim=1
+        )
+
+    x = leaf(group.rank, group.world)
+    grads = [
+        torch.autograd.grad(loss(one(x), group.rank), x)[0]
+        for one in (fn, torch.compile(fn, fullgraph=True, backend="aot_eager"))
+    ]
+    return torch.equal(*grads)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_compiled_equals_eager(op: str) -> None:
+    assert run_ranks(compiled, world=2, args=(op,)) == [True, True]
+
+
+def batched(group: Any, op: str) -> bool:
+    x = leaf(group.rank, group.world).detach()
+
+    def one(row: torch.Tensor) -> torch.Tensor:
+        return loss(run(CATALOG["all_reduce"], row, group, reduce_op=op), group.rank)
+
+    return torch.equal(torch.vmap(torch.func.grad(one))(x), torch.stack([torch.func.grad(one)(row) for row in x]))
+
+
+@pytest.mark.parametrize("world", [1, 3])
+@pytest.mark.parametrize("op", OPS)
+def test_batched_gradients_are_stacked_gradients(op: str, world: int) -> None:
+    assert World(world).run(batched, op) == [True] * world
+
+
+def test_a_nan_takes_the_gradient_of_its_place() -> None:
+    def body(group: Any) -> list[float]:
+        x = torch.tensor([1.0, float("nan") if group.rank == 1 else 5.0], requires_grad=True)
+        run(CATALOG["all_reduce"], x, group, reduce_op="max").sum().backward()
+        return x.grad.tolist()  # type: ignore[union-attr]
+
+    assert World(2).run(body) == [[1.0, 0.0], [1.0, 2.0]]
+
+
+def forward_mode(group: Any) -> list[Any]:
+    def cube(x: torch.Tensor) -> torch.Tensor:
+        return run(CATALOG["all_reduce"], x**3, group, reduce_op="avg")
+
+    x = torch.arange(3.0, dtype=torch.float64) + group.rank
+    _, tangent = torch.func.jvp(cube, (x,), (torch.ones_like(x),))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
+        same = torch.autograd.forward_ad.unpack_dual(cube(dual)).tangent
+    hessian = torch.func.hessian(lambda x: cube(x).sum())(x).diagonal()
+    try:
+        torch.func.jvp(lambda x: run(CATALOG["all_reduce"], x, group, reduce_op="max"), (x,), (x,))
+    except RuntimeError as error:
+        return [tangent.tolist(), same.tolist(), hessian.tolist(), type(error).__name__]
+    return []
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_forward_mode_of_linear_collectives(world: int) -> None:
+    points = [[float(i + rank) for i in range(3)] for rank in range(world)]
+    tangent = [sum(3 * p[i] ** 2 for p in points) / world for i in range(3)]
+    for rank, (jvp, dual, hessian, refused) in enumerate(run_ranks(forward_mode, world=world)):
+        assert jvp == pytest.approx(tangent, rel=1e-12)
+        assert dual == pytest.approx(tangent, rel=1e-12)
+        # jacfwd pushes the same basis vector on all ranks, and its tangents through the adjoint's sum over ranks.
+        assert hessian == pytest.approx([6 * points[rank][i] for i in range(3)], rel=1e-12)
+        assert refused == "GradientError"
