@@ -22,12 +22,14 @@ def test_the_fields_stand_in_the_order_that_every_file_fills_them_in() -> None:
         "oracle",
         "kernel",
         "gradient",
+        "identity",
         "saves",
         "batch",
         "twin",
         "in_place",
         "wire_bytes",
         "lowering",
+        "convention",
     ]
 
 

@@ -73,12 +73,15 @@ class Collective:
         oracle: `(inputs, params)`, both lists over ranks, -> list over ranks; defines what it computes.
         kernel: `(wire, x, **params) -> Pending`, in terms of a transport's contiguous blocks along dim 0.
         gradient: `(emit, cotangent, saved, **params) -> cotangent`, in terms of other catalogue entries.
+        identity: the gradient rule where what follows is computed alike on all ranks and counted once (Megatron's
+            convention); of the same form, and the same rule where the ranks' results are different parts.
         saves: `(**params) -> bool`; whether `saved` is this rank's input and output, or empty.
         batch: `(ndim, **params) -> Batched`; how one call serves a whole batch under vmap.
         twin: the name of torch's op with the same meaning in `torch.ops._c10d_functional`.
         in_place: the name of the op there that writes into its input.
         wire_bytes: `(input_bytes, world, rank, **params) -> bytes`: this rank's share of what must cross between ranks.
         lowering: what a compiler makes of it.
+        convention: which of the two gradient rules a call uses; `under` gives the entry with the other one.
 
     Attributes:
         parameters: the names of the collective's own parameters, from its `check`.
@@ -98,13 +101,20 @@ class Collective:
     oracle: Callable[..., list[torch.Tensor]]
     kernel: Callable[..., Pending]
     gradient: Callable[..., torch.Tensor] | Missing
+    identity: Callable[..., torch.Tensor] | Missing
     saves: Callable[..., bool]
     batch: Callable[..., Batched] | Missing
     twin: str | Missing
     in_place: str | Missing
     wire_bytes: Callable[..., int]
     lowering: Lowering
+    convention: str = "adjoint"
     parameters: frozenset[str] = field(init=False)
+
+    @property
+    def key(self) -> str:
+        """The entry's name, with its convention where that is not the default."""
+        return self.name if self.convention == "adjoint" else f"{self.name}, {self.convention}"
 
     def __post_init__(self) -> None:
         for rule in fields(self):

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 
-from comm_core.catalog import CATALOG
+from comm_core.catalog import BY_KEY
 from comm_core.collective import Collective, Missing, Params
 from comm_core.compat import constant_in_graphs, forward_ad_active, is_transformed
 from comm_core.errors import ArgumentError, DtypeError, GradientError, GroupError
@@ -75,7 +75,7 @@ def start(entry: Collective, x: torch.Tensor, finish: Finish, group: GroupLike =
         return move(entry, x, on, parsed, finish)
     if torch.is_grad_enabled() and x.requires_grad:
         check_gradient(entry)
-    return recorder(x).apply(x, entry.name, on, parsed, finish if plain else Pending.wait)
+    return recorder(x).apply(x, entry.key, on, parsed, finish if plain else Pending.wait)
 
 
 def recorder(x: torch.Tensor) -> Any:
@@ -263,36 +263,36 @@ class Differentiable(torch.autograd.Function):
     """Every collective as a differentiable function, from the rules of its catalogue entry."""
 
     @staticmethod
-    def forward(x: torch.Tensor, name: str, group: AnyGroup, params: Params, finish: Finish) -> torch.Tensor:
+    def forward(x: torch.Tensor, key: str, group: AnyGroup, params: Params, finish: Finish) -> torch.Tensor:
         """Run the kernel."""
-        return move(CATALOG[name], x, group, params, finish)
+        return move(BY_KEY[key], x, group, params, finish)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
         """Keep what backward needs."""
-        x, name, group, params, _ = inputs
-        keep(ctx, x, output, name, group, params)
+        x, key, group, params, _ = inputs
+        keep(ctx, x, output, key, group, params)
 
     @staticmethod
     def backward(ctx: Any, cotangent: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
         """Run the gradient rule."""
-        rule = cast(Callable[..., torch.Tensor], CATALOG[ctx.name].gradient)
+        rule = cast(Callable[..., torch.Tensor], BY_KEY[ctx.key].gradient)
         return rule(GroupEmit(ctx.group), cotangent, ctx.saved_tensors, **ctx.params), None, None, None, None
 
     @staticmethod
     def vmap(
-        info: Any, in_dims: tuple[Any, ...], x: torch.Tensor, name: str, group: AnyGroup, params: Params, finish: Finish
+        info: Any, in_dims: tuple[Any, ...], x: torch.Tensor, key: str, group: AnyGroup, params: Params, finish: Finish
     ) -> tuple[torch.Tensor, int]:
         """Run one collective for the whole batch."""
-        batched = cast(Any, CATALOG[name].batch)(x.ndim - 1, **params)
+        batched = cast(Any, BY_KEY[key].batch)(x.ndim - 1, **params)
         moved = x.movedim(in_dims[0], batched.position)
-        return recorder(moved).apply(moved, name, group, batched.params, finish), batched.position
+        return recorder(moved).apply(moved, key, group, batched.params, finish), batched.position
 
 
-def keep(ctx: Any, x: torch.Tensor, output: torch.Tensor, name: str, group: AnyGroup, params: Params) -> None:
+def keep(ctx: Any, x: torch.Tensor, output: torch.Tensor, key: str, group: AnyGroup, params: Params) -> None:
     """Keep what the gradient rule needs: the parameters, and the tensors where the collective is not linear."""
-    ctx.name, ctx.group, ctx.params = name, group, params
-    if CATALOG[name].saves(**params):
+    ctx.key, ctx.group, ctx.params = key, group, params
+    if BY_KEY[key].saves(**params):
         ctx.save_for_backward(x, output)
 
 
@@ -306,12 +306,12 @@ def tangent(ctx: Any, x: torch.Tensor, *_: None) -> torch.Tensor:
     if word is not None and not REDUCE_OPS[word].linear:
         linear = ", ".join(op.word for op in REDUCE_OPS.values() if op.linear)
         raise GradientError(
-            ctx.name,
+            BY_KEY[ctx.key].name,
             got=f"forward-mode AD of reduce op {word!r}",
             need=linear,
             hint="use reverse mode: torch.func.grad",
         )
-    return cast(torch.Tensor, recorder(x).apply(x, ctx.name, ctx.group, ctx.params, Pending.wait))
+    return cast(torch.Tensor, recorder(x).apply(x, ctx.key, ctx.group, ctx.params, Pending.wait))
 
 
 class Transformed(Differentiable):
@@ -324,10 +324,10 @@ class Recorded(torch.autograd.Function):
     """`Differentiable` for eager calls that no transform watches: torch then spares a look at the signature."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, name: str, group: AnyGroup, params: Params, finish: Finish) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, key: str, group: AnyGroup, params: Params, finish: Finish) -> torch.Tensor:
         """Run the kernel and keep what backward needs."""
-        output = move(CATALOG[name], x, group, params, finish)
-        keep(ctx, x, output, name, group, params)
+        output = move(BY_KEY[key], x, group, params, finish)
+        keep(ctx, x, output, key, group, params)
         return output
 
     backward = Differentiable.backward

@@ -3,6 +3,10 @@
 Dynamo walks this file, so it stays plain: module-level functions, no closures, no decorators. Names and positions of
 the parameters are those of `torch.distributed._functional_collectives`, so a program changes its import and nothing
 else. Every function returns at once; its result waits when it is used.
+
+`backward="adjoint"`, the default, is right for any program whose loss is the sum over ranks. `backward="identity"` is
+for code where every rank computes the same from the result and the loss is counted once, as in Megatron's layers: a
+result that is equal on all ranks then hands its cotangent on as it is.
 """
 
 from __future__ import annotations
@@ -13,13 +17,15 @@ import torch
 
 import comm_core
 from comm_core import GroupLike
-from comm_core.catalog import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, BROADCAST, PERMUTE, REDUCE_SCATTER
+from comm_core.catalog import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, BROADCAST, PERMUTE, REDUCE_SCATTER, under
 from comm_core.errors import ArgumentError
 from functional_collectives.async_tensor import AsyncCollectiveTensor
 from functional_collectives.flight import in_flight
 
 
-def all_reduce(self: torch.Tensor, reduceOp: object, group: GroupLike = None, tag: str = "") -> torch.Tensor:
+def all_reduce(
+    self: torch.Tensor, reduceOp: object, group: GroupLike = None, tag: str = "", *, backward: str = "adjoint"
+) -> torch.Tensor:
     """Reduce a tensor over all ranks of a group; every rank gets the result.
 
     Args:
@@ -27,6 +33,7 @@ def all_reduce(self: torch.Tensor, reduceOp: object, group: GroupLike = None, ta
         reduceOp: the reduce op, as a word such as `"sum"` or as a `dist.ReduceOp`.
         group: anything that `comm_core.as_group` takes; None is the default group.
         tag: must be empty; torch's functions have it at this place.
+        backward: the gradient's convention, `"adjoint"` or `"identity"`.
 
     Returns:
         The reduction, in flight.
@@ -45,10 +52,12 @@ def all_reduce(self: torch.Tensor, reduceOp: object, group: GroupLike = None, ta
         [[3.0, 3.0], [3.0, 3.0], [3.0, 3.0]]
     """
     check_tag(tag, "all_reduce")
-    return comm_core.start(ALL_REDUCE, self, in_flight, group, reduce_op=reduceOp)
+    return comm_core.start(under(ALL_REDUCE, backward), self, in_flight, group, reduce_op=reduceOp)
 
 
-def all_gather_tensor(self: torch.Tensor, gather_dim: int, group: GroupLike = None, tag: str = "") -> torch.Tensor:
+def all_gather_tensor(
+    self: torch.Tensor, gather_dim: int, group: GroupLike = None, tag: str = "", *, backward: str = "adjoint"
+) -> torch.Tensor:
     """Concatenate all ranks' tensors along a dim; every rank gets the result.
 
     Args:
@@ -56,6 +65,7 @@ def all_gather_tensor(self: torch.Tensor, gather_dim: int, group: GroupLike = No
         gather_dim: the dim to concatenate along; negative counts from the back.
         group: anything that `comm_core.as_group` takes; None is the default group.
         tag: must be empty; torch's functions have it at this place.
+        backward: the gradient's convention, `"adjoint"` or `"identity"`.
 
     Returns:
         The concatenation in rank order, in flight, contiguous.
@@ -73,11 +83,17 @@ def all_gather_tensor(self: torch.Tensor, gather_dim: int, group: GroupLike = No
         [[[0, 1]], [[0, 1]]]
     """
     check_tag(tag, "all_gather_tensor")
-    return comm_core.start(ALL_GATHER, self, in_flight, group, dim=gather_dim)
+    return comm_core.start(under(ALL_GATHER, backward), self, in_flight, group, dim=gather_dim)
 
 
 def reduce_scatter_tensor(
-    self: torch.Tensor, reduceOp: object, scatter_dim: int, group: GroupLike = None, tag: str = ""
+    self: torch.Tensor,
+    reduceOp: object,
+    scatter_dim: int,
+    group: GroupLike = None,
+    tag: str = "",
+    *,
+    backward: str = "adjoint",
 ) -> torch.Tensor:
     """Reduce a tensor over all ranks and leave each rank its own block along a dim.
 
@@ -87,6 +103,7 @@ def reduce_scatter_tensor(
         scatter_dim: the dim to split; its size must be a multiple of the group size.
         group: anything that `comm_core.as_group` takes; None is the default group.
         tag: must be empty; torch's functions have it at this place.
+        backward: the gradient's convention, `"adjoint"` or `"identity"`.
 
     Returns:
         This rank's block of the reduction, in flight.
@@ -105,7 +122,7 @@ def reduce_scatter_tensor(
         [[0, 2], [4, 6]]
     """
     check_tag(tag, "reduce_scatter_tensor")
-    return comm_core.start(REDUCE_SCATTER, self, in_flight, group, reduce_op=reduceOp, dim=scatter_dim)
+    return comm_core.start(under(REDUCE_SCATTER, backward), self, in_flight, group, reduce_op=reduceOp, dim=scatter_dim)
 
 
 def all_to_all_single(
@@ -114,6 +131,8 @@ def all_to_all_single(
     input_split_sizes: Sequence[int] | None,
     group: GroupLike = None,
     tag: str = "",
+    *,
+    backward: str = "adjoint",
 ) -> torch.Tensor:
     """Send the i-th block of rows to rank i, and concatenate the blocks that arrive, in rank order.
 
@@ -123,6 +142,7 @@ def all_to_all_single(
         input_split_sizes: how many rows go to each rank.
         group: anything that `comm_core.as_group` takes; None is the default group.
         tag: must be empty; torch's functions have it at this place.
+        backward: the gradient's convention, `"adjoint"` or `"identity"`.
 
     Returns:
         What arrived, in flight.
@@ -142,11 +162,18 @@ def all_to_all_single(
     """
     check_tag(tag, "all_to_all_single")
     return comm_core.start(
-        ALL_TO_ALL, self, in_flight, group, output_splits=output_split_sizes, input_splits=input_split_sizes
+        under(ALL_TO_ALL, backward),
+        self,
+        in_flight,
+        group,
+        output_splits=output_split_sizes,
+        input_splits=input_split_sizes,
     )
 
 
-def broadcast(self: torch.Tensor, src: int, group: GroupLike = None, tag: str = "") -> torch.Tensor:
+def broadcast(
+    self: torch.Tensor, src: int, group: GroupLike = None, tag: str = "", *, backward: str = "adjoint"
+) -> torch.Tensor:
     """Give every rank the source rank's tensor.
 
     Args:
@@ -154,6 +181,7 @@ def broadcast(self: torch.Tensor, src: int, group: GroupLike = None, tag: str = 
         src: the source's position in the group, which in a sub-group is not its global rank.
         group: anything that `comm_core.as_group` takes; None is the default group.
         tag: must be empty; torch's functions have it at this place.
+        backward: the gradient's convention, `"adjoint"` or `"identity"`.
 
     Returns:
         The source's tensor, in flight.
@@ -171,10 +199,12 @@ def broadcast(self: torch.Tensor, src: int, group: GroupLike = None, tag: str = 
         [2, 2, 2]
     """
     check_tag(tag, "broadcast")
-    return comm_core.start(BROADCAST, self, in_flight, group, src=src)
+    return comm_core.start(under(BROADCAST, backward), self, in_flight, group, src=src)
 
 
-def permute_tensor(self: torch.Tensor, src_dst: Sequence[int], group: GroupLike = None, tag: str = "") -> torch.Tensor:
+def permute_tensor(
+    self: torch.Tensor, src_dst: Sequence[int], group: GroupLike = None, tag: str = "", *, backward: str = "adjoint"
+) -> torch.Tensor:
     """Send each rank's tensor to the rank that a list names.
 
     Args:
@@ -182,6 +212,7 @@ def permute_tensor(self: torch.Tensor, src_dst: Sequence[int], group: GroupLike 
         src_dst: for each rank, the rank that receives its tensor, or -1 for none; no rank may receive two.
         group: anything that `comm_core.as_group` takes; None is the default group.
         tag: must be empty; torch's functions have it at this place.
+        backward: the gradient's convention, `"adjoint"` or `"identity"`.
 
     Returns:
         What arrived, in flight; zeros on a rank that receives nothing.
@@ -199,7 +230,7 @@ def permute_tensor(self: torch.Tensor, src_dst: Sequence[int], group: GroupLike 
         [[2], [0], [1]]
     """
     check_tag(tag, "permute_tensor")
-    return comm_core.start(PERMUTE, self, in_flight, group, destinations=src_dst)
+    return comm_core.start(under(PERMUTE, backward), self, in_flight, group, destinations=src_dst)
 
 
 def wait_tensor(tensor: torch.Tensor) -> torch.Tensor:

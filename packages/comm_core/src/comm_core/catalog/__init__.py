@@ -1,5 +1,7 @@
 """The catalogue: one file per collective, one line here."""
 
+import dataclasses
+
 from comm_core.catalog.all_gather import ALL_GATHER
 from comm_core.catalog.all_reduce import ALL_REDUCE
 from comm_core.catalog.all_to_all import ALL_TO_ALL
@@ -8,18 +10,46 @@ from comm_core.catalog.permute import PERMUTE
 from comm_core.catalog.reduce_scatter import REDUCE_SCATTER
 from comm_core.catalog.wait import WAIT
 from comm_core.collective import Collective
+from comm_core.errors import ArgumentError, said
 
 CATALOG: dict[str, Collective] = {
     entry.name: entry for entry in (ALL_REDUCE, ALL_GATHER, REDUCE_SCATTER, ALL_TO_ALL, BROADCAST, PERMUTE, WAIT)
 }
+
+# What autograd looks an entry up in: each one under both conventions.
+BY_KEY: dict[str, Collective] = {
+    variant.key: variant
+    for entry in CATALOG.values()
+    for variant in (entry, dataclasses.replace(entry, gradient=entry.identity, convention="identity"))
+}
+
+
+def under(entry: Collective, convention: str) -> Collective:
+    """Return an entry with the gradient rule of a convention: `"adjoint"` or `"identity"`.
+
+    Raises:
+        ArgumentError: there is no such convention.
+
+    Example:
+        >>> under(ALL_REDUCE, "identity").convention
+        'identity'
+    """
+    if convention == "adjoint":
+        return CATALOG[entry.name]
+    if convention != "identity":
+        raise ArgumentError(entry.name, got=f"backward={said(convention)}", need="'adjoint' or 'identity'")
+    return BY_KEY[f"{entry.name}, identity"]
+
 
 __all__ = [
     "ALL_GATHER",
     "ALL_REDUCE",
     "ALL_TO_ALL",
     "BROADCAST",
+    "BY_KEY",
     "CATALOG",
     "PERMUTE",
     "REDUCE_SCATTER",
     "WAIT",
+    "under",
 ]

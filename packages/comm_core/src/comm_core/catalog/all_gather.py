@@ -47,6 +47,11 @@ def gradient(emit: Emit, cotangent: torch.Tensor, saved: Saved, *, dim: int) -> 
     return emit("reduce_scatter", cotangent, reduce_op="sum", dim=dim)
 
 
+def identity(emit: Emit, cotangent: torch.Tensor, saved: Saved, *, dim: int) -> torch.Tensor:
+    size = cotangent.shape[dim] // emit.world
+    return cotangent.narrow(dim, emit.rank * size, size)
+
+
 def wire_bytes(input_bytes: int, world: int, rank: int, *, dim: int) -> int:
     return input_bytes * (world - 1)
 
@@ -61,6 +66,7 @@ ALL_GATHER = Collective(
     oracle=oracle,
     kernel=kernel,
     gradient=gradient,
+    identity=identity,
     saves=saves_nothing,
     batch=batch_last,
     twin="all_gather_into_tensor",

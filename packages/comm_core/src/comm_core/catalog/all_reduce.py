@@ -9,7 +9,7 @@ import torch
 from comm_core.catalog.rules import Emit, Saved, batch_first, partial_derivative, saves_unless_linear
 from comm_core.collective import Collective, Lowering, Params, Shape
 from comm_core.pending import Pending
-from comm_core.reduce_ops import check_dtype, reduce_in_rank_order, reduce_word
+from comm_core.reduce_ops import REDUCE_OPS, check_dtype, reduce_in_rank_order, reduce_word
 from comm_core.transports import Transport
 
 
@@ -42,6 +42,13 @@ def gradient(emit: Emit, cotangent: torch.Tensor, saved: Saved, *, reduce_op: st
     return emit("all_reduce", cotangent, reduce_op="sum") * partial_derivative(emit, x, y, reduce_op)
 
 
+def identity(emit: Emit, cotangent: torch.Tensor, saved: Saved, *, reduce_op: str) -> torch.Tensor:
+    if saved:
+        x, y = saved
+        return cotangent * partial_derivative(emit, x, y, reduce_op)
+    return cotangent / emit.world if REDUCE_OPS[reduce_op].divides else cotangent
+
+
 def wire_bytes(input_bytes: int, world: int, rank: int, *, reduce_op: str) -> int:
     return 2 * input_bytes * (world - 1) // world
 
@@ -56,6 +63,7 @@ ALL_REDUCE = Collective(
     oracle=oracle,
     kernel=kernel,
     gradient=gradient,
+    identity=identity,
     saves=saves_unless_linear,
     batch=batch_first,
     twin="all_reduce",

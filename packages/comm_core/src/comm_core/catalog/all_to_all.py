@@ -97,6 +97,7 @@ ALL_TO_ALL = Collective(
     oracle=oracle,
     kernel=kernel,
     gradient=gradient,
+    identity=gradient,
     saves=saves_nothing,
     batch=batch_last,
     twin="all_to_all_single",

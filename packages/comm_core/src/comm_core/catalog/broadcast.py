@@ -41,9 +41,16 @@ def kernel(wire: Transport, x: torch.Tensor, *, src: int) -> Pending:
 
 
 def gradient(emit: Emit, cotangent: torch.Tensor, saved: Saved, *, src: int) -> torch.Tensor:
-    total = emit("all_reduce", cotangent, reduce_op="sum")
-    # A select, not a branch: every rank keeps the all_reduce in its graph, so double backward meets on all ranks.
-    return torch.where(torch.full((), emit.rank == src, device=total.device), total, torch.zeros_like(total))
+    return _at_source(emit, emit("all_reduce", cotangent, reduce_op="sum"), src)
+
+
+def identity(emit: Emit, cotangent: torch.Tensor, saved: Saved, *, src: int) -> torch.Tensor:
+    return _at_source(emit, cotangent, src)
+
+
+def _at_source(emit: Emit, x: torch.Tensor, src: int) -> torch.Tensor:
+    # A select, not a branch: every rank keeps what made x in its graph, so double backward meets on all ranks.
+    return torch.where(torch.full((), emit.rank == src, device=x.device), x, torch.zeros_like(x))
 
 
 def wire_bytes(input_bytes: int, world: int, rank: int, *, src: int) -> int:
@@ -60,6 +67,7 @@ BROADCAST = Collective(
     oracle=oracle,
     kernel=kernel,
     gradient=gradient,
+    identity=identity,
     saves=saves_nothing,
     batch=batch_first,
     twin="broadcast",

@@ -88,6 +88,7 @@ PERMUTE = Collective(
     oracle=oracle,
     kernel=kernel,
     gradient=gradient,
+    identity=gradient,
     saves=saves_nothing,
     batch=batch_first,
     twin=missing("c10d has no permutation: it is traced as all_to_all_single with one block"),

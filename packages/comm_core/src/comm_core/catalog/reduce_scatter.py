@@ -71,6 +71,7 @@ REDUCE_SCATTER = Collective(
     oracle=oracle,
     kernel=kernel,
     gradient=gradient,
+    identity=gradient,
     saves=saves_unless_linear,
     batch=batch_last,
     twin="reduce_scatter_tensor",

@@ -50,6 +50,7 @@ WAIT = Collective(
     oracle=oracle,
     kernel=kernel,
     gradient=gradient,
+    identity=gradient,
     saves=saves_nothing,
     batch=batch_first,
     twin="wait_tensor",
