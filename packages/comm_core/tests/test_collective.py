@@ -23,7 +23,7 @@ def test_the_fields_stand_in_the_order_that_every_file_fills_them_in() -> None:
         "kernel",
         "gradient",
         "identity",
-        "saves",
+        "partial",
         "batch",
         "twin",
         "in_place",

@@ -72,10 +72,11 @@ class Collective:
         shape: `(shape, world, rank, **params) -> shape` of this rank's result.
         oracle: `(inputs, params)`, both lists over ranks, -> list over ranks; defines what it computes.
         kernel: `(wire, x, **params) -> Pending`, in terms of a transport's contiguous blocks along dim 0.
-        gradient: `(emit, cotangent, saved, **params) -> cotangent`, in terms of other catalogue entries.
+        gradient: `(emit, cotangent, **params) -> cotangent`, the transpose, in terms of other catalogue entries.
         identity: the gradient rule where what follows is computed alike on all ranks and counted once (Megatron's
             convention); of the same form, and the same rule where the ranks' results are different parts.
-        saves: `(**params) -> bool`; whether `saved` is this rank's input and output, or empty.
+        partial: `(emit, x, y, **params) -> tensor like x`, for a reduce op that is not linear: to first order the
+            collective is the one with `sum`, of x times this; missing where the collective itself is linear.
         batch: `(ndim, **params) -> Batched`; how one call serves a whole batch under vmap.
         twin: the name of torch's op with the same meaning in `torch.ops._c10d_functional`.
         in_place: the name of the op there that writes into its input.
@@ -102,7 +103,7 @@ class Collective:
     kernel: Callable[..., Pending]
     gradient: Callable[..., torch.Tensor] | Missing
     identity: Callable[..., torch.Tensor] | Missing
-    saves: Callable[..., bool]
+    partial: Callable[..., torch.Tensor] | Missing
     batch: Callable[..., Batched] | Missing
     twin: str | Missing
     in_place: str | Missing

@@ -276,8 +276,11 @@ class Differentiable(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, cotangent: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
         """Run the gradient rule."""
-        rule = cast(Callable[..., torch.Tensor], BY_KEY[ctx.key].gradient)
-        return rule(GroupEmit(ctx.group), cotangent, ctx.saved_tensors, **ctx.params), None, None, None, None
+        entry, emit = BY_KEY[ctx.key], GroupEmit(ctx.group)
+        rule = cast(Callable[..., torch.Tensor], entry.gradient)
+        if is_linear(entry, ctx.params):
+            return rule(emit, cotangent, **ctx.params), None, None, None, None
+        return rule(emit, cotangent, **summed(ctx.params)) * partial(ctx), None, None, None, None
 
     @staticmethod
     def vmap(
@@ -289,29 +292,36 @@ class Differentiable(torch.autograd.Function):
         return recorder(moved).apply(moved, key, group, batched.params, finish), batched.position
 
 
+def is_linear(entry: Collective, params: Params) -> bool:
+    """Tell whether a call is a linear map of its inputs; else `partial` makes one of it."""
+    return isinstance(entry.partial, Missing) or REDUCE_OPS[params["reduce_op"]].linear
+
+
+def summed(params: Params) -> Params:
+    """Return the parameters of the linear collective that a reduction is, of its input times its partial derivative."""
+    return {**params, "reduce_op": "sum"}
+
+
+def partial(ctx: Any) -> torch.Tensor:
+    """Return the partial derivative of a recorded reduction by this rank's input."""
+    rule = cast(Callable[..., torch.Tensor], BY_KEY[ctx.key].partial)
+    return rule(GroupEmit(ctx.group), *ctx.saved_tensors, **ctx.params)
+
+
 def keep(ctx: Any, x: torch.Tensor, output: torch.Tensor, key: str, group: AnyGroup, params: Params) -> None:
-    """Keep what the gradient rule needs: the parameters, and the tensors where the collective is not linear."""
+    """Keep what derivatives need: the parameters, and the tensors where the collective is not linear."""
     ctx.key, ctx.group, ctx.params = key, group, params
-    if BY_KEY[key].saves(**params):
+    if not is_linear(BY_KEY[key], params):
         ctx.save_for_backward(x, output)
+        ctx.save_for_forward(x, output)
 
 
 def tangent(ctx: Any, x: torch.Tensor, *_: None) -> torch.Tensor:
-    """Give the forward-mode derivative: a linear collective of the tangents.
-
-    Raises:
-        GradientError: the reduce op is not linear; forward mode has no rule for it yet.
-    """
-    word = ctx.params.get("reduce_op")
-    if word is not None and not REDUCE_OPS[word].linear:
-        linear = ", ".join(op.word for op in REDUCE_OPS.values() if op.linear)
-        raise GradientError(
-            BY_KEY[ctx.key].name,
-            got=f"forward-mode AD of reduce op {word!r}",
-            need=linear,
-            hint="use reverse mode: torch.func.grad",
-        )
-    return cast(torch.Tensor, recorder(x).apply(x, ctx.key, ctx.group, ctx.params, Pending.wait))
+    """Give the forward-mode derivative: a linear collective of the tangents."""
+    params = ctx.params
+    if not is_linear(BY_KEY[ctx.key], params):
+        x, params = x * partial(ctx), summed(params)
+    return cast(torch.Tensor, recorder(x).apply(x, ctx.key, ctx.group, params, Pending.wait))
 
 
 class Transformed(Differentiable):

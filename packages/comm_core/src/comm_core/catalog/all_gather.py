@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from comm_core.catalog.rules import Emit, Saved, batch_last, saves_nothing
+from comm_core.catalog.rules import Emit, batch_last
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.extents import normalize_dim
 from comm_core.pending import Pending
@@ -43,11 +43,11 @@ def _join(blocks: torch.Tensor, *, world: int, dim: int) -> torch.Tensor:
     return torch.cat(blocks.unflatten(0, (world, blocks.shape[0] // world)).unbind(0), dim)
 
 
-def gradient(emit: Emit, cotangent: torch.Tensor, saved: Saved, *, dim: int) -> torch.Tensor:
+def gradient(emit: Emit, cotangent: torch.Tensor, *, dim: int) -> torch.Tensor:
     return emit("reduce_scatter", cotangent, reduce_op="sum", dim=dim)
 
 
-def identity(emit: Emit, cotangent: torch.Tensor, saved: Saved, *, dim: int) -> torch.Tensor:
+def identity(emit: Emit, cotangent: torch.Tensor, *, dim: int) -> torch.Tensor:
     size = cotangent.shape[dim] // emit.world
     return cotangent.narrow(dim, emit.rank * size, size)
 
@@ -67,7 +67,7 @@ ALL_GATHER = Collective(
     kernel=kernel,
     gradient=gradient,
     identity=identity,
-    saves=saves_nothing,
+    partial=missing("the collective is linear"),
     batch=batch_last,
     twin="all_gather_into_tensor",
     in_place=missing("the result is larger than the input"),

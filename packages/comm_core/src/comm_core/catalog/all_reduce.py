@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from comm_core.catalog.rules import Emit, Saved, batch_first, partial_derivative, saves_unless_linear
+from comm_core.catalog.rules import Emit, batch_first, partial_derivative
 from comm_core.collective import Collective, Lowering, Params, Shape
 from comm_core.pending import Pending
 from comm_core.reduce_ops import REDUCE_OPS, check_dtype, reduce_in_rank_order, reduce_word
@@ -35,18 +35,16 @@ def kernel(wire: Transport, x: torch.Tensor, *, reduce_op: str) -> Pending:
     return wire.all_reduce(x, reduce_op)
 
 
-def gradient(emit: Emit, cotangent: torch.Tensor, saved: Saved, *, reduce_op: str) -> torch.Tensor:
-    if not saved:
-        return emit("all_reduce", cotangent, reduce_op=reduce_op)
-    x, y = saved
-    return emit("all_reduce", cotangent, reduce_op="sum") * partial_derivative(emit, x, y, reduce_op)
+def gradient(emit: Emit, cotangent: torch.Tensor, *, reduce_op: str) -> torch.Tensor:
+    return emit("all_reduce", cotangent, reduce_op=reduce_op)
 
 
-def identity(emit: Emit, cotangent: torch.Tensor, saved: Saved, *, reduce_op: str) -> torch.Tensor:
-    if saved:
-        x, y = saved
-        return cotangent * partial_derivative(emit, x, y, reduce_op)
+def identity(emit: Emit, cotangent: torch.Tensor, *, reduce_op: str) -> torch.Tensor:
     return cotangent / emit.world if REDUCE_OPS[reduce_op].divides else cotangent
+
+
+def partial(emit: Emit, x: torch.Tensor, y: torch.Tensor, *, reduce_op: str) -> torch.Tensor:
+    return partial_derivative(emit, x, y, reduce_op)
 
 
 def wire_bytes(input_bytes: int, world: int, rank: int, *, reduce_op: str) -> int:
@@ -64,7 +62,7 @@ ALL_REDUCE = Collective(
     kernel=kernel,
     gradient=gradient,
     identity=identity,
-    saves=saves_unless_linear,
+    partial=partial,
     batch=batch_first,
     twin="all_reduce",
     in_place="all_reduce_",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from comm_core.catalog.rules import Emit, Saved, batch_last, saves_nothing
+from comm_core.catalog.rules import Emit, batch_last
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.errors import MismatchError, ShapeError, said
 from comm_core.extents import even_split, normalize_dim
@@ -76,9 +76,7 @@ def kernel(wire: Transport, x: torch.Tensor, *, output_splits: Shape, input_spli
     return wire.all_to_all(x.contiguous(), output_splits, input_splits)
 
 
-def gradient(
-    emit: Emit, cotangent: torch.Tensor, saved: Saved, *, output_splits: Shape, input_splits: Shape
-) -> torch.Tensor:
+def gradient(emit: Emit, cotangent: torch.Tensor, *, output_splits: Shape, input_splits: Shape) -> torch.Tensor:
     return emit("all_to_all", cotangent, output_splits=input_splits, input_splits=output_splits)
 
 
@@ -98,7 +96,7 @@ ALL_TO_ALL = Collective(
     kernel=kernel,
     gradient=gradient,
     identity=gradient,
-    saves=saves_nothing,
+    partial=missing("the collective is linear"),
     batch=batch_last,
     twin="all_to_all_single",
     in_place=missing("blocks change places, so the input cannot be written while it is sent"),

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from comm_core.catalog.rules import Emit, Saved, batch_first, is_rank, saves_nothing
-from comm_core.collective import Collective, Lowering, Params, Shape
+from comm_core.catalog.rules import Emit, batch_first, is_rank
+from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.errors import RankError, said
 from comm_core.pending import Pending
 from comm_core.transports import Transport
@@ -40,11 +40,11 @@ def kernel(wire: Transport, x: torch.Tensor, *, src: int) -> Pending:
     return wire.broadcast(x, src)
 
 
-def gradient(emit: Emit, cotangent: torch.Tensor, saved: Saved, *, src: int) -> torch.Tensor:
+def gradient(emit: Emit, cotangent: torch.Tensor, *, src: int) -> torch.Tensor:
     return _at_source(emit, emit("all_reduce", cotangent, reduce_op="sum"), src)
 
 
-def identity(emit: Emit, cotangent: torch.Tensor, saved: Saved, *, src: int) -> torch.Tensor:
+def identity(emit: Emit, cotangent: torch.Tensor, *, src: int) -> torch.Tensor:
     return _at_source(emit, cotangent, src)
 
 
@@ -68,7 +68,7 @@ BROADCAST = Collective(
     kernel=kernel,
     gradient=gradient,
     identity=identity,
-    saves=saves_nothing,
+    partial=missing("the collective is linear"),
     batch=batch_first,
     twin="broadcast",
     in_place="broadcast_",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from comm_core.catalog.rules import Emit, Saved, batch_first, is_rank, saves_nothing
+from comm_core.catalog.rules import Emit, batch_first, is_rank
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.errors import RankError, said
 from comm_core.pending import Pending
@@ -66,7 +66,7 @@ def _shaped(arrived: torch.Tensor, *, shape: Shape, empty: bool) -> torch.Tensor
     return arrived.new_zeros(shape) if empty else arrived.view(shape)
 
 
-def gradient(emit: Emit, cotangent: torch.Tensor, saved: Saved, *, destinations: Shape) -> torch.Tensor:
+def gradient(emit: Emit, cotangent: torch.Tensor, *, destinations: Shape) -> torch.Tensor:
     back = [NOWHERE] * emit.world
     for source, target in enumerate(destinations):
         if target != NOWHERE:
@@ -89,7 +89,7 @@ PERMUTE = Collective(
     kernel=kernel,
     gradient=gradient,
     identity=gradient,
-    saves=saves_nothing,
+    partial=missing("the collective is linear"),
     batch=batch_first,
     twin=missing("c10d has no permutation: it is traced as all_to_all_single with one block"),
     in_place=missing("a rank may send and receive at once"),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from comm_core.catalog.rules import Emit, Saved, batch_last, partial_derivative, saves_unless_linear
+from comm_core.catalog.rules import Emit, batch_last, partial_derivative
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.extents import even_split, normalize_dim
 from comm_core.pending import Pending
@@ -49,12 +49,13 @@ def _stack(x: torch.Tensor, world: int, dim: int) -> torch.Tensor:
     return blocks.contiguous().flatten(0, 1)
 
 
-def gradient(emit: Emit, cotangent: torch.Tensor, saved: Saved, *, reduce_op: str, dim: int) -> torch.Tensor:
+def gradient(emit: Emit, cotangent: torch.Tensor, *, reduce_op: str, dim: int) -> torch.Tensor:
     gathered = emit("all_gather", cotangent, dim=dim)
-    if saved:
-        x, y = saved
-        return gathered * partial_derivative(emit, x, emit("all_gather", y, dim=dim), reduce_op)
     return gathered / emit.world if REDUCE_OPS[reduce_op].divides else gathered
+
+
+def partial(emit: Emit, x: torch.Tensor, y: torch.Tensor, *, reduce_op: str, dim: int) -> torch.Tensor:
+    return partial_derivative(emit, x, emit("all_gather", y, dim=dim), reduce_op)
 
 
 def wire_bytes(input_bytes: int, world: int, rank: int, *, reduce_op: str, dim: int) -> int:
@@ -72,7 +73,7 @@ REDUCE_SCATTER = Collective(
     kernel=kernel,
     gradient=gradient,
     identity=gradient,
-    saves=saves_unless_linear,
+    partial=partial,
     batch=batch_last,
     twin="reduce_scatter_tensor",
     in_place=missing("the result is smaller than the input"),

@@ -7,9 +7,6 @@ from typing import Any, Protocol
 import torch
 
 from comm_core.collective import Batched
-from comm_core.reduce_ops import REDUCE_OPS
-
-Saved = tuple[torch.Tensor, ...]
 
 
 class Emit(Protocol):
@@ -21,16 +18,6 @@ class Emit(Protocol):
     def __call__(self, name: str, x: torch.Tensor, **params: Any) -> torch.Tensor:
         """Return the finished result; differentiable again."""
         ...
-
-
-def saves_nothing(**params: Any) -> bool:
-    """The gradient needs the cotangent alone: the collective is linear."""
-    return False
-
-
-def saves_unless_linear(*, reduce_op: str, **params: Any) -> bool:
-    """The gradient of a reduction that is not linear depends on where it was taken."""
-    return not REDUCE_OPS[reduce_op].linear
 
 
 def partial_derivative(emit: Emit, x: torch.Tensor, reduced: torch.Tensor, reduce_op: str) -> torch.Tensor:

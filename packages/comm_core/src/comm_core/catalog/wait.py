@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from comm_core.catalog.rules import Emit, Saved, batch_first, saves_nothing
+from comm_core.catalog.rules import Emit, batch_first
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.pending import Pending
 from comm_core.transports import Transport
@@ -32,7 +32,7 @@ def kernel(wire: Transport, x: torch.Tensor) -> Pending:
     return wire.wait(x)
 
 
-def gradient(emit: Emit, cotangent: torch.Tensor, saved: Saved) -> torch.Tensor:
+def gradient(emit: Emit, cotangent: torch.Tensor) -> torch.Tensor:
     return cotangent
 
 
@@ -51,7 +51,7 @@ WAIT = Collective(
     kernel=kernel,
     gradient=gradient,
     identity=gradient,
-    saves=saves_nothing,
+    partial=missing("the collective is linear"),
     batch=batch_first,
     twin="wait_tensor",
     in_place=missing("waiting moves no bytes"),
