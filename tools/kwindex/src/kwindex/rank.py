@@ -8,7 +8,7 @@ import heapq
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from kwindex.kinds import KINDS
+from kwindex.kinds import KINDS, UNNAMED
 from kwindex.model import Entry
 from kwindex.spelling import edits, fold, segments, short, subtokens
 from kwindex.synonyms import meant_by
@@ -101,9 +101,10 @@ def search(text: str, entries: Iterable[Entry], limit: int = 10) -> list[Hit]:
     """
     query = Query.of(text)
     entries = list(entries)
-    hits = _by_name(query, entries)
+    named = [entry for entry in entries if entry.kind not in UNNAMED]
+    hits = _by_name(query, named)
     if not hits:
-        hits = _by_typo(query, entries) or _by_summary(query, entries)
+        hits = _by_typo(query, named) or _by_summary(query, entries)
     return heapq.nsmallest(limit, hits, key=lambda hit: (-hit.score, len(hit.entry.name), hit.entry))
 
 
@@ -368,7 +369,7 @@ def suggest(text: str, entries: Iterable[Entry], limit: int = 5) -> list[str]:
     best: dict[str, float] = {}
     for entry in entries:
         name = short(entry.name)
-        if name in best or entry.kind == "import":
+        if name in best or entry.kind == "import" or entry.kind in UNNAMED:
             continue
         own = _triples(fold(name))
         shared = len(asked & own)
