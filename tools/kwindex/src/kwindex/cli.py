@@ -11,7 +11,8 @@ from pathlib import Path
 
 from kwindex.errors import KwindexError
 from kwindex.pipeline import Built, Progress, build, processors
-from kwindex.rank import Hit, search, suggest
+from kwindex.rank import Hit, suggest
+from kwindex.searcher import search
 from kwindex.store import read_index
 
 OK, NOTHING_FOUND, USAGE, UNREADABLE, INTERRUPTED = 0, 1, 2, 3, 130
