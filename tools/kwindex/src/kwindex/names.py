@@ -4,7 +4,6 @@ For each name that may match, an upper bound of its points is found from inverte
 really gets. Nothing that `rank` would match is left out.
 """
 
-from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
@@ -31,10 +30,10 @@ class Vocabulary:
     """Words, sorted, each with the numbers of the texts that hold it."""
 
     def __init__(self, texts: Iterable[str]) -> None:
-        lists: dict[str, array[int]] = {}
+        lists: dict[str, list[int]] = {}
         for number, text in enumerate(texts):
-            for token in set(subtokens(text)):
-                lists.setdefault(token, array("I")).append(number)
+            for token in dict.fromkeys(subtokens(text)):
+                lists.setdefault(token, []).append(number)
         self.words = sorted(lists)
         self._lists = [lists[word] for word in self.words]
 
@@ -84,7 +83,7 @@ class Names:
             if len(tokens) > 1:
                 initials = "".join(token[0] for token in tokens)
                 row = initials, _mask(initials), sum(map(len, tokens)), number
-                for first in {initials[:2], tokens[0][:2]}:
+                for first in sorted({initials[:2], tokens[0][:2]}):
                     self._by_first.setdefault(first, []).append(row)
 
     def bounds(self, query: Query) -> dict[int, int]:

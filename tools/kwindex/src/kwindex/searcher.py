@@ -1,7 +1,8 @@
 """Search over a whole index: built once, then each query looks only at entries that can be among its best hits."""
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from kwindex.grammar import Request
 from kwindex.kinds import KINDS, UNNAMED
@@ -32,6 +33,8 @@ MESSAGE_PART = 560
 _LEAST_PASTED = 12
 _BEST_STANDING = max(kind.weight for kind in KINDS.values())
 
+_OBJECTS = {"entries", "_names", "_owner_words", "_messages", "_summaries"}
+
 Accept = Callable[[Entry], bool]
 Judged = Callable[[Entry], Match | None]
 
@@ -55,7 +58,7 @@ class Searcher:
     """
 
     def __init__(self, entries: Iterable[Entry]) -> None:
-        self.entries = list(entries)
+        self.entries: Sequence[Entry] = list(entries)
         numbers: dict[str, int] = {}
         owners: dict[str, int] = {}
         self._of_short: list[list[int]] = []
@@ -85,9 +88,26 @@ class Searcher:
         ]
         self._longest = [max(message.pieces, key=len, default="\0") for message, _ in self._messages]
         self._summaries: dict[str, list[int]] = {}
-        for number, entry in enumerate(self.entries):
-            if entry.summary:
-                self._summaries.setdefault(entry.summary.lower(), []).append(number)
+
+    def tables(self) -> dict[str, Any]:
+        """Returns all that was made of the entries, in plain values."""
+        own = {name: value for name, value in vars(self).items() if name not in _OBJECTS}
+        own["_summaries"] = {}
+        own["_messages"] = [(tuple(message), number) for message, number in self._messages]
+        names = {name: value for name, value in vars(self._names).items() if name != "vocabulary"}
+        return {"own": own, "names": names, "words": vars(self._names.vocabulary), "owners": vars(self._owner_words)}
+
+    @classmethod
+    def of(cls, entries: Sequence[Entry], tables: dict[str, Any]) -> "Searcher":
+        """Returns the searcher of entries whose tables were made before."""
+        made = cls.__new__(cls)
+        vars(made).update(tables["own"], entries=entries, _names=Names.__new__(Names))
+        made._messages = [(Message(*message), number) for message, number in made._messages]
+        made._owner_words, words = Vocabulary.__new__(Vocabulary), Vocabulary.__new__(Vocabulary)
+        vars(made._owner_words).update(tables["owners"])
+        vars(words).update(tables["words"])
+        vars(made._names).update(tables["names"], vocabulary=words)
+        return made
 
     def search(self, text: str, limit: int = 10) -> list[Hit]:
         """Returns the entries that answer a query, best first.
@@ -209,6 +229,9 @@ class Searcher:
 
     def _by_summary(self, query: Query, best: "_Best") -> None:
         words = [word for word in query.text.lower().split() if fold(word)]
+        if words and not self._summaries:
+            for number, entry in enumerate(self.entries):
+                self._summaries.setdefault(entry.summary.lower(), []).append(number)
         for summary, numbers in self._summaries.items() if words else ():
             if all(word in summary for word in words):
                 for number in numbers:
