@@ -165,8 +165,16 @@ class Names:
 
 
 def _mask(letters: str) -> int:
-    """Returns a bit for each letter that occurs, so that sets of letters are compared in one step."""
+    """Returns a bit for each letter's first three occurrences: two sets of letters are compared in one step.
+
+    A slip changes at most two bits.
+    """
     mask = 0
     for letter in letters:
-        mask |= 1 << (ord(letter) & 63)
+        bit = 1 << (ord(letter) & 63)
+        if mask & bit:
+            bit <<= 64
+            if mask & bit:
+                bit <<= 64
+        mask |= bit
     return mask
