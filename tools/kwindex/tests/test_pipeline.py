@@ -10,7 +10,7 @@ import pytest
 import kwindex.pipeline
 from kwindex import KwindexError, Problem, build, read_index
 from kwindex.discover import SourceFile
-from kwindex.store import INDEX, MARKER
+from kwindex.store import INDEX, MARKER, READY
 
 Tree = Callable[..., Path]
 KEYS = ["name", "kind", "file", "line", "end_line", "signature", "summary"]
@@ -130,8 +130,8 @@ def test_the_marker_lists_what_was_written_and_a_second_build_replaces_it(tree: 
     root, out = tree({"a.py": ""}), tmp_path / "out"
     build([root], out)
     build([tree({"b.py": ""})], out)
-    assert sorted(path.name for path in out.iterdir()) == sorted([MARKER, INDEX])
-    assert json.loads((out / MARKER).read_text())["generated"] == [INDEX]
+    assert sorted(path.name for path in out.iterdir()) == sorted([MARKER, INDEX, READY])
+    assert json.loads((out / MARKER).read_text())["generated"] == [INDEX, READY]
     assert len(read_index(out)) == 2
 
 

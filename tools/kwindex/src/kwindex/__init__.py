@@ -3,7 +3,8 @@
 from kwindex.errors import KwindexError, SourceError
 from kwindex.model import Entry, Problem
 from kwindex.pipeline import Built, build
-from kwindex.rank import Hit, search, suggest
+from kwindex.rank import Hit, suggest
+from kwindex.searcher import Searcher, search
 from kwindex.store import read_index
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Hit",
     "KwindexError",
     "Problem",
+    "Searcher",
     "SourceError",
     "build",
     "read_index",

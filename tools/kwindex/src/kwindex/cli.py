@@ -11,8 +11,8 @@ from pathlib import Path
 
 from kwindex.errors import KwindexError
 from kwindex.pipeline import Built, Progress, build, processors
-from kwindex.rank import Hit, search, suggest
-from kwindex.store import read_index
+from kwindex.rank import Hit, suggest
+from kwindex.ready import open_searcher
 
 OK, NOTHING_FOUND, USAGE, UNREADABLE, INTERRUPTED = 0, 1, 2, 3, 130
 DEFAULT_FOLDER = "kwindex-out"
@@ -129,14 +129,15 @@ def _search(options: argparse.Namespace) -> int:
     query = " ".join(options.query).strip()
     if not query:
         raise KwindexError("the query is empty; give a name, such as all_reduce")
-    entries = read_index(options.index)
-    hits = search(query, entries, options.limit)
+    searcher = open_searcher(options.index)
+    hits = searcher.search(query, options.limit)
     if options.json:
         print(json.dumps([hit.as_dict() for hit in hits], indent=1))
     else:
         _show(hits)
     if hits:
         return OK
+    entries = searcher.entries
     near = suggest(query, entries)
     hint = f"; did you mean {', '.join(near)}?" if near else f" among {len(entries)} entries"
     print(f"kwindex: nothing found for {query!r}{hint}", file=sys.stderr)

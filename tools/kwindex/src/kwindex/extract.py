@@ -12,9 +12,10 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from kwindex import registrations
+from kwindex import registrations, settings
 from kwindex.errors import SourceError
 from kwindex.imports import bindings
+from kwindex.messages import deprecation, raised, replacement, template
 from kwindex.model import Entry, FileRecord
 from kwindex.render import (
     Function,
@@ -31,6 +32,8 @@ from kwindex.scope import Meaning, Scope
 from kwindex.typelike import constant_name, is_type_alias
 
 _PROPERTIES = {"property", "cached_property", "abstractproperty", "setter", "getter", "deleter"}
+_OWNERS = {"module", "class", "function", "method", "property", "nested function"}
+_ABSENCE = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"}
 _MAKERS = {"__init__", "__post_init__", "setUp"}
 
 
@@ -56,6 +59,8 @@ def extract(data: bytes, file: str, module: str) -> FileRecord:
     visitor = _Pass(FileRecord(file, module, [], []), file.endswith(("/__init__.py", "/__init__.pyi")))
     visitor.add("module", module, (1, max(1, lines)), "", docstring_of(tree.body))
     visitor.run(tree.body)
+    if settings.may_read(text):
+        visitor.add_settings(tree)
     return visitor.record
 
 
@@ -122,14 +127,16 @@ class _Pass:
     def __init__(self, record: FileRecord, is_package: bool) -> None:
         self.record = record
         self._is_package = is_package
-        self._stack: list[tuple[ast.stmt, Scope]] = []
+        self._stack: list[tuple[ast.stmt, Scope, str]] = []
+        self._guard = ""
+        """Why imports of the statement at hand may not be there when the module runs."""
         self._notes: dict[ast.stmt, str] = {}
 
     def run(self, body: list[ast.stmt]) -> None:
         """Reads every statement, outer before inner, in the order of the source."""
         self._push(body, Scope("module", self.record.module, None))
         while self._stack:
-            statement, scope = self._stack.pop()
+            statement, scope, self._guard = self._stack.pop()
             reader = _READERS.get(type(statement))
             if reader is not None:
                 reader(self, statement, scope)
@@ -139,10 +146,27 @@ class _Pass:
         summary = first_sentence(doc)
         self.record.entries.append(Entry(name, kind, self.record.file, *lines, signature, summary))
 
-    def _push(self, body: list[ast.stmt], scope: Scope) -> None:
+    def add_settings(self, tree: ast.Module) -> None:
+        """Adds the environment variables and config keys that the module reads."""
+        entries = self.record.entries
+        modules = {
+            bound: target
+            for place, target in self.record.targets
+            if (bound := entries[place].name.rpartition(".")[2]) == target.rpartition(".")[2]
+            or f" as {bound}" in entries[place].signature
+        }
+        owners = [entry for entry in entries if entry.kind in _OWNERS]
+        for reading in settings.readings(tree, modules):
+            around = [owner for owner in owners if owner.line <= reading.line <= owner.end_line]
+            owner = min(around, key=lambda owner: owner.end_line - owner.line)
+            self.add(reading.kind, reading.name, (reading.line, reading.end_line), reading.text, None)
+            entries[-1] = entries[-1]._replace(summary=f"read in {owner.name}")
+
+    def _push(self, body: list[ast.stmt], scope: Scope, guard: str = "") -> None:
         if scope.kind != "function":
             self._find_notes(body)
-        self._stack.extend((statement, scope) for statement in reversed(body))
+        guard = guard or self._guard
+        self._stack.extend((statement, scope, guard) for statement in reversed(body))
 
     def _find_notes(self, body: list[ast.stmt]) -> None:
         """Keeps the string on the line after a binding as what it says about that binding."""
@@ -160,8 +184,7 @@ class _Pass:
         if kind == "method" and any(_last(decorator) in _PROPERTIES for decorator in node.decorator_list):
             kind = "property"
         self.add(kind, name, _lines(node), function_signature(node), docstring_of(node.body))
-        for decorator in node.decorator_list:
-            self._register(decorator, scope, name, node)
+        self._decorators(node, name, scope)
         makes = kind == "method" and node.name in _MAKERS and node.args.args
         self_name = node.args.args[0].arg if makes else ""
         self._push(node.body, Scope("function", name, scope, self_name))
@@ -169,7 +192,14 @@ class _Pass:
     def _class(self, node: ast.ClassDef, scope: Scope) -> None:
         name = scope.qualify(node.name)
         self.add("class", name, _lines(node), class_signature(node), docstring_of(node.body))
+        self._decorators(node, name, scope)
         self._push(node.body, Scope("class", name, scope))
+
+    def _decorators(self, node: Function | ast.ClassDef, name: str, scope: Scope) -> None:
+        for decorator in node.decorator_list:
+            if not isinstance(node, ast.ClassDef):
+                self._register(decorator, scope, name, node)
+            self._deprecation(deprecation(decorator, True), name, decorator)
 
     # bindings
 
@@ -221,12 +251,33 @@ class _Pass:
             if binding.bound != "*":
                 scope.bind(binding.bound, Meaning("path", binding.path))
             self.record.targets.append((len(self.record.entries), binding.target))
-            self.add("import", scope.qualify(binding.bound), _lines(node), binding.statement, None)
+            statement = f"{binding.statement}  # {self._guard}" if self._guard else binding.statement
+            self.add("import", scope.qualify(binding.bound), _lines(node), statement, None)
+
+    # messages
+
+    def _raise(self, node: ast.Raise, scope: Scope) -> None:
+        message = raised(node)
+        if message:
+            self.add("error", scope.prefix, _lines(node), message, None)
+
+    def _assert(self, node: ast.Assert, scope: Scope) -> None:
+        message = template(node.msg)
+        if message:
+            self.add("error", scope.prefix, _lines(node), f"AssertionError: {message}", None)
+
+    def _deprecation(self, text: str, name: str, node: ast.expr | ast.stmt) -> None:
+        if text:
+            self.add("deprecation", name, _lines(node), text, None)
+            instead = replacement(text)
+            summary = f"replaced by {instead}" if instead else ""
+            self.record.entries[-1] = self.record.entries[-1]._replace(summary=summary)
 
     # registrations
 
     def _call(self, node: ast.Expr, scope: Scope) -> None:
         self._register(node.value, scope, "", node)
+        self._deprecation(deprecation(node.value, False), scope.prefix, node)
 
     def _register(self, node: ast.expr, scope: Scope, decorated: str, place: ast.stmt) -> None:
         if not decorated and not isinstance(node, ast.Call):
@@ -244,8 +295,9 @@ class _Pass:
     # statements that hold statements
 
     def _branches(self, node: ast.If | ast.While, scope: Scope) -> None:
+        typing_only = isinstance(node, ast.If) and _last(node.test) == "TYPE_CHECKING"
         self._push(node.orelse, scope)
-        self._push(node.body, scope)
+        self._push(node.body, scope, "for type checkers only" if typing_only else "")
 
     def _loop(self, node: ast.For | ast.AsyncFor, scope: Scope) -> None:
         table = scope.meaning(node.iter.id) if isinstance(node.iter, ast.Name) else None
@@ -257,9 +309,10 @@ class _Pass:
     def _try(self, node: ast.Try | ast.TryStar, scope: Scope) -> None:
         self._push(node.finalbody, scope)
         self._push(node.orelse, scope)
+        absence = any(_catches_absence(handler.type) for handler in node.handlers)
         for handler in reversed(node.handlers):
-            self._push(handler.body, scope)
-        self._push(node.body, scope)
+            self._push(handler.body, scope, "where another is missing" if _catches_absence(handler.type) else "")
+        self._push(node.body, scope, "may be missing" if absence else "")
 
     def _with(self, node: ast.With | ast.AsyncWith, scope: Scope) -> None:
         for item in node.items:
@@ -290,13 +343,21 @@ _READERS: dict[type[ast.stmt], Callable[[_Pass, Any, Scope], None]] = {
     ast.With: _Pass._with,
     ast.AsyncWith: _Pass._with,
     ast.Match: _Pass._match,
+    ast.Raise: _Pass._raise,
+    ast.Assert: _Pass._assert,
 }
 """Statement -> how it is read. Statements that are not here neither bind names nor hold statements."""
 if hasattr(ast, "TypeAlias"):  # `type X = ...` came with Python 3.12
     _READERS[ast.TypeAlias] = _Pass._type_statement
 
 
-def _lines(node: ast.stmt) -> tuple[int, int]:
+def _catches_absence(caught: ast.expr | None) -> bool:
+    if isinstance(caught, ast.Tuple):
+        return any(map(_catches_absence, caught.elts))
+    return caught is None or _last(caught) in _ABSENCE
+
+
+def _lines(node: ast.stmt | ast.expr) -> tuple[int, int]:
     return node.lineno, node.end_lineno or node.lineno
 
 

@@ -11,6 +11,8 @@ class Kind(NamedTuple):
     weight: int
     """Added to the score of a search hit, so that a class comes before a field of the same name."""
     meaning: str
+    named: bool = True
+    """Whether the name is the entry's own; else it says where the entry stands, and is not searched by default."""
 
 
 TABLE = (
@@ -30,10 +32,16 @@ TABLE = (
     Kind("lowering", "lowerings", 2, "what a compiler turns an operator into"),
     Kind("decomposition", "decompositions", 0, "an operator written in terms of others"),
     Kind("side effect", "side effects", -4, "an operator marked as never to be removed as dead"),
+    Kind("config key", "config keys", -200, "an attribute of a config module that a file reads"),
+    Kind("environment variable", "environment variables", 3, "a variable of the environment that a file reads"),
+    Kind("error", "errors", -20, "a message that is raised, its computed parts as holes", named=False),
+    Kind("deprecation", "deprecations", -20, "a message that something is deprecated", named=False),
     Kind("import", "imports", -250, "a name taken from another module"),
 )
 
 KINDS = {kind.word: kind for kind in TABLE}
+UNNAMED = frozenset(kind.word for kind in TABLE if not kind.named)
+"""The kinds of entries whose names say where they stand, not what they are called."""
 
 
 def heading(word: str) -> str:

@@ -16,6 +16,7 @@ from kwindex.errors import KwindexError, SourceError
 from kwindex.extract import extract
 from kwindex.link import link
 from kwindex.model import FileRecord, Problem
+from kwindex.ready import write_ready
 from kwindex.store import check_out, write_index
 
 PARALLEL_BYTES = 4_000_000
@@ -72,6 +73,7 @@ def build(sources: Sequence[str | Path], out: str | Path, *, jobs: int = 1, prog
                 records.append(outcome)
         entries = link(records)
         path = write_index(Path(out), entries)
+        write_ready(Path(out), entries)
     return Built(path, len(records), len(entries), sorted(problems))
 
 

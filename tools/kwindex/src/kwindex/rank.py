@@ -4,11 +4,10 @@ The first layer that an entry meets gives its points and the reason; what the en
 Nothing here reads files or keeps state, so that another language can hold the same table and give the same order.
 """
 
-import heapq
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from kwindex.kinds import KINDS
+from kwindex.kinds import KINDS, UNNAMED
 from kwindex.model import Entry
 from kwindex.spelling import edits, fold, segments, short, subtokens
 from kwindex.synonyms import meant_by
@@ -89,43 +88,33 @@ class Hit(NamedTuple):
         return {**self.entry.as_dict(), "why": self.why, "score": self.score}
 
 
-def search(text: str, entries: Iterable[Entry], limit: int = 10) -> list[Hit]:
-    """Returns the entries that answer a query, best first.
+class Judge:
+    """One query over many entries: what it answers by name, each last part and each owner looked at once."""
 
-    Misspellings and words of the summaries are looked at only where names alone give nothing.
+    def __init__(self, query: Query) -> None:
+        self.query = query
+        self._seen: dict[str, tuple[Match | None, bool]] = {}
+        self._owners: dict[str, bool] = {}
 
-    Example:
-        >>> entry = Entry("m.all_reduce", "function", "m.py", 1, 1, "all_reduce()", "Adds up.")
-        >>> [(hit.entry.name, hit.why) for hit in search("psum", [entry])]
-        [('m.all_reduce', 'synonym: psum means all_reduce')]
-    """
-    query = Query.of(text)
-    entries = list(entries)
-    hits = _by_name(query, entries)
-    if not hits:
-        hits = _by_typo(query, entries) or _by_summary(query, entries)
-    return heapq.nsmallest(limit, hits, key=lambda hit: (-hit.score, len(hit.entry.name), hit.entry))
+    def match(self, full: str) -> Match | None:
+        """Returns how a qualified name answers the query.
 
-
-def _by_name(query: Query, entries: list[Entry]) -> list[Hit]:
-    seen: dict[str, tuple[Match | None, bool]] = {}
-    owners: dict[str, bool] = {}
-    hits = []
-    for entry in entries:
-        name = short(entry.name)
-        if name not in seen:
-            seen[name] = match_short(query, name), _may_end(query, name)
-        match, may_end = seen[name]
+        Example:
+            >>> Judge(Query.of("mesh")).match("lib.mesh.f").why
+            'inside what is named so'
+        """
+        name = short(full)
+        if name not in self._seen:
+            self._seen[name] = match_short(self.query, name), _may_end(self.query, name)
+        match, may_end = self._seen[name]
         if may_end:
-            match = match_qualified(query, entry.name) or match
+            match = match_qualified(self.query, full) or match
         if match is None or match.points < PART:
-            owner = entry.name[: -len(name)]
-            if owner not in owners:
-                owners[owner] = any(query.folded == fold(part) for part in segments(owner))
-            match = Match(PART, "inside what is named so") if owners[owner] else match
-        if match is not None:
-            hits.append(Hit(entry, match.points + standing(query, entry), match.why))
-    return hits
+            owner = full[: -len(name)]
+            if owner not in self._owners:
+                self._owners[owner] = any(self.query.folded == fold(part) for part in segments(owner))
+            match = Match(PART, "inside what is named so") if self._owners[owner] else match
+        return match
 
 
 def _may_end(query: Query, name: str) -> bool:
@@ -140,38 +129,34 @@ def _may_end(query: Query, name: str) -> bool:
     return bool(query.parts and last) and fold(last[0]).startswith(fold(query.parts[-1]))
 
 
-def _by_typo(query: Query, entries: list[Entry]) -> list[Hit]:
-    allowed = _allowed_edits(query.folded)
-    near_words = [_NearWord(word) for word in query.words] if len(query.words) > 1 else []
-    seen: dict[str, Match | None] = {}
-    hits = []
-    for entry in entries:
-        name = short(entry.name)
-        if name not in seen:
-            differing = edits(query.folded, fold(name), allowed) if allowed else 1
-            if differing <= allowed:
-                letters = "one letter differs" if differing == 1 else f"{differing} letters differ"
-                seen[name] = Match(TYPO - 20 * differing, f"near spelling: {letters}")
-            elif near_words and all(map(_among(subtokens(name)), near_words)):
-                seen[name] = Match(TYPO - 50, "near spelling of words of the name")
-            else:
-                seen[name] = None
-        match = seen[name]
-        if match is not None:
-            hits.append(Hit(entry, match.points + standing(query, entry), match.why))
-    return hits
+def match_typo(query: Query, name: str, near: "list[NearWord]") -> Match | None:
+    """Returns how near the last part of a name is to a query that nothing answers as it is written.
+
+    Example:
+        >>> match_typo(Query.of("allredcue"), "all_reduce", []).why
+        'near spelling: one letter differs'
+    """
+    allowed = allowed_edits(query.folded)
+    differing = edits(query.folded, fold(name), allowed) if allowed else 1
+    if differing <= allowed:
+        letters = "one letter differs" if differing == 1 else f"{differing} letters differ"
+        return Match(TYPO - 20 * differing, f"near spelling: {letters}")
+    if near and all(map(_among(subtokens(name)), near)):
+        return Match(TYPO - 50, "near spelling of words of the name")
+    return None
 
 
-def _allowed_edits(letters: str) -> int:
+def allowed_edits(letters: str) -> int:
+    """Returns how many slips a word of this length may hold and still be meant."""
     return 0 if len(letters) < 4 else 1 if len(letters) < 8 else 2
 
 
-class _NearWord:
+class NearWord:
     """A word of a query, and which words of names are spelled nearly so; each is compared once."""
 
     def __init__(self, word: str) -> None:
         self._word = word
-        self._allowed = _allowed_edits(word)
+        self._allowed = allowed_edits(word)
         self._near: dict[str, bool] = {}
 
     def is_near(self, token: str) -> bool:
@@ -182,18 +167,8 @@ class _NearWord:
         return self._near[token]
 
 
-def _among(tokens: list[str]) -> Callable[[_NearWord], bool]:
+def _among(tokens: list[str]) -> Callable[[NearWord], bool]:
     return lambda word: any(word.is_near(token) for token in tokens)
-
-
-def _by_summary(query: Query, entries: list[Entry]) -> list[Hit]:
-    words = [word for word in query.text.lower().split() if fold(word)]
-    hits = []
-    for entry in entries:
-        summary = entry.summary.lower()
-        if words and all(word in summary for word in words):
-            hits.append(Hit(entry, SUMMARY + standing(query, entry), "in the summary"))
-    return hits
 
 
 def standing(query: Query, entry: Entry) -> int:
@@ -204,16 +179,22 @@ def standing(query: Query, entry: Entry) -> int:
         >>> standing(Query.of("f"), inner), standing(Query.of("_f"), inner)
         (-60, -20)
     """
-    name = short(entry.name)
+    return place(entry) + manner(query, short(entry.name))
+
+
+def place(entry: Entry) -> int:
+    """Returns the part of the standing that no query changes."""
     points = KINDS[entry.kind].weight if entry.kind in KINDS else 0
-    asked = short(query.text)
-    if name.startswith("_") != asked.startswith("_"):
-        points += PRIVATE
-    if name.endswith("_") and not asked.endswith("_"):
-        points += IN_PLACE
     if _in_test(entry.file):
         points += TEST
     return points - min(entry.name.count("."), 9) - (1 if "::" in entry.name else 0)
+
+
+def manner(query: Query, name: str) -> int:
+    """Returns the part of the standing that the name's underscores make."""
+    asked = short(query.text)
+    points = PRIVATE if name.startswith("_") != asked.startswith("_") else 0
+    return points + (IN_PLACE if name.endswith("_") and not asked.endswith("_") else 0)
 
 
 def _in_test(file: str) -> bool:
@@ -364,11 +345,11 @@ def suggest(text: str, entries: Iterable[Entry], limit: int = 5) -> list[str]:
         (['reduce_scatter'], [])
     """
     asked = _triples(fold(text))
-    words = [_NearWord(word) for word in subtokens(text) if len(word) > 2]
+    words = [NearWord(word) for word in subtokens(text) if len(word) > 2]
     best: dict[str, float] = {}
     for entry in entries:
         name = short(entry.name)
-        if name in best or entry.kind == "import":
+        if name in best or entry.kind == "import" or entry.kind in UNNAMED:
             continue
         own = _triples(fold(name))
         shared = len(asked & own)

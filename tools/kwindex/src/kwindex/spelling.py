@@ -59,12 +59,16 @@ def edits(left: str, right: str, most: int) -> int:
     before: list[int] = []
     row = list(range(len(right) + 1))
     for i, a in enumerate(left, 1):
-        earlier, before, row = before, row, [i]
-        for j, b in enumerate(right, 1):
-            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (a != b))
+        first, last = max(1, i - most), min(len(right), i + most)
+        earlier, before, row = before, row, [most + 1] * (len(right) + 1)
+        if i <= most:
+            row[0] = i
+        for j in range(first, last + 1):
+            b = right[j - 1]
+            cost = before[j - 1] if a == b else 1 + min(before[j - 1], before[j], row[j - 1])
             if i > 1 and j > 1 and a == right[j - 2] and left[i - 2] == b:
                 cost = min(cost, earlier[j - 2] + 1)
-            row.append(cost)
+            row[j] = cost
         if min(row) > most:
             return most + 1
     return min(row[-1], most + 1)

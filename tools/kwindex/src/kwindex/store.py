@@ -9,6 +9,8 @@ from kwindex.errors import KwindexError
 from kwindex.model import Entry
 
 INDEX = "index.json"
+READY = "search.bin"
+"""The tables of the search, made from the index."""
 MARKER = ".kwindex.json"
 """Lists the files of a folder that kwindex wrote; they are never read as sources, and only they are replaced."""
 
@@ -58,18 +60,19 @@ def write_index(out: Path, entries: Iterable[Entry]) -> Path:
     lines = ",\n".join(encode(entry.as_dict()) for entry in entries)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        _replace(out / MARKER, encode({"generated": [INDEX], "by": "kwindex"}) + "\n")
-        _replace(out / INDEX, f'{{"entries": [\n{lines}\n]}}\n' if lines else '{"entries": []}\n')
+        replace(out / MARKER, (encode({"generated": [INDEX, READY], "by": "kwindex"}) + "\n").encode())
+        text = f'{{"entries": [\n{lines}\n]}}\n' if lines else '{"entries": []}\n'
+        replace(out / INDEX, text.encode())
     except OSError as error:
         raise KwindexError(f"cannot write {error.filename or out}: {error.strerror}") from None
     return out / INDEX
 
 
-def _replace(path: Path, text: str) -> None:
+def replace(path: Path, data: bytes) -> None:
     """Writes a file so that a reader sees the old one or the new one, never a part."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_text(text, encoding="utf-8", newline="\n")
+        partial.write_bytes(data)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

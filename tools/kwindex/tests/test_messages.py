@@ -1,0 +1,121 @@
+"""Messages that code gives: errors as templates, deprecations with what replaces them, and pasted text."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kwindex import Entry
+from kwindex.messages import Message, plain, replacement
+
+Index = Callable[[str], list[Entry]]
+
+
+def told(entries: list[Entry], kind: str) -> list[tuple[str, int, str, str]]:
+    return [(e.name, e.line, e.signature, e.summary) for e in entries if e.kind == kind]
+
+
+def test_errors_are_templates_at_the_place_that_raises_them(entries_of: Index) -> None:
+    text = (
+        "def f(x):\n    if x:\n        raise ValueError(\n            f'got {x!r} of {len(x):>3}, '\n"
+        "            'need one')\n"
+        "    assert x, 'x is empty'\n    raise\n"
+        "class A:\n    def g(self):\n        raise lib.ShapeError(where='g', got=f'{x} ranks', need='a rank')\n"
+        "raise RuntimeError('%s of %d (100%%)' % (a, b))\nraise KeyError('a' + b + 'c')\n"
+        "raise OSError('{} is {}'.format(1, 2))\nraise err\nraise ValueError(msg)\nraise E(f'{x}')\nraise E from None\n"
+    )
+    assert told(entries_of(text), "error") == [
+        ("m.f", 3, "ValueError: got {x} of {len(x)}, need one", ""),
+        ("m.f", 6, "AssertionError: x is empty", ""),
+        ("m.A.g", 10, "lib.ShapeError: g{…}{x} ranks{…}a rank", ""),
+        ("m", 11, "RuntimeError: {…} of {…} (100%)", ""),
+        ("m", 12, "KeyError: a{…}c", ""),
+        ("m", 13, "OSError: {} is {}", ""),
+    ]
+
+
+def test_deprecations_say_what_replaces_them(entries_of: Index) -> None:
+    text = (
+        "@deprecated('`f` is deprecated. Please use `lib.g` instead.', category=FutureWarning)\ndef f(): ...\n"
+        "def h():\n    warnings.warn('h is old', DeprecationWarning, stacklevel=2)\n"
+        "    warnings.warn(f'{x} goes in favor of new_name', category=FutureWarning)\n"
+        "    warnings.warn('careful', UserWarning)\n    warnings.warn('use new_name')\n"
+        "@typing_extensions.deprecated('gone')\nclass C: ...\n@other('use `x`')\ndef i(): ...\n"
+    )
+    assert told(entries_of(text), "deprecation") == [
+        ("m.f", 1, "`f` is deprecated. Please use `lib.g` instead.", "replaced by lib.g"),
+        ("m.h", 4, "h is old", ""),
+        ("m.h", 5, "{x} goes in favor of new_name", "replaced by new_name"),
+        ("m.C", 8, "gone", ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("use `with x` around it", ""),
+        ("please use the new way", ""),
+        ("replaced by AsyncTensor", "AsyncTensor"),
+        ("Use torch.vmap()", "torch.vmap"),
+        ("use 'dim' instead", "dim"),
+        ("because of this, reuse a_b", ""),
+    ],
+)
+def test_a_replacement_is_surely_an_identifier(text: str, name: str) -> None:
+    assert replacement(text) == name
+
+
+def test_settings_that_are_read(entries_of: Index) -> None:
+    text = (
+        "import os\nfrom lib import config\nimport lib.config as cfg\nimport lib.other.config\n"
+        "from lib import confine\n"
+        "class A:\n    x = os.environ.get('A_B', '0')\n    def f(self):\n"
+        "        return [os.getenv('C') for i in config.size], os.environ['A_B'], cfg.depth.deeper, confine.no\n"
+        "os.environ['SET'] = '1'\nif 'D' in os.environ or config.size: pass\nlib.no_key\nconfig.size = 2\n"
+        "os.environ.get(name)\nother['E']\n'config.text'\n"
+    )
+    found = [(e.kind, e.name, e.line, e.summary) for e in entries_of(text) if e.summary.startswith("read in")]
+    assert found == [
+        ("environment variable", "A_B", 7, "read in m.A"),
+        ("environment variable", "C", 9, "read in m.A.f"),
+        ("config key", "lib.config.depth", 9, "read in m.A.f"),
+        ("config key", "lib.config.size", 9, "read in m.A.f"),
+        ("environment variable", "D", 11, "read in m"),
+    ]
+
+
+def test_imports_that_may_not_happen_are_marked(entries_of: Index) -> None:
+    text = (
+        "import a\nif TYPE_CHECKING:\n    import b\nelse:\n    import c\n"
+        "if typing.TYPE_CHECKING:\n    from x import d\n"
+        "try:\n    import e\nexcept ImportError:\n    import f\nelse:\n    import g\n"
+        "try:\n    def k():\n        import h\nexcept KeyError:\n    import i\n"
+    )
+    found = {
+        e.name.rpartition(".")[2]: e.signature.partition("  # ")[2] for e in entries_of(text) if e.kind == "import"
+    }
+    assert found == {
+        **dict.fromkeys("acghi", ""),
+        **dict.fromkeys("bd", "for type checkers only"),
+        "e": "may be missing",
+        "f": "where another is missing",
+    }
+
+
+words = st.text("abcdefgh ", min_size=1, max_size=20).filter(str.strip)
+
+
+@given(st.lists(words, min_size=1, max_size=4), st.lists(st.text(max_size=12), min_size=4, max_size=4), words)
+def test_a_template_answers_its_message_whatever_fills_the_holes(
+    pieces: list[str], fillings: list[str], around: str
+) -> None:
+    message = Message.of("E: " + "{x}".join(pieces))
+    filled = "".join(piece + filling for piece, filling in zip(pieces, fillings, strict=False))
+    assert message.answers(plain(f"{around} {filled} {around}")) == (message.letters >= 12)
+
+
+@given(words, words)
+def test_a_template_answers_nothing_that_lacks_a_piece(one: str, other: str) -> None:
+    message = Message.of(f"E: {one}{{x}}zzz {other} zzz")
+    assert not message.answers(plain(f"{one} {other}"))

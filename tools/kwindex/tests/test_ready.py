@@ -1,0 +1,46 @@
+"""The tables beside the index: they give what the index gives, and count only where they fit it."""
+
+from pathlib import Path
+
+import pytest
+
+from kwindex import Searcher, build, read_index
+from kwindex.ready import Lines, open_searcher
+from kwindex.store import INDEX, READY
+
+QUERIES = ["all_gather", "agit", "Tensor.wait", "gather tensor", "all_redcue", "kind:env", "waits for", "need a group"]
+
+
+@pytest.fixture(scope="module")
+def folder(originals: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("ready")
+    build(originals, out)
+    return out
+
+
+def test_tables_give_what_the_index_gives(folder: Path) -> None:
+    kept, fresh = open_searcher(folder), Searcher(read_index(folder))
+    assert isinstance(kept.entries, Lines)
+    assert list(kept.entries) == fresh.entries
+    assert kept.entries[-1:] == list(fresh.entries)[-1:]
+    for query in QUERIES:
+        assert kept.search(query) == fresh.search(query)
+
+
+def test_same_sources_make_the_same_tables(folder: Path, originals: list[Path], tmp_path: Path) -> None:
+    build(originals, tmp_path)
+    assert (tmp_path / READY).read_bytes() == (folder / READY).read_bytes()
+
+
+@pytest.mark.parametrize("spoil", ["index", "tables", "short", "none"])
+def test_tables_that_do_not_fit_are_left_aside(folder: Path, tmp_path: Path, spoil: str) -> None:
+    index, tables = (folder / INDEX).read_bytes(), (folder / READY).read_bytes()
+    if spoil == "index":
+        index = index.replace(b"all_gather", b"all_father")
+    kept = {"tables": tables[:-1] + b"x", "short": tables[:9], "none": None}.get(spoil, tables)
+    (tmp_path / INDEX).write_bytes(index)
+    if kept is not None:
+        (tmp_path / READY).write_bytes(kept)
+    searcher = open_searcher(tmp_path)
+    assert isinstance(searcher.entries, list)
+    assert searcher.search("all_father" if spoil == "index" else "all_gather")[0].score >= 600

@@ -1,0 +1,201 @@
+"""The fast search against its definition, filters, quotes, pasted messages, and imports shown once."""
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import kwindex
+from kwindex import Entry, Hit, KwindexError, Searcher, build, read_index
+from kwindex.kinds import TABLE, UNNAMED
+from kwindex.rank import (
+    PART,
+    SUMMARY,
+    TYPO,
+    Match,
+    NearWord,
+    Query,
+    allowed_edits,
+    match_qualified,
+    match_short,
+    standing,
+)
+from kwindex.spelling import edits, fold, segments, short, subtokens
+
+Index = Callable[[str], list[Entry]]
+WORDS = ["all", "reduce", "Tensor", "_", "x", "2", "gather", "to", "wait", "é", "RE"]
+names = st.lists(st.sampled_from(WORDS), min_size=1, max_size=4).map(lambda words: "_".join(words).strip("_") or "_")
+qualified = st.lists(names, min_size=1, max_size=4).map(".".join) | st.tuples(names, names, names).map(
+    lambda parts: f"{parts[0]}::{parts[1]}.{parts[2]}"
+)
+entries = st.builds(
+    Entry,
+    qualified,
+    st.sampled_from([kind.word for kind in TABLE if kind.named]),
+    st.sampled_from(["m.py", "tests/test_m.py"]),
+    st.integers(1, 3),
+    st.just(3),
+    st.just(""),
+    st.sampled_from(["", "Adds up.", "all waits"]),
+)
+letters = st.text("alredugthxT_ .:2é", max_size=10)
+
+
+def linear(text: str, entries: list[Entry], limit: int) -> list[tuple[Entry, int]]:
+    """Returns the entries and their scores, of imports of one name the best alone; looks at no message."""
+    query = Query.of(text)
+    named = [entry for entry in entries if entry.kind not in UNNAMED]
+    hits = list(_by_name(query, named)) or list(_by_typo(query, named)) or list(_by_summary(query, entries))
+    hits.sort(key=lambda hit: (-hit.score, len(hit.entry.name), hit.entry))
+    shown: list[tuple[Entry, int]] = []
+    imported: set[str] = set()
+    for hit in hits:
+        name = short(hit.entry.name)
+        if hit.entry.kind != "import" or name not in imported:
+            shown.append((hit.entry, hit.score))
+        if hit.entry.kind == "import":
+            imported.add(name)
+    return shown[:limit]
+
+
+def _by_name(query: Query, entries: list[Entry]) -> Iterator[Hit]:
+    for entry in entries:
+        name = short(entry.name)
+        match = match_short(query, name)
+        if name == query.text or len(query.parts) > 1 or " " in query.text:
+            match = match_qualified(query, entry.name) or match
+        if match is None or match.points < PART:
+            inside = any(query.folded == fold(part) for part in segments(entry.name[: -len(name)]))
+            match = Match(PART, "inside") if inside else match
+        if match is not None:
+            yield Hit(entry, match.points + standing(query, entry), match.why)
+
+
+def _by_typo(query: Query, entries: list[Entry]) -> Iterator[Hit]:
+    allowed = allowed_edits(query.folded)
+    near = [NearWord(word) for word in query.words]
+    for entry in entries:
+        name = short(entry.name)
+        differing = edits(query.folded, fold(name), allowed) if allowed else 1
+        if differing <= allowed:
+            yield Hit(entry, TYPO - 20 * differing + standing(query, entry), "near")
+        elif len(near) > 1 and all(any(word.is_near(token) for token in subtokens(name)) for word in near):
+            yield Hit(entry, TYPO - 50 + standing(query, entry), "near words")
+
+
+def _by_summary(query: Query, entries: list[Entry]) -> Iterator[Hit]:
+    words = [word for word in query.text.lower().split() if fold(word)]
+    for entry in entries:
+        if words and all(word in entry.summary.lower() for word in words):
+            yield Hit(entry, SUMMARY + standing(query, entry), "summary")
+
+
+def assert_equal(searcher: Searcher, query: str, limit: int) -> None:
+    fast = [(hit.entry, hit.score) for hit in searcher.search(query, limit)]
+    assert fast == linear(query, searcher.entries, limit), query
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(entries, max_size=25, unique=True), st.one_of(letters, names, qualified), st.integers(1, 6))
+def test_fast_search_equals_its_definition(index: list[Entry], query: str, limit: int) -> None:
+    if query.strip():
+        assert_equal(Searcher(index), query, limit)
+
+
+def spoiled(rng: random.Random, name: str) -> str:
+    """Returns a query that someone who knows the name might type."""
+    last = short(name)
+    tokens = subtokens(last) or ["x"]
+    parts = segments(name)
+    place = rng.randrange(len(last)) if last else 0
+    return rng.choice(
+        [
+            last,
+            fold(last),
+            last[: rng.randint(1, max(1, len(last)))],
+            last[place : place + 4],
+            "".join(token[0] for token in tokens),
+            "".join(token[: rng.randint(1, 3)] for token in tokens),
+            " ".join(rng.sample(tokens, min(2, len(tokens)))),
+            last[:place] + rng.choice("aeiou_") + last[place + 1 :],
+            ".".join(parts[-2:]),
+            ".".join(parts[-3:])[:-1],
+            f"{rng.choice(parts)} {rng.choice(tokens)[:4]}",
+            rng.choice(parts),
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def searcher(originals: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Searcher:
+    out = tmp_path_factory.mktemp("searcher")
+    build([*originals, Path(kwindex.__file__).parent], out)
+    return Searcher(entry for entry in read_index(out) if entry.kind not in ("error", "deprecation"))
+
+
+def test_fast_search_equals_its_definition_on_real_names(searcher: Searcher) -> None:
+    rng = random.Random(11)
+    for _ in range(60):
+        query = spoiled(rng, rng.choice(searcher.entries).name).strip()
+        if query:
+            assert_equal(searcher, query, rng.choice([1, 3, 10]))
+
+
+SOURCE = (
+    "import os\nfrom a import thing\n"
+    "class Mesh:\n    '''A grid.'''\n    def size(self): ...\n    def sizes(self): ...\n"
+    "def size(n):\n    if n:\n        raise ValueError(f'need {n} ranks in the group, got {os.environ[\"SIZE\"]}')\n"
+    "    raise RuntimeError('the group is gone for good')\n"
+)
+
+
+def found(index: list[Entry], query: str) -> list[tuple[str, str]]:
+    return [(hit.entry.name, hit.entry.kind) for hit in Searcher(index).search(query)]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("kind:func size", [("m.size", "function")]),
+        ("size kind:method", [("m.Mesh.size", "method"), ("m.Mesh.sizes", "method")]),
+        ('kind:"environment variable"', [("SIZE", "environment variable")]),
+        ("kind:env size", [("SIZE", "environment variable")]),
+        ("kind:errors size", [("m.size", "error"), ("m.size", "error")]),
+        ("kind:class in:M.PY", [("m.Mesh", "class")]),
+        ("kind:class in:n.py", []),
+        ("kind:class pkg:m", [("m.Mesh", "class")]),
+        ("kind:class pkg:m.Mesh.size", []),
+        ('"size"', [("m.size", "function"), ("m.Mesh.size", "method")]),
+        ('"Mesh.size"', [("m.Mesh.size", "method")]),
+        ('"siz"', []),
+        ("ValueError: need 3 ranks in the group, got 4 (why)", [("m.size", "error")]),
+        ("need 3 ranks\n in the GROUP, got None", [("m.size", "error")]),
+        ("group is gone for", [("m.size", "error")]),
+        ("ValueError: need 3 ranks in a group, got 4", []),
+    ],
+)
+def test_filters_quotes_and_messages(entries_of: Index, query: str, expected: list[tuple[str, str]]) -> None:
+    assert found(entries_of(SOURCE), query) == expected
+
+
+def test_a_kind_that_there_is_not() -> None:
+    with pytest.raises(KwindexError, match=r"kind:colour names no kind of entry; the kinds are module, class"):
+        Searcher([]).search("kind:colour x")
+
+
+def test_an_operator_is_no_filter(entries_of: Index) -> None:
+    index = entries_of("lib = torch.library.Library('kind', 'DEF')\nlib.define('add(Tensor x) -> Tensor')\n")
+    assert found(index, "kind::add")[0] == ("kind::add", "op")
+
+
+def test_many_imports_of_a_name_are_one_hit_below_its_definition(tree: Callable[..., Path], tmp_path: Path) -> None:
+    users = {f"u{i}.py": "from d import all_reduce\n" for i in range(30)}
+    build([tree({"d.py": "def all_reduce(): ...\n", **users})], tmp_path / "out")
+    hits = Searcher(read_index(tmp_path / "out")).search("all_reduce")
+    assert [(hit.entry.name, hit.why) for hit in hits] == [
+        ("d.all_reduce", "exact name"),
+        ("u0.all_reduce", "exact name; one of 30 imports of that name"),
+    ]
