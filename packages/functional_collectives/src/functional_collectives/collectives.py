@@ -19,6 +19,8 @@ import comm_core
 from comm_core import GroupLike
 from comm_core.catalog import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, BROADCAST, PERMUTE, REDUCE_SCATTER, under
 from comm_core.errors import ArgumentError
+from comm_core.execution import compiled_group
+from comm_core.groups import AnyGroup
 from functional_collectives.async_tensor import AsyncCollectiveTensor
 from functional_collectives.flight import in_flight
 
@@ -263,3 +265,11 @@ def check_tag(tag: str, where: str) -> None:
     """
     if tag:
         raise ArgumentError(where, got=f"tag {tag!r}", need="no tag", hint="pass the group itself as group=")
+
+
+def parsed_group(group: GroupLike) -> tuple[AnyGroup, GroupLike]:
+    """Return a group parsed, and what to pass on: in a graph what was given, since Dynamo guards on that each time."""
+    if torch.compiler.is_compiling():
+        return compiled_group(group), group
+    on = comm_core.as_group(group)
+    return on, on

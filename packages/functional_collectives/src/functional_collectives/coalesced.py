@@ -1,0 +1,220 @@
+"""Several tensors in one call.
+
+Dynamo walks this file, so it stays plain. Each function is derived from the catalogue's entry for one tensor: the
+whole list is checked before anything moves; reductions pack what has one dtype and device into one buffer, so that
+it is one message instead of many (and one in backward); a gather, which would have to copy twice for that, starts
+one collective for each tensor, all in flight together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+import comm_core
+from comm_core import Collective, GroupLike
+from comm_core.catalog import ALL_GATHER, ALL_REDUCE, REDUCE_SCATTER
+from comm_core.errors import ArgumentError, CommError, DtypeError, said
+from comm_core.execution import settled
+from functional_collectives.collectives import check_tag, parsed_group
+from functional_collectives.flight import in_flight
+
+Tensors = Sequence[torch.Tensor]
+
+
+def all_reduce_coalesced(self: Tensors, reduceOp: object, group: GroupLike = None, tag: str = "") -> list[torch.Tensor]:
+    """Reduce each tensor of a list over all ranks of a group; every rank gets all results.
+
+    Args:
+        self: this rank's tensors; neither they nor the list is changed. Every rank passes as many of the same shapes.
+        reduceOp: the reduce op for all of them, as a word such as `"sum"` or as a `dist.ReduceOp`.
+        group: anything that `comm_core.as_group` takes; None is the default group.
+        tag: must be empty; torch's functions have it at this place.
+
+    Returns:
+        The reductions, in flight, in the order of the list. Those of one dtype are views of one buffer.
+
+    Shapes: each result has its input's.
+
+    Gradient: as `all_reduce`, with one message for all cotangents of a dtype. Where one input of a dtype requires grad,
+    all results of that dtype do.
+
+    Raises:
+        CommError: not a list of tensors, or a wrong reduce op, dtype or group; before anything moves.
+
+    Example:
+        >>> from comm_core import World
+        >>> def body(group):
+        ...     ys = all_reduce_coalesced([torch.ones(2), torch.tensor(group.rank)], "sum", group)
+        ...     return [y.tolist() for y in ys]
+        >>> World(3).run(body)
+        [[[3.0, 3.0], 3], [[3.0, 3.0], 3], [[3.0, 3.0], 3]]
+    """
+    where = "all_reduce_coalesced"
+    check_tag(tag, where)
+    check_list(self, where)
+    xs, parsed = checked(ALL_REDUCE, self, [{"reduce_op": reduceOp} for _ in self], group, where)
+    return reduced(ALL_REDUCE, xs, parsed, group)
+
+
+def all_gather_into_tensor_coalesced(self: Tensors, group: GroupLike = None, tag: str = "") -> list[torch.Tensor]:
+    """Concatenate all ranks' tensors along dim 0, for each tensor of a list; every rank gets all results.
+
+    Args:
+        self: this rank's tensors; every rank passes as many, of the same shapes.
+        group: anything that `comm_core.as_group` takes; None is the default group.
+        tag: must be empty; torch's functions have it at this place.
+
+    Returns:
+        The concatenations in rank order, in flight, in the order of the list.
+
+    Shapes: each result has its input's, with dim 0 multiplied by the group size.
+
+    Gradient: as `all_gather_tensor`.
+
+    Raises:
+        CommError: not a list of tensors, a tensor without dims, or a wrong group; before anything moves.
+
+    Example:
+        >>> from comm_core import World
+        >>> def body(group):
+        ...     ys = all_gather_into_tensor_coalesced([torch.tensor([group.rank]), torch.ones(1, 1)], group)
+        ...     return [y.tolist() for y in ys]
+        >>> World(2).run(body)
+        [[[0, 1], [[1.0], [1.0]]], [[0, 1], [[1.0], [1.0]]]]
+    """
+    where = "all_gather_into_tensor_coalesced"
+    check_tag(tag, where)
+    check_list(self, where)
+    xs, parsed = checked(ALL_GATHER, self, [{"dim": 0} for _ in self], group, where)
+    _, door = parsed_group(group)
+    return [comm_core.start(ALL_GATHER, x, in_flight, door, **own) for x, own in zip(xs, parsed, strict=True)]
+
+
+def reduce_scatter_tensor_coalesced(
+    inputs: Tensors, reduceOp: object, scatter_dim: Sequence[int], group: GroupLike = None, tag: str = ""
+) -> list[torch.Tensor]:
+    """Reduce each tensor of a list over all ranks and leave each rank its own block of each.
+
+    Args:
+        inputs: this rank's tensors; neither they nor the list is changed. Every rank passes as many of the same shapes.
+        reduceOp: the reduce op for all of them, as a word such as `"sum"` or as a `dist.ReduceOp`.
+        scatter_dim: for each tensor, the dim to split; its size must be a multiple of the group size.
+        group: anything that `comm_core.as_group` takes; None is the default group.
+        tag: must be empty; torch's functions have it at this place.
+
+    Returns:
+        This rank's blocks, in flight, in the order of the list. Those of one dtype are views of one buffer.
+
+    Shapes: each result has its input's, with its `scatter_dim` divided by the group size.
+
+    Gradient: as `reduce_scatter_tensor`, with one message for all cotangents of a dtype. Where one input of a dtype
+    requires grad, all results of that dtype do.
+
+    Raises:
+        CommError: not a list of tensors, not one dim for each, or a wrong reduce op, dim, size or group; before
+            anything moves.
+
+    Example:
+        >>> from comm_core import World
+        >>> def body(group):
+        ...     ys = reduce_scatter_tensor_coalesced([torch.arange(2), torch.ones(1, 4)], "sum", [0, 1], group)
+        ...     return [y.tolist() for y in ys]
+        >>> World(2).run(body)
+        [[[0], [[2.0, 2.0]]], [[2], [[2.0, 2.0]]]]
+    """
+    where = "reduce_scatter_tensor_coalesced"
+    check_tag(tag, where)
+    check_list(inputs, where)
+    check_dims(scatter_dim, len(inputs), where)
+    params = [{"reduce_op": reduceOp, "dim": dim} for dim in scatter_dim]
+    xs, parsed = checked(REDUCE_SCATTER, inputs, params, group, where)
+    return reduced(REDUCE_SCATTER, xs, parsed, group)
+
+
+def check_list(xs: Tensors, where: str) -> None:
+    """Refuse a single tensor, whose rows would be taken for the list.
+
+    Raises:
+        DtypeError: not a list or tuple.
+    """
+    if not isinstance(xs, (list, tuple)):
+        raise DtypeError(where, got=f"a {type(xs).__name__}", need="a list of tensors", hint="put it in a list: [x]")
+
+
+def check_dims(dims: Sequence[int], count: int, where: str) -> None:
+    """Ask for one dim for each tensor.
+
+    Raises:
+        ArgumentError: not a list, or one of another length.
+    """
+    if not isinstance(dims, (list, tuple)) or len(dims) != count:
+        raise ArgumentError(where, got=f"scatter_dim {said(dims)}", need=f"a list of {count} dims, one for each tensor")
+
+
+def checked(
+    entry: Collective, xs: Tensors, params: Sequence[dict[str, Any]], group: GroupLike, where: str
+) -> tuple[list[torch.Tensor], list[dict[str, Any]]]:
+    """Settle all tensors and parse all parameters, before any collective starts.
+
+    Raises:
+        CommError: naming which tensor of the list is wrong.
+    """
+    on, _ = parsed_group(group)
+    ready, parsed = [], []
+    for place, x in enumerate(xs):
+        try:
+            x = settled(x, where)
+            parsed.append(entry.check(x, on.world, on.rank, **params[place]))
+        except CommError as error:
+            raise type(error)(f"{where}, tensor {place}", error.got, error.need, error.hint) from None
+        ready.append(x)
+    return ready, parsed
+
+
+def reduced(entry: Collective, xs: Tensors, parsed: Sequence[dict[str, Any]], group: GroupLike) -> list[torch.Tensor]:
+    """Start a reduction of every tensor: one for all of a dtype and device, over a buffer of theirs."""
+    on, door = parsed_group(group)
+    results = list(xs)
+    for places in by_kind(xs):
+        first = places[0]
+        if len(places) == 1:
+            results[first] = comm_core.start(entry, xs[first], in_flight, door, **parsed[first])
+            continue
+        packed = torch.cat([rows(xs[place], on.world, **parsed[place]) for place in places], 1)
+        together = {name: 0 if name == "dim" else value for name, value in parsed[first].items()}
+        pieces = comm_core.start(entry, packed, in_flight, door, **together).view(-1)
+        start = 0
+        for place in places:
+            shape = entry.shape(tuple(xs[place].shape), on.world, on.rank, **parsed[place])
+            results[place] = pieces.narrow(0, start, math.prod(shape)).view(shape)
+            start += math.prod(shape)
+    return results
+
+
+def by_kind(xs: Tensors) -> list[list[int]]:
+    """Return the places of the tensors that can share a buffer: those of one dtype and device.
+
+    Example:
+        >>> by_kind([torch.ones(1), torch.tensor(1), torch.ones(2)])
+        [[0, 2], [1]]
+    """
+    kinds: dict[tuple[torch.dtype, torch.device], list[int]] = {}
+    for place, x in enumerate(xs):
+        kinds.setdefault((x.dtype, x.device), []).append(place)
+    return list(kinds.values())
+
+
+def rows(x: torch.Tensor, world: int, *, reduce_op: str, dim: int | None = None) -> torch.Tensor:
+    """Return each rank's block of `x` along a dim as a row of a matrix; without a dim, one row of all of it.
+
+    Example:
+        >>> rows(torch.arange(8).view(2, 4), 2, reduce_op="sum", dim=1).tolist()
+        [[0, 1, 4, 5], [2, 3, 6, 7]]
+    """
+    if dim is None:
+        return x.reshape(1, -1)
+    return x.unflatten(dim, (world, x.shape[dim] // world)).movedim(dim, 0).reshape(world, x.numel() // world)

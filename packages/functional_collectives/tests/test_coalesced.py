@@ -1,0 +1,272 @@
+"""Several tensors in one call: each result is that of the tensor alone; nothing moves for a wrong list."""
+
+import pytest
+import torch
+
+import functional_collectives as fc
+from comm_core import World, errors
+
+
+def _tensors(group):
+    """Tensors of every kind of shape, each of a size that the group divides in some dim."""
+    n, r = group.world, group.rank
+    x = torch.arange(12.0 * n * n).view(2 * n, 3, 2 * n) * (r + 1)
+    return [x, x[:, 0, 0].contiguous(), x.transpose(0, 2), x[:0], x[:n] + 0.5]
+
+
+def _calls(fc, group, reduce_op="sum"):
+    """Each function with its single form, as pairs of list -> list."""
+    dims = [2, 0, -1, 0, 0]
+    return {
+        "all_reduce": (
+            lambda xs: fc.all_reduce_coalesced(xs, reduce_op, group),
+            lambda xs: [fc.all_reduce(x, reduce_op, group) for x in xs],
+        ),
+        "all_gather": (
+            lambda xs: fc.all_gather_into_tensor_coalesced(xs, group),
+            lambda xs: [fc.all_gather_tensor(x, 0, group) for x in xs],
+        ),
+        "reduce_scatter": (
+            lambda xs: fc.reduce_scatter_tensor_coalesced(xs, reduce_op, dims, group),
+            lambda xs: [fc.reduce_scatter_tensor(x, reduce_op, d, group) for x, d in zip(xs, dims, strict=True)],
+        ),
+    }
+
+
+def _same(ours, theirs):
+    return len(ours) == len(theirs) and all(
+        a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b) and a.is_contiguous()
+        for a, b in zip(map(fc.wait_tensor, ours), theirs, strict=True)
+    )
+
+
+def _gradients(call, xs, rank):
+    leaves = [x.detach().clone().requires_grad_() for x in xs]
+    ys = call([leaf * 2 for leaf in leaves])
+    return torch.autograd.grad(sum((y * y * (rank + place)).sum() for place, y in enumerate(ys)), leaves)
+
+
+def _as_torch(group):
+    import warnings
+
+    import torch.distributed as dist
+    import torch.distributed._functional_collectives as torchs
+
+    warnings.simplefilter("ignore")
+    pg, wrong = dist.group.WORLD, []
+    theirs = _calls(torchs, pg)
+    for name, (together, _) in _calls(fc, pg).items():
+        xs = [x.contiguous() for x in _tensors(group)]
+        expected = [torchs.wait_tensor(y) for y in theirs[name][0](list(xs))]
+        if not _same(together(xs), expected):
+            wrong.append(f"{name} values")
+        pair = [_gradients(one, xs, group.rank) for one in (together, theirs[name][0])]
+        if not all(torch.equal(a, b) for a, b in zip(*pair, strict=True)):
+            wrong.append(f"{name} gradients")
+    return wrong
+
+
+@pytest.mark.world(1, 2, 3)
+def test_values_and_gradients_are_torchs(world):
+    assert world.run(_as_torch) == [[]] * world.size
+
+
+def _as_one_by_one(group, word):
+    wrong = []
+    for name, (together, alone) in _calls(fc, group, word).items():
+        xs = [x.double() - 3 for x in _tensors(group)]
+        kept, copies = list(xs), [x.clone() for x in xs]
+        if not _same(together(xs), [fc.wait_tensor(y) for y in alone(xs)]):
+            wrong.append(f"{name} values")
+        if any(a is not b for a, b in zip(xs, kept, strict=True)) or not all(map(torch.equal, xs, copies)):
+            wrong.append(f"{name} wrote to its input")
+        pair = [_gradients(one, xs, group.rank) for one in (together, alone)]
+        if not all(torch.allclose(a, b, rtol=1e-12) for a, b in zip(*pair, strict=True)):
+            wrong.append(f"{name} gradients")
+    return wrong
+
+
+@pytest.mark.parametrize("word", ["sum", "avg", "max", "product"])
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_the_results_are_those_of_each_tensor_alone(size, word):
+    assert World(size).run(_as_one_by_one, word) == [[]] * size
+
+
+@pytest.mark.world(1, 3)
+def test_on_real_ranks_the_results_are_those_of_each_tensor_alone(world):
+    assert world.run(_as_one_by_one, "max") == [[]] * world.size
+
+
+def _started(group):
+    n = group.world
+    xs = [
+        torch.ones(n),
+        torch.ones(n, 2),
+        torch.ones(n, dtype=torch.int32),
+        torch.tensor([True] * n),
+        torch.ones(2 * n),
+    ]
+    counts = []
+    for call in (
+        lambda: fc.all_reduce_coalesced(xs, "max"),
+        lambda: fc.all_gather_into_tensor_coalesced(xs),
+        lambda: fc.reduce_scatter_tensor_coalesced(xs, "max", [0] * 5),
+    ):
+        ys = call()
+        in_flight = all(type(y) is fc.AsyncCollectiveTensor for y in ys)
+        counts.append((len(fc.inflight()), in_flight, [y.dtype for y in ys] == [x.dtype for x in xs]))
+        for y in ys:
+            y.sum()
+        counts.append(len(fc.inflight()))
+    return counts
+
+
+@pytest.mark.world(1, 3)
+def test_a_reduction_is_one_message_for_each_dtype_and_all_are_in_flight(world):
+    assert world.run(_started) == [[(3, True, True), 0, (5, True, True), 0, (3, True, True), 0]] * world.size
+
+
+def _backward_messages(group):
+    from torch.distributed.tensor.debug import CommDebugMode
+
+    xs = [torch.ones(group.world, requires_grad=True) for _ in range(4)]
+    ys = fc.all_reduce_coalesced([x * 2 for x in xs], "sum")
+    loss = sum(y.sum() for y in ys)
+    with CommDebugMode() as counted:
+        loss.backward()
+    return counted.get_total_counts()
+
+
+@pytest.mark.world(1, 3)
+def test_backward_is_one_message_too(world):
+    assert world.run(_backward_messages) == [1] * world.size
+
+
+def _compiled(group, backend):
+    import torch._dynamo
+
+    torch._dynamo.reset()
+    wrong = []
+    for name, (together, _) in _calls(fc, group).items():
+        compiled = torch.compile(together, fullgraph=True, backend=backend)
+        xs = _tensors(group)
+        if not _same(compiled(xs), [fc.wait_tensor(y) for y in together(xs)]):
+            wrong.append(f"{name} values")
+        pair = [_gradients(one, xs, group.rank) for one in (together, compiled)]
+        if not all(map(torch.allclose, *pair)):
+            wrong.append(f"{name} gradients")
+    return wrong
+
+
+@pytest.mark.world(1, 3)
+def test_compiled_fullgraph_equals_eager_forward_and_backward(world):
+    assert world.run(_compiled, "aot_eager") == [[]] * world.size
+
+
+@pytest.mark.world(2, timeout=180)
+def test_compiled_with_inductor_equals_eager(world):
+    assert world.run(_compiled, "inductor") == [[]] * world.size
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_compiled_equals_eager_on_simulated_ranks(size):
+    assert World(size).run(_compiled, "aot_eager") == [[]] * size
+
+
+def test_vmap_and_grad_go_through():
+    def body(group):
+        def loss(x):
+            a, b = fc.all_reduce_coalesced([x, x[:1] * (group.rank + 1)], "sum", group)
+            return (a**2).sum() + b.sum()
+
+        x = torch.arange(6.0).view(3, 2)
+        row = [torch.func.grad(loss)(x[place]) for place in range(3)]
+        return torch.equal(torch.vmap(torch.func.grad(loss))(x), torch.stack(row))
+
+    assert World(3).run(body) == [True] * 3
+
+
+def _edges(group):
+    first = fc.all_reduce(torch.ones(2), "sum")
+    a, b = fc.all_reduce_coalesced((first, torch.zeros(2)), "sum")
+    a.add_(1)
+    return fc.all_reduce_coalesced([], "sum"), a.tolist(), b.tolist()
+
+
+@pytest.mark.world(1, 3)
+def test_inputs_in_flight_no_inputs_and_writes_to_one_result(world):
+    assert world.run(_edges) == [([], [world.size**2 + 1.0] * 2, [0.0] * 2)] * world.size
+
+
+def test_a_mixed_list_gives_gradients_to_those_that_want_them():
+    def body(group):
+        x = torch.ones(2, requires_grad=group.rank == 0)  # the ranks need not want the same
+        y, z = fc.all_reduce_coalesced([x, torch.ones(1, requires_grad=True)], "sum", group)
+        (y.sum() + z.sum()).backward()
+        return x.grad.tolist() if x.grad is not None else None
+
+    assert World(2).run(body) == [[2.0, 2.0], None]
+
+
+BAD = {
+    "a tensor": (errors.DtypeError, lambda g: fc.all_reduce_coalesced(torch.ones(2, 2), "sum", g), "list of tensors"),
+    "no tensor": (errors.DtypeError, lambda g: fc.all_reduce_coalesced([torch.ones(2), 1.0], "sum", g), "tensor 1"),
+    "reduce op": (errors.ReduceOpError, lambda g: fc.all_reduce_coalesced([torch.ones(2)], "summ", g), "tensor 0"),
+    "no dims": (
+        errors.ShapeError,
+        lambda g: fc.all_gather_into_tensor_coalesced([torch.ones(2), torch.tensor(1.0)], g),
+        "all_gather_into_tensor_coalesced, tensor 1",
+    ),
+    "too few dims": (
+        errors.ArgumentError,
+        lambda g: fc.reduce_scatter_tensor_coalesced([torch.ones(2)] * 2, "sum", [0], g),
+        "a list of 2 dims",
+    ),
+    "one dim": (
+        errors.ArgumentError,
+        lambda g: fc.reduce_scatter_tensor_coalesced([torch.ones(2)], "sum", 0, g),
+        "a list of 1 dims",
+    ),
+    "size": (
+        errors.ShapeError,
+        lambda g: fc.reduce_scatter_tensor_coalesced([torch.ones(2, 2), torch.ones(2, 3)], "sum", [0, 1], g),
+        r"tensor 1: got size 3 in dim 1",
+    ),
+    "tag": (errors.ArgumentError, lambda g: fc.all_reduce_coalesced([], "sum", g, "tag"), "tag"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_wrong_list_is_refused_and_the_tensor_named(what):
+    kind, call, words = BAD[what]
+
+    def body(group):
+        with pytest.raises(kind, match=words):
+            call(group)
+        return fc.all_reduce(torch.ones(1), "sum", group).item()
+
+    assert World(2).run(body) == [2.0, 2.0]
+
+
+def _bad_second(group):
+    for call in (
+        lambda xs: fc.all_reduce_coalesced(xs, "band"),
+        lambda xs: fc.reduce_scatter_tensor_coalesced(xs, "band", [0, 0]),
+        lambda xs: fc.all_gather_into_tensor_coalesced([xs[0], torch.tensor(1)]),
+    ):
+        with pytest.raises(errors.CommError, match="tensor 1"):
+            call([torch.ones(6, dtype=torch.int32), torch.ones(6)])
+    return len(fc.inflight()), fc.all_reduce(torch.ones(1), "sum").item()
+
+
+@pytest.mark.world(1, 3)
+def test_nothing_has_started_when_a_later_tensor_is_refused(world):
+    assert world.run(_bad_second) == [(0, float(world.size))] * world.size
+
+
+def test_lists_of_different_lengths_are_named_in_the_simulator():
+    def body(group):
+        fc.all_reduce_coalesced([torch.ones(2)] * (1 + group.rank), "sum", group)
+
+    with pytest.raises(errors.MismatchError, match="all_reduce"):
+        World(2).run(body)
