@@ -6,9 +6,17 @@ from typing import Any
 
 import torch
 
-from comm_core.compat import as_made
+from comm_core.compat import as_made, forward_ad_active, is_transformed
 
-__all__ = ["as_made", "no_torch_function", "shares_storage", "wrapper"]
+__all__ = [
+    "as_made",
+    "forward_ad_active",
+    "is_leaf_or_view_of_one",
+    "is_transformed",
+    "no_torch_function",
+    "shares_storage",
+    "wrapper",
+]
 
 # A wrapper subclass handles everything in __torch_dispatch__, so the outer protocol is switched off (2.11 to 2.14).
 no_torch_function: Any = torch._C._disabled_torch_function_impl
@@ -31,3 +39,13 @@ def wrapper(cls: type[torch.Tensor], like: torch.Tensor, device: torch.device) -
 def shares_storage(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Tell whether two tensors are views of one storage; works for meta tensors too (2.11 to 2.14)."""
     return a.untyped_storage()._cdata == b.untyped_storage()._cdata
+
+
+def is_leaf_or_view_of_one(x: torch.Tensor) -> bool:
+    """Tell whether autograd refuses a write to a tensor that requires grad (2.11 to 2.14).
+
+    In a compiled graph the answer is no: torch itself refuses it there, while it traces.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    return x.is_leaf or (x._is_view() and x._base is not None and x._base.is_leaf)

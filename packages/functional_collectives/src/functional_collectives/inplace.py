@@ -1,0 +1,345 @@
+"""Collectives that write into a tensor they are given: torch.distributed's calls, as functions that a graph can hold.
+
+Dynamo walks this file, so it stays plain. Each form is derived from the catalogue's entry. In eager code without a
+gradient the transport writes into the output itself, with no copy; otherwise the functional form runs and its result is
+copied in. All have finished when they return.
+
+To autograd each is an in-place write of a differentiable result: the output gets the collective's history, as with
+`output.copy_(all_gather_tensor(x))`. An output that autograd cannot write to is refused before anything moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+import comm_core
+from comm_core import Collective, GroupLike, Missing, Pending, SimulatedGroup
+from comm_core.catalog import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, REDUCE_SCATTER
+from comm_core.errors import ArgumentError, DtypeError, GradientError, ShapeError
+from comm_core.execution import settled
+from comm_core.groups import AnyGroup
+from comm_core.tracing import is_traced
+from functional_collectives import torch_compat
+from functional_collectives.collectives import check_tag, parsed_group
+
+
+def all_reduce_inplace(
+    tensor: torch.Tensor, op: object = "sum", group: GroupLike = None, async_op: bool = False, tag: str = ""
+) -> torch.Tensor:
+    """Reduce a tensor over all ranks of a group, into the tensor itself.
+
+    Args:
+        tensor: this rank's tensor, and the result.
+        op: the reduce op, as a word such as `"sum"` or as a `dist.ReduceOp`.
+        group: anything that `comm_core.as_group` takes; None is the default group.
+        async_op: must be False; `all_reduce` is asynchronous.
+        tag: must be empty; torch's function has it at this place.
+
+    Returns:
+        `tensor`.
+
+    Shapes: any, the same on every rank.
+
+    Gradient: as `all_reduce`, into the tensor's history before the call.
+
+    Raises:
+        CommError: a wrong reduce op, dtype or group, or a leaf that requires grad; at the call.
+
+    Example:
+        >>> from comm_core import World
+        >>> World(3).run(lambda group: all_reduce_inplace(torch.tensor([group.rank]), "max", group).tolist())
+        [[2], [2], [2]]
+    """
+    check_call(async_op, tag, "all_reduce_inplace")
+    return written(ALL_REDUCE, tensor, tensor, group, reduce_op=op)
+
+
+def all_gather_tensor_inplace(
+    output_tensor: torch.Tensor,
+    input_tensor: torch.Tensor,
+    group: GroupLike = None,
+    async_op: bool = False,
+    tag: str = "",
+    gather_dim: int = 0,
+) -> torch.Tensor:
+    """Concatenate all ranks' tensors along a dim, into a given tensor.
+
+    Args:
+        output_tensor: the result; the input may be this rank's block of it.
+        input_tensor: this rank's tensor, of the same shape on every rank.
+        group: anything that `comm_core.as_group` takes; None is the default group.
+        async_op: must be False; `all_gather_tensor` is asynchronous.
+        tag: must be empty; torch's function has it at this place.
+        gather_dim: the dim to concatenate along.
+
+    Returns:
+        `output_tensor`.
+
+    Shapes: the output has the input's shape with `gather_dim` multiplied by the group size.
+
+    Gradient: as `all_gather_tensor`, into the input; what the output was before gets zeros.
+
+    Raises:
+        CommError: shapes or dtypes that do not fit, no such dim, a wrong group, or an output that is a leaf that
+            requires grad; at the call.
+
+    Example:
+        >>> from comm_core import World
+        >>> def body(group):
+        ...     out = torch.empty(2, dtype=torch.int64)
+        ...     all_gather_tensor_inplace(out, torch.tensor([group.rank]), group)
+        ...     return out.tolist()
+        >>> World(2).run(body)
+        [[0, 1], [0, 1]]
+    """
+    check_call(async_op, tag, "all_gather_tensor_inplace")
+    return written(ALL_GATHER, output_tensor, input_tensor, group, dim=gather_dim)
+
+
+def reduce_scatter_tensor_inplace(
+    output: torch.Tensor,
+    input: torch.Tensor,
+    op: object = "sum",
+    group: GroupLike = None,
+    async_op: bool = False,
+    scatter_dim: int = 0,
+    tag: str = "",
+) -> torch.Tensor:
+    """Reduce a tensor over all ranks and leave each rank its own block along a dim, in a given tensor.
+
+    Args:
+        output: the result.
+        input: this rank's tensor, of the same shape on every rank.
+        op: the reduce op, as a word such as `"sum"` or as a `dist.ReduceOp`.
+        group: anything that `comm_core.as_group` takes; None is the default group.
+        async_op: must be False; `reduce_scatter_tensor` is asynchronous.
+        scatter_dim: the dim to split; its size must be a multiple of the group size.
+        tag: must be empty; torch's function has it at this place.
+
+    Returns:
+        `output`.
+
+    Shapes: the output has the input's shape with `scatter_dim` divided by the group size.
+
+    Gradient: as `reduce_scatter_tensor`, into the input; what the output was before gets zeros.
+
+    Raises:
+        CommError: a wrong reduce op, dim, group or dtype, shapes that do not fit, or an output that is a leaf that
+            requires grad; at the call.
+
+    Example:
+        >>> from comm_core import World
+        >>> def body(group):
+        ...     return reduce_scatter_tensor_inplace(torch.empty(1), torch.ones(2), "sum", group).tolist()
+        >>> World(2).run(body)
+        [[2.0], [2.0]]
+    """
+    check_call(async_op, tag, "reduce_scatter_tensor_inplace")
+    return written(REDUCE_SCATTER, output, input, group, reduce_op=op, dim=scatter_dim)
+
+
+def all_to_all_inplace(
+    output: torch.Tensor,
+    input: torch.Tensor,
+    output_split_sizes: Sequence[int] | None = None,
+    input_split_sizes: Sequence[int] | None = None,
+    group: GroupLike = None,
+    async_op: bool = False,
+    tag: str = "",
+) -> torch.Tensor:
+    """Send the i-th block of rows to rank i, and put the blocks that arrive into a given tensor, in rank order.
+
+    Args:
+        output: the result.
+        input: this rank's tensor.
+        output_split_sizes: how many rows arrive from each rank; None, with the next one None, splits evenly.
+        input_split_sizes: how many rows go to each rank.
+        group: anything that `comm_core.as_group` takes; None is the default group.
+        async_op: must be False; `all_to_all_single` is asynchronous.
+        tag: must be empty; torch's function has it at this place.
+
+    Returns:
+        `output`.
+
+    Shapes: the output has the input's shape with dim 0 the sum of `output_split_sizes`.
+
+    Gradient: as `all_to_all_single`, into the input; what the output was before gets zeros.
+
+    Raises:
+        CommError: splits, shapes or dtypes that do not fit, a wrong group, or an output that is a leaf that requires
+            grad; at the call.
+
+    Example:
+        >>> from comm_core import World
+        >>> def body(group):
+        ...     x = torch.arange(2) + 10 * group.rank
+        ...     return all_to_all_inplace(torch.empty_like(x), x, group=group).tolist()
+        >>> World(2).run(body)
+        [[0, 10], [1, 11]]
+    """
+    check_call(async_op, tag, "all_to_all_inplace")
+    splits: dict[str, Any] = {"output_splits": output_split_sizes, "input_splits": input_split_sizes}
+    return written(ALL_TO_ALL, output, input, group, **splits)
+
+
+def all_gather_inplace(
+    tensor_list: list[torch.Tensor],
+    tensor: torch.Tensor,
+    group: GroupLike = None,
+    async_op: bool = False,
+    tag: str = "",
+) -> list[torch.Tensor]:
+    """Give every rank all ranks' tensors, each in its place of a given list.
+
+    Args:
+        tensor_list: one tensor for each rank, which are written.
+        tensor: this rank's tensor, of the same shape on every rank.
+        group: anything that `comm_core.as_group` takes; None is the default group.
+        async_op: must be False; `all_gather_tensor` is asynchronous.
+        tag: must be empty; torch's function has it at this place.
+
+    Returns:
+        `tensor_list`.
+
+    Shapes: every tensor of the list has the input's.
+
+    Gradient: as `all_gather_tensor`, into the input; what the list held before gets zeros.
+
+    Raises:
+        CommError: not one tensor for each rank, shapes or dtypes that do not fit, a wrong group, or a tensor of the
+            list that is a leaf that requires grad; at the call.
+
+    Example:
+        >>> from comm_core import World
+        >>> def body(group):
+        ...     places = [torch.empty(1), torch.empty(1)]
+        ...     return [x.item() for x in all_gather_inplace(places, torch.ones(1) * group.rank, group)]
+        >>> World(2).run(body)
+        [[0.0, 1.0], [0.0, 1.0]]
+    """
+    where = "all_gather_inplace"
+    check_call(async_op, tag, where)
+    x = settled(tensor, where)
+    on, door = parsed_group(group)
+    if not isinstance(tensor_list, (list, tuple)) or len(tensor_list) != on.world:
+        count = f"{len(tensor_list)} tensors" if isinstance(tensor_list, (list, tuple)) else "no list"
+        raise ArgumentError(where, got=count, need=f"a list of {on.world}, one tensor for each rank")
+    for out in tensor_list:
+        check_output(out, x, tuple(x.shape), where)
+    gathered = comm_core.run(ALL_GATHER, x.unsqueeze(0), door, dim=0)
+    for rank, out in enumerate(tensor_list):
+        out.copy_(gathered[rank])
+    return tensor_list
+
+
+def written(entry: Collective, out: torch.Tensor, x: torch.Tensor, group: GroupLike, **params: Any) -> torch.Tensor:
+    """Run a collective to its end with its result in `out`, which may be its input."""
+    in_place = out is x and not isinstance(entry.in_place, Missing)
+    x = settled(x, entry.name)
+    on, door = parsed_group(group)
+    parsed = entry.check(x, on.world, on.rank, **params)
+    check_output(out, x, entry.shape(tuple(x.shape), on.world, on.rank, **parsed), entry.name)
+    if is_direct(out, x, on, in_place):
+        result = entry.kernel(Into(comm_core.transport(on), out), x, **parsed).wait()
+        if result is not out:
+            return out.copy_(result)
+        if not out.is_inference():
+            torch.autograd.graph.increment_version(out)  # the transport wrote behind autograd's back
+        return out
+    return out.copy_(comm_core.run(entry, x, door, **params))
+
+
+def is_direct(out: torch.Tensor, x: torch.Tensor, on: AnyGroup, in_place: bool) -> bool:
+    """Tell whether the transport may write into the output: no graph, no gradient, no other view of what is sent."""
+    if is_traced(out) or is_traced(x) or isinstance(on, SimulatedGroup):
+        return False
+    if torch_compat.is_transformed(x) or torch_compat.forward_ad_active():
+        return False
+    if torch.is_grad_enabled() and (x.requires_grad or out.requires_grad):
+        return False
+    return out.is_contiguous() and (in_place or not torch_compat.shares_storage(out, x))
+
+
+def check_call(async_op: bool, tag: str, where: str) -> None:
+    """Refuse what only the calls of torch.distributed can do.
+
+    Raises:
+        ArgumentError: async_op, or a tag.
+    """
+    check_tag(tag, where)
+    if async_op:
+        raise ArgumentError(
+            where,
+            got="async_op=True",
+            need="async_op=False: the output is finished when the call returns",
+            hint="the functions without _inplace return at once and wait when the result is used",
+        )
+
+
+def check_output(out: torch.Tensor, x: torch.Tensor, shape: tuple[int, ...], where: str) -> None:
+    """Refuse an output that the result does not fit into, or that autograd would refuse after the ranks have met.
+
+    Raises:
+        DtypeError, ShapeError, GradientError: as said.
+    """
+    if not isinstance(out, torch.Tensor) or out.dtype != x.dtype or out.device != x.device:
+        got = f"{out.dtype} on {out.device}" if isinstance(out, torch.Tensor) else f"a {type(out).__name__}"
+        raise DtypeError(where, got=f"an output that is {got}", need=f"a tensor of {x.dtype} on {x.device}")
+    if tuple(out.shape) != shape:
+        raise ShapeError(where, got=f"an output of shape {tuple(out.shape)}", need=f"one of shape {shape}")
+    if torch.is_grad_enabled() and out.requires_grad and torch_compat.is_leaf_or_view_of_one(out):
+        raise GradientError(
+            where,
+            got="an output that is a leaf that requires grad, or a view of one",
+            need="an output that autograd may write to",
+            hint="call it under torch.no_grad(), or pass out.detach()",
+        )
+
+
+class Into:
+    """A transport whose collectives write into one given tensor, where the shape is right.
+
+    Args:
+        wire: what moves the data.
+        out: where the result goes.
+    """
+
+    def __init__(self, wire: comm_core.Transport, out: torch.Tensor) -> None:
+        self.rank = wire.rank
+        self.world = wire.world
+        self._wire = wire
+        self._out = out
+
+    def all_reduce(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
+        """Reduce into the output."""
+        return self._wire.all_reduce(x, reduce_op, self._out)
+
+    def all_gather(self, x: torch.Tensor, out: torch.Tensor | None = None) -> Pending:
+        """Gather into the output; blocks along another dim than 0 need a buffer first."""
+        stacked = (x.shape[0] * self.world, *x.shape[1:])
+        return self._wire.all_gather(x, self._out if tuple(self._out.shape) == stacked else None)
+
+    def reduce_scatter(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
+        """Reduce and scatter into the output."""
+        return self._wire.reduce_scatter(x, reduce_op, self._out)
+
+    def all_to_all(
+        self,
+        x: torch.Tensor,
+        output_splits: Sequence[int],
+        input_splits: Sequence[int],
+        out: torch.Tensor | None = None,
+    ) -> Pending:
+        """Exchange into the output."""
+        return self._wire.all_to_all(x, output_splits, input_splits, self._out)
+
+    def broadcast(self, x: torch.Tensor, src: int, out: torch.Tensor | None = None) -> Pending:
+        """Broadcast into the output."""
+        return self._wire.broadcast(x, src, self._out)
+
+    def wait(self, x: torch.Tensor) -> Pending:
+        """Wait as the wire does."""
+        return self._wire.wait(x)

@@ -1,0 +1,314 @@
+"""Collectives into a given tensor: torch's values, autograd's rules for a write, and refusals before anything moves."""
+
+import pytest
+import torch
+
+import functional_collectives as fc
+from comm_core import World, errors
+
+
+def _cases(n, r):
+    """What to call: name, maker of the tensors, the rest of the arguments by keyword."""
+    x = torch.arange(8.0 * n * n).view(2 * n, 4 * n) * (r + 1)
+    outs, ins = [i + r for i in range(n)], [r + i for i in range(n)]
+    rows = torch.arange(2.0 * sum(ins)).view(-1, 2) + 100 * r
+    new = torch.empty
+    return {
+        "all_reduce": ("all_reduce_inplace", lambda: (x.clone(),), {}),
+        "all_reduce max": ("all_reduce_inplace", lambda: (x.clone(),), {"op": "max"}),
+        "all_reduce strided": ("all_reduce_inplace", lambda: (x.clone().t(),), {}),
+        "all_reduce ints": ("all_reduce_inplace", lambda: (x.long(),), {"op": "bxor"}),
+        "all_gather": ("all_gather_tensor_inplace", lambda: (new(2 * n * n, 4 * n), x.clone()), {}),
+        "all_gather 1": ("all_gather_tensor_inplace", lambda: (new(2 * n, 4 * n * n), x.clone()), {"gather_dim": 1}),
+        "all_gather strided": ("all_gather_tensor_inplace", lambda: (new(4 * n, 2 * n * n).t(), x.clone()), {}),
+        "reduce_scatter": ("reduce_scatter_tensor_inplace", lambda: (new(2, 4 * n), x.clone()), {}),
+        "reduce_scatter 1": ("reduce_scatter_tensor_inplace", lambda: (new(2 * n, 4), x.clone()), {"scatter_dim": 1}),
+        "reduce_scatter avg": ("reduce_scatter_tensor_inplace", lambda: (new(2, 4 * n), x.clone()), {"op": "avg"}),
+        "all_to_all": ("all_to_all_inplace", lambda: (new(2 * n, 4 * n), x.clone()), {}),
+        "all_to_all splits": (
+            "all_to_all_inplace",
+            lambda: (new(sum(outs), 2), rows.clone()),
+            {"output_split_sizes": outs, "input_split_sizes": ins},
+        ),
+        "all_gather list": ("all_gather_inplace", lambda: ([new(2 * n, 4 * n) for _ in range(n)], x.clone()), {}),
+        "all_gather scalars": ("all_gather_inplace", lambda: ([new(()) for _ in range(n)], x[0, 1].clone()), {}),
+    }
+
+
+def _equal(ours, theirs):
+    if isinstance(ours, list):
+        return len(ours) == len(theirs) and all(map(torch.equal, ours, theirs))
+    return torch.equal(ours, theirs)
+
+
+def _as_torch(group):
+    import warnings
+
+    import torch.distributed._functional_collectives as torchs
+
+    warnings.simplefilter("ignore")
+    wrong = []
+    cases = _cases(group.world, group.rank)
+    del cases["all_gather scalars"]  # gloo refuses torch's
+    for case, (name, make, more) in cases.items():
+        results = []
+        for module in (fc, torchs):
+            tensors = make()
+            result = getattr(module, name)(*tensors, **more)
+            if result is not tensors[0]:
+                wrong.append(f"{case}: {module.__name__} returns something else than the output")
+            results.append(tensors[0])
+        if not _equal(*results):
+            wrong.append(case)
+    return wrong
+
+
+@pytest.mark.world(1, 2, 3)
+def test_values_are_torchs_and_the_output_is_returned(world):
+    assert world.run(_as_torch) == [[]] * world.size
+
+
+def _as_functional(group):
+    """In the simulator: every case against the function without _inplace."""
+    plain = {
+        "all_reduce_inplace": lambda x, op="sum": fc.all_reduce(x, op, group),
+        "all_gather_tensor_inplace": lambda _, x, gather_dim=0: fc.all_gather_tensor(x, gather_dim, group),
+        "reduce_scatter_tensor_inplace": lambda _, x, op="sum", scatter_dim=0: fc.reduce_scatter_tensor(
+            x, op, scatter_dim, group
+        ),
+        "all_to_all_inplace": lambda _, x, output_split_sizes=None, input_split_sizes=None: fc.all_to_all_single(
+            x, output_split_sizes, input_split_sizes, group
+        ),
+        "all_gather_inplace": lambda _, x: list(fc.all_gather_tensor(x.unsqueeze(0), 0, group).unbind(0)),
+    }
+    wrong = []
+    for case, (name, make, more) in _cases(group.world, group.rank).items():
+        if not _equal(getattr(fc, name)(*make(), group=group, **more), plain[name](*make(), **more)):
+            wrong.append(case)
+    return wrong
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_in_the_simulator_values_are_those_of_the_functional_form(size):
+    assert World(size).run(_as_functional) == [[]] * size
+
+
+def _gradients(group):
+    """D loss / dx through each in-place form, and through the functional one; the output has a history itself."""
+    n = group.world
+    wrong = []
+
+    def loss(y):
+        return (y * y * (group.rank + 1)).sum()
+
+    for name, shape, inplace, plain in (
+        (
+            "all_reduce",
+            (n, n),
+            lambda out, x: fc.all_reduce_inplace(x, "sum", group),
+            lambda x: fc.all_reduce(x, "sum", group),
+        ),
+        (
+            "all_gather",
+            (n * n, n),
+            lambda out, x: fc.all_gather_tensor_inplace(out, x, group),
+            lambda x: fc.all_gather_tensor(x, 0, group),
+        ),
+        (
+            "reduce_scatter",
+            (1, n),
+            lambda out, x: fc.reduce_scatter_tensor_inplace(out, x, "sum", group),
+            lambda x: fc.reduce_scatter_tensor(x, "sum", 0, group),
+        ),
+        (
+            "all_to_all",
+            (n, n),
+            lambda out, x: fc.all_to_all_inplace(out, x, group=group),
+            lambda x: fc.all_to_all_single(x, None, None, group),
+        ),
+    ):
+        x = (torch.arange(1.0 * n * n).view(n, n) + group.rank).requires_grad_()
+        old = torch.ones(shape, requires_grad=True)
+        (expected,) = torch.autograd.grad(loss(plain(x * 2)), x)
+        for out in (torch.zeros(shape), old * 3):
+            got, rest = torch.autograd.grad(loss(inplace(out, x * 2)), [x, old], allow_unused=True)
+            if not torch.equal(got, expected) or (rest is not None and rest.any()):
+                wrong.append(name)
+    return wrong
+
+
+@pytest.mark.world(1, 2, 3)
+def test_gradients_are_those_of_the_functional_form(world):
+    assert world.run(_gradients) == [[]] * world.size
+    assert world.simulate(_gradients) == [[]] * world.size
+
+
+def _behind_autograds_back(group):
+    """A write that autograd cannot undo must be noticed in backward, not give a wrong gradient."""
+    said = []
+    n = group.world
+    for write in (
+        lambda y: fc.all_reduce_inplace(y),
+        lambda y: fc.all_gather_tensor_inplace(y, torch.ones(1, 2)),
+        lambda y: fc.reduce_scatter_tensor_inplace(y, torch.ones(n * n, 2)),
+        lambda y: fc.all_to_all_inplace(y, torch.ones(n, 2)),
+        lambda y: fc.all_gather_inplace([y[place] for place in range(n)], torch.ones(2)),
+    ):
+        x = torch.ones(n, 2, requires_grad=True)
+        y = x * 1
+        z = y * y
+        with torch.no_grad():
+            write(y)
+        try:
+            z.sum().backward()
+        except RuntimeError as error:
+            said.append("modified by an inplace operation" in str(error))
+    return said
+
+
+@pytest.mark.world(1, 3)
+def test_a_write_without_gradient_is_seen_by_autograd(world):
+    assert world.run(_behind_autograds_back) == [[True] * 5] * world.size
+
+
+def _no_copy(group):
+    """Where the transport is told to write, for each form; run on real ranks, whose transport is watched."""
+    import comm_core
+    from comm_core.transports import ProcessGroupTransport
+
+    addresses = []
+
+    class Watched(ProcessGroupTransport):
+        def _start(self, what, out, *rest):
+            addresses.append(out.data_ptr())
+            return super()._start(what, out, *rest)
+
+    n, plain = group.world, comm_core.transport
+    outs = [torch.zeros(n), torch.zeros(n * n), torch.zeros(1), torch.zeros(n)]
+    comm_core.transport = Watched
+    try:
+        fc.all_reduce_inplace(outs[0], "sum", group)
+        fc.all_gather_tensor_inplace(outs[1], torch.ones(n), group)
+        fc.reduce_scatter_tensor_inplace(outs[2], torch.ones(n), "sum", group)
+        fc.all_to_all_inplace(outs[3], torch.ones(n), group=group)
+    finally:
+        comm_core.transport = plain
+    return [address == out.data_ptr() for address, out in zip(addresses, outs, strict=True)]
+
+
+@pytest.mark.world(1, 3)
+def test_without_gradient_the_transport_writes_into_the_output(world):
+    assert world.run(_no_copy) == [[True] * 4] * world.size
+
+
+def _shared_storage(group):
+    n, r = group.world, group.rank
+    whole = torch.zeros(2 * n)
+    whole[2 * r : 2 * r + 2] = r + 1.0
+    fc.all_gather_tensor_inplace(whole, whole[2 * r : 2 * r + 2])
+    both = torch.ones(n)
+    fc.reduce_scatter_tensor_inplace(both[r : r + 1], both)
+    swapped = torch.arange(float(n)) + 10 * r
+    fc.all_to_all_inplace(swapped, swapped)
+    flying = fc.all_reduce(torch.ones(2), "sum")
+    fc.all_reduce_inplace(flying)
+    return whole.tolist(), both[r].item(), swapped.tolist(), flying.tolist()
+
+
+@pytest.mark.world(1, 3)
+def test_input_and_output_may_share_storage_and_be_in_flight(world):
+    n = world.size
+    assert world.run(_shared_storage) == [
+        ([r + 1.0 for r in range(n) for _ in (0, 1)], float(n), [10.0 * s + r for s in range(n)], [float(n * n)] * 2)
+        for r in range(n)
+    ]
+
+
+def _compiled(group):
+    import torch._dynamo
+
+    wrong = []
+    for case, (name, make, more) in _cases(group.world, group.rank).items():
+        torch._dynamo.reset()
+
+        def call(tensors, name=name, more=more):
+            y = getattr(fc, name)(*tensors, group=group, **more)
+            return [t + 1 for t in y] if isinstance(y, list) else y + 1
+
+        eager, graph = make(), make()
+        results = call(eager), torch.compile(call, fullgraph=True, backend="aot_eager")(graph)
+        if not _equal(*results) or not _equal(eager[0], graph[0]):
+            wrong.append(case)
+    return wrong
+
+
+@pytest.mark.world(1, 3, timeout=180)
+def test_compiled_fullgraph_equals_eager_and_writes_the_output(world):
+    assert world.run(_compiled) == [[]] * world.size
+
+
+LEAF = {
+    "leaf": lambda n: torch.ones(n, requires_grad=True),
+    "view of a leaf": lambda n: torch.ones(2 * n, requires_grad=True)[:n],
+}
+BAD = {
+    "async_op": (
+        errors.ArgumentError,
+        lambda g: fc.all_reduce_inplace(torch.ones(2), "sum", g, True),
+        "_inplace",
+    ),
+    "tag": (errors.ArgumentError, lambda g: fc.all_reduce_inplace(torch.ones(2), "sum", g, False, "tag"), "tag"),
+    "reduce op": (errors.ReduceOpError, lambda g: fc.all_reduce_inplace(torch.ones(2), "summ", g), "summ"),
+    "shape": (
+        errors.ShapeError,
+        lambda g: fc.all_gather_tensor_inplace(torch.ones(3), torch.ones(2), g),
+        r"shape \(3,\); need one of shape \(4,\)",
+    ),
+    "shape that copy_ would broadcast": (
+        errors.ShapeError,
+        lambda g: fc.reduce_scatter_tensor_inplace(torch.ones(3, 1), torch.ones(2), "sum", g),
+        "need one of shape",
+    ),
+    "dtype that copy_ would cast": (
+        errors.DtypeError,
+        lambda g: fc.all_gather_tensor_inplace(torch.ones(4).int(), torch.ones(2), g),
+        "torch.int32",
+    ),
+    "no output": (errors.DtypeError, lambda g: fc.all_to_all_inplace(None, torch.ones(2), group=g), "NoneType"),
+    "list too short": (
+        errors.ArgumentError,
+        lambda g: fc.all_gather_inplace([torch.ones(2)], torch.ones(2), g),
+        "a list of 2",
+    ),
+    "no list": (errors.ArgumentError, lambda g: fc.all_gather_inplace(torch.ones(2, 2), torch.ones(2), g), "no list"),
+    "uneven list": (
+        errors.ShapeError,
+        lambda g: fc.all_gather_inplace([torch.ones(2), torch.ones(3)], torch.ones(2), g),
+        "need one of shape",
+    ),
+    **{
+        f"{what} that requires grad, {name}": (
+            errors.GradientError,
+            lambda g, call=call, make=make: call(make, g),
+            "no_grad",
+        )
+        for what, make in LEAF.items()
+        for name, call in {
+            "all_reduce": lambda make, g: fc.all_reduce_inplace(make(2), "sum", g),
+            "all_gather": lambda make, g: fc.all_gather_tensor_inplace(make(4), torch.ones(2), g),
+            "list": lambda make, g: fc.all_gather_inplace([torch.ones(2), make(2)], torch.ones(2), g),
+        }.items()
+    },
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_what_cannot_work_is_refused_at_the_call(what):
+    kind, call, words = BAD[what]
+
+    def body(group):
+        with pytest.raises(kind, match=words):
+            call(group)
+        return fc.all_reduce(torch.ones(1), "sum", group).item()
+
+    assert World(2).run(body) == [2.0, 2.0]
