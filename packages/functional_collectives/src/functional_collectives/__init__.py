@@ -6,7 +6,23 @@ y = fc.all_reduce(x, "sum", group)  # returns at once
 z = y + 1                           # waits here
 """
 
+from functional_collectives.aliases import (
+    all_gather_single,
+    all_gather_single_autograd,
+    all_gather_single_coalesced,
+    all_gather_tensor_autograd,
+    all_to_all_single_autograd,
+    reduce_scatter_single,
+    reduce_scatter_single_autograd,
+    reduce_scatter_single_coalesced,
+    reduce_scatter_tensor_autograd,
+)
 from functional_collectives.async_tensor import AsyncCollectiveTensor
+from functional_collectives.coalesced import (
+    all_gather_into_tensor_coalesced,
+    all_reduce_coalesced,
+    reduce_scatter_tensor_coalesced,
+)
 from functional_collectives.collectives import (
     all_gather_tensor,
     all_reduce,
@@ -17,18 +33,42 @@ from functional_collectives.collectives import (
     wait_tensor,
 )
 from functional_collectives.flight import InFlight, inflight
+from functional_collectives.inplace import (
+    all_gather_inplace,
+    all_gather_tensor_inplace,
+    all_reduce_inplace,
+    all_to_all_inplace,
+    reduce_scatter_tensor_inplace,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AsyncCollectiveTensor",
     "InFlight",
+    "all_gather_inplace",
+    "all_gather_into_tensor_coalesced",
+    "all_gather_single",
+    "all_gather_single_autograd",
+    "all_gather_single_coalesced",
     "all_gather_tensor",
+    "all_gather_tensor_autograd",
+    "all_gather_tensor_inplace",
     "all_reduce",
+    "all_reduce_coalesced",
+    "all_reduce_inplace",
+    "all_to_all_inplace",
     "all_to_all_single",
+    "all_to_all_single_autograd",
     "broadcast",
     "inflight",
     "permute_tensor",
+    "reduce_scatter_single",
+    "reduce_scatter_single_autograd",
+    "reduce_scatter_single_coalesced",
     "reduce_scatter_tensor",
+    "reduce_scatter_tensor_autograd",
+    "reduce_scatter_tensor_coalesced",
+    "reduce_scatter_tensor_inplace",
     "wait_tensor",
 ]
