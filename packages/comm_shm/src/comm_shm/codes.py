@@ -71,7 +71,9 @@ DTYPE_CODE = {dtype: code for code, dtype in enumerate(DTYPES)}
 UNKNOWN = 255
 PREMUL_SUM = REDUCE_OPS.index("premul_sum")
 
-_WORD_CODE = {word: code for code, word in enumerate(REDUCE_OPS)}
+_CODE: dict[str | dist.ReduceOp.RedOpType, int] = {word: code for code, word in enumerate(REDUCE_OPS)} | {
+    getattr(dist.ReduceOp, word.upper()): code for code, word in enumerate(REDUCE_OPS)
+}
 
 
 def reduce_code(op: object, where: str = "all_reduce") -> int:
@@ -84,11 +86,10 @@ def reduce_code(op: object, where: str = "all_reduce") -> int:
         >>> reduce_code(dist.ReduceOp.MAX), reduce_code("sum"), reduce_code(dist.ReduceOp.BAND)
         (4, 0, 5)
     """
-    if op == dist.ReduceOp.SUM:
-        return 0
-    if op == dist.ReduceOp.PREMUL_SUM:
-        return PREMUL_SUM
-    return _WORD_CODE[reduce_word(op, where)]
+    kind = getattr(op, "op", op)
+    if isinstance(kind, (str, dist.ReduceOp.RedOpType)) and kind in _CODE:
+        return _CODE[kind]
+    return _CODE[reduce_word(op, where)]
 
 
 def defined(dtype: torch.dtype, code: int) -> bool:
@@ -98,15 +99,22 @@ def defined(dtype: torch.dtype, code: int) -> bool:
         >>> defined(torch.bfloat16, reduce_code("avg")), defined(torch.int32, reduce_code("avg"))
         (True, False)
     """
-    if dtype not in REDUCED:
-        return False
-    if code == PREMUL_SUM:
+    return (dtype, code) in DEFINED
+
+
+def _has_meaning(dtype: torch.dtype, word: str) -> bool:
+    if word == "premul_sum":
         return dtype.is_floating_point or dtype.is_complex
     try:
-        check_dtype(REDUCE_OPS[code], dtype, "")
+        check_dtype(word, dtype, "")
     except ReduceOpError:
         return False
     return True
+
+
+DEFINED = frozenset(
+    (dtype, code) for dtype in REDUCED for code, word in enumerate(REDUCE_OPS) if _has_meaning(dtype, word)
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from comm_core.errors import TransportError
 from comm_shm import rendezvous, unsupported
 from comm_shm.agreement import BackendOptions
 from comm_shm.availability import why_not
-from comm_shm.codes import DTYPE_CODE, REDUCED, reduce_code
+from comm_shm.codes import DEFINED, DTYPE_CODE, PREMUL_SUM, reduce_code
 from comm_shm.functional_compat import install
 from comm_shm.movement import MovingGroup
 from comm_shm.work import FinishedWork
@@ -22,7 +22,8 @@ from comm_shm.work import FinishedWork
 if TYPE_CHECKING:
     from comm_shm.torch_compat import Store
 
-PLAIN = {dtype: DTYPE_CODE[dtype] for dtype in REDUCED}  # what a sum takes as it is
+# What the C core reduces as it is: a premultiplied sum is scaled before.
+PLAIN = {(dtype, op): DTYPE_CODE[dtype] for dtype, op in DEFINED if op != PREMUL_SUM}
 
 
 def create(options: BackendOptions) -> SharedMemoryGroup:
@@ -136,7 +137,7 @@ class SharedMemoryGroup(MovingGroup):
             code = reduce_code(op)
         if timeout is not None:
             limit = timeout.total_seconds()
-        dtype = PLAIN.get(x.dtype) if code == 0 else None
+        dtype = PLAIN.get((x.dtype, code))
         if dtype is not None and x.is_cpu and x.is_contiguous() and not x.is_neg() and not x.is_conj():
             status = self._all_reduce(self._handle, x.data_ptr(), x.numel(), dtype, code, limit)
             if status:

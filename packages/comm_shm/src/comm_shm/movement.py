@@ -328,15 +328,21 @@ def _one_list(lists: list[Tensors] | Tensors) -> Tensors:
     return lists[0] if lists and not isinstance(lists[0], torch.Tensor) else lists  # type: ignore[return-value]
 
 
+def _plain(x: torch.Tensor) -> bool:
+    return x.is_contiguous() and not x.is_neg() and not x.is_conj()
+
+
 def _flat(x: torch.Tensor) -> torch.Tensor:
     """Return the elements as they lie in memory when the tensor is contiguous, else a copy that is."""
+    if _plain(x):
+        return x
     with torch.no_grad():
         return x.detach().resolve_neg().resolve_conj().contiguous()
 
 
 def _target(out: torch.Tensor) -> torch.Tensor:
     """Return where to write: the tensor itself, or room for what is then put into it."""
-    if out.is_contiguous() and not out.is_neg() and not out.is_conj():
+    if _plain(out):
         return out
     with torch.no_grad():
         return torch.empty(out.shape, dtype=out.dtype)
