@@ -14,9 +14,7 @@ def one():
 
 
 CALLS = {
-    "reduce": lambda n: dist.reduce(one(), 0),
-    "gather": lambda n: dist.gather(one(), [one() for _ in range(n)] if dist.get_rank() == 0 else None, 0),
-    "scatter": lambda n: dist.scatter(one(), [one() for _ in range(n)] if dist.get_rank() == 0 else None, 0),
+    "coalesced": lambda n: dist.group.WORLD.allgather_coalesced([[one()] * n], [one()]),
     "device": lambda n: dist.group.WORLD.allreduce([torch.ones(2, device="meta")]),
     "layout": lambda n: dist.all_reduce(torch.ones(2, 2).to_sparse()),
     "expanded": lambda n: dist.all_reduce(torch.ones(1).expand(2)),

@@ -16,7 +16,7 @@ from comm_shm.torch_compat import NamedGroup
 if TYPE_CHECKING:
     from comm_shm.torch_compat import Store
 
-OFFERED = "all_reduce, broadcast, all_gather, reduce_scatter, all_to_all of CPU tensors, and barrier"
+OFFERED = "a collective that shm has (all but send, recv and allgather_coalesced), of CPU tensors"
 GLOO = 'until shm has it, use new_group(backend="gloo") for this call'
 
 Native = Callable[[Any, int, int, int, int, int, int, int, float], int]

@@ -63,8 +63,8 @@ REFUSALS = (
     "dtypes that differ",
     "not such a call",
 )
-_OF_REDUCTION = ("all_reduce", "all_reduce_coalesced", "reduce_scatter", "reduce_scatter_coalesced")
-_SIZED = (*_OF_REDUCTION, "broadcast", "all_gather", "all_gather_coalesced")
+_OF_REDUCTION = ("all_reduce", "all_reduce_coalesced", "reduce_scatter", "reduce_scatter_coalesced", "reduce")
+_SIZED = (*_OF_REDUCTION, "broadcast", "all_gather", "all_gather_coalesced", "gather", "scatter")
 
 COLLECTIVE_CODE = {word: code for code, word in enumerate(COLLECTIVES)}
 DTYPE_CODE = {dtype: code for code, dtype in enumerate(DTYPES)}
@@ -154,7 +154,8 @@ class RankState:
         """
         word = name = COLLECTIVES[self.collective]
         if name in _OF_REDUCTION and not self.refusal:
-            word += f"({REDUCE_OPS[self.reduce_op]})"
+            root = f", dst={self.detail}" if name == "reduce" else ""
+            word += f"({REDUCE_OPS[self.reduce_op]}{root})"
         if name == "broadcast" and not self.refusal:
             word += f"(src={self.detail})"
         if self.dtype != UNKNOWN:

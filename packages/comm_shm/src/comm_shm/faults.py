@@ -59,6 +59,7 @@ class Scene:
 
 
 _SAME = "the same collective, dtype, size and reduce op on every rank"
+_MEETING = "input_splits of each rank that are the output_splits of the others"
 _REBUILD = "destroy the process group on every rank and create it again"
 
 
@@ -105,8 +106,8 @@ def _splits(scene: Scene) -> CommError:
     return MismatchError(
         scene.where,
         got=f"{scene.name(giver)}, which sends {sent} elements to {scene.name(taker)}, which expects {expected}",
-        need="input_splits of each rank that are the output_splits of the others",
-        hint="no data was touched; exchange the splits first",
+        need="the same root on every rank" if scene.where in ("gather", "scatter") else _MEETING,
+        hint="no data was touched; look at who called what",
     )
 
 

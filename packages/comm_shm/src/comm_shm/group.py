@@ -16,7 +16,7 @@ from comm_shm.agreement import BackendOptions
 from comm_shm.availability import why_not
 from comm_shm.codes import DEFINED, DTYPE_CODE, PREMUL_SUM, reduce_code
 from comm_shm.functional_compat import install
-from comm_shm.movement import MovingGroup
+from comm_shm.rooted import RootedGroup
 from comm_shm.work import FinishedWork
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _join(options: BackendOptions, cards: Sequence[rendezvous.Card], memfd: int)
     return group
 
 
-class SharedMemoryGroup(MovingGroup):
+class SharedMemoryGroup(RootedGroup):
     """Ranks of one machine that reduce and exchange CPU tensors in memory that all of them map.
 
     Every collective has finished when its call returns, also with `async_op=True`.

@@ -46,10 +46,10 @@ class MovingGroup(AgreeingGroup):
             need = f"a root from 0 to {self._world - 1}"
             self.refuse("broadcast", "not such a call", ArgumentError("broadcast", got=f"root {root}", need=need), x)
         self._check("broadcast", x, x)
-        flat = _flat(x)
+        flat = flat_of(x)
         self._move(self._native.broadcast, "broadcast", (flat, flat), x.numel(), root, self._limit(opts, timeout))
         if flat.data_ptr() != x.data_ptr() and self._rank != root:
-            _put(x, flat)
+            put(x, flat)
         return FinishedWork([x])
 
     def all_gather_single(
@@ -88,11 +88,11 @@ class MovingGroup(AgreeingGroup):
     ) -> FinishedWork:
         """Write every rank's tensor into a tensor of its own; all of one size."""
         x = inputs if isinstance(inputs, torch.Tensor) else self._only("all_gather", inputs)
-        outs = _one_list(lists)
+        outs = one_list(lists)
         whole = self._whole("all_gather", outs, x)
         self._gather("all_gather", whole, x, self._limit(opts, timeout))
         for out, part in zip(outs, whole.chunk(self._world) if whole.numel() else (), strict=False):
-            _put(out, part)
+            put(out, part)
         return FinishedWork(outs)
 
     def reduce_scatter_single(
@@ -131,7 +131,7 @@ class MovingGroup(AgreeingGroup):
     ) -> FinishedWork:
         """Reduce a list of tensors, one for each rank and all of one size, into this rank's."""
         out = outs if isinstance(outs, torch.Tensor) else self._only("reduce_scatter", outs)
-        parts = _one_list(lists)
+        parts = one_list(lists)
         whole = self._whole("reduce_scatter", parts, out, filled=True)
         self._scatter("reduce_scatter", out, whole, opts, self._limit(opts, timeout))
         return FinishedWork([out])
@@ -159,7 +159,7 @@ class MovingGroup(AgreeingGroup):
         """
         self._check("all_to_all", out, x)
         give, take = self._elements(x, input_splits), self._elements(out, output_splits)
-        self._exchange(out, x, array("Q", give + take), self._limit(opts, None))
+        self._exchange("all_to_all", (out, x), array("Q", give + take), self._limit(opts, None))
         return FinishedWork([out])
 
     def alltoall(  # type: ignore[override]  # one signature for both overloads
@@ -172,12 +172,13 @@ class MovingGroup(AgreeingGroup):
             self.refuse("all_to_all", "not such a call", ArgumentError("all_to_all", got=got, need=need))
         for out, x in zip(outs, inputs, strict=True):
             self._check("all_to_all", out, x)
-        x = torch.cat([_flat(part).view(-1) for part in inputs])
+        x = torch.cat([flat_of(part).view(-1) for part in inputs])
         sizes = [part.numel() for part in outs]
         whole = x.new_empty(sum(sizes))
-        self._exchange(whole, x, array("Q", [part.numel() for part in inputs] + sizes), self._limit(opts, timeout))
+        splits = array("Q", [part.numel() for part in inputs] + sizes)
+        self._exchange("all_to_all", (whole, x), splits, self._limit(opts, timeout))
         for out, part in zip(outs, whole.split(sizes), strict=True):
-            _put(out, part)
+            put(out, part)
         return FinishedWork(outs)
 
     # -- one tensor ----------------------------------------------------------------------------------------------
@@ -188,10 +189,10 @@ class MovingGroup(AgreeingGroup):
             got = f"an output of {out.numel()} elements for inputs of {x.numel()} on {self._world} ranks"
             need = f"an output of {x.numel() * self._world} elements"
             self.refuse(where, "sizes that do not fit", ShapeError(where, got=got, need=need), x)
-        flat, target = _flat(x), _target(out)
+        flat, target = flat_of(x), _target(out)
         flat = _apart(flat, target, self._rank * x.numel())
         self._move(self._native.all_gather, where, (flat, target), x.numel(), count, limit)
-        _put(out, target)
+        put(out, target)
 
     def _scatter(self, where: str, out: torch.Tensor, x: torch.Tensor, opts: Any, limit: float, count: int = 0) -> None:
         op = getattr(opts, "reduceOp", opts)
@@ -200,23 +201,25 @@ class MovingGroup(AgreeingGroup):
             got = f"an input of {x.numel()} elements for outputs of {out.numel()} on {self._world} ranks"
             need = f"an input of {out.numel() * self._world} elements"
             self.refuse(where, "sizes that do not fit", ShapeError(where, got=got, need=need), out)
-        flat, target = _scaled(_flat(x), op, code), _target(out)
+        flat, target = scaled(flat_of(x), op, code), _target(out)
         flat = _apart(target, flat, self._rank * out.numel(), copied=flat)
         self._move(self._native.reduce_scatter, where, (flat, target), out.numel(), count, limit, code)
-        _put(out, target)
+        put(out, target)
 
     def _reduce_in_place(self, where: str, x: torch.Tensor, op: Any, limit: float, count: int = 0) -> None:
         code = self._reduction(where, x, x, op)
-        flat = _scaled(_flat(x), op, code)
+        flat = scaled(flat_of(x), op, code)
         native = self._native.all_reduce_one_of
         self._move(native, where, (flat, flat), x.numel(), count, limit, code)
-        _put(x, flat)
+        put(x, flat)
 
-    def _exchange(self, out: torch.Tensor, x: torch.Tensor, splits: array[int], limit: float) -> None:
-        flat, target = _flat(x), _target(out)
+    def _exchange(
+        self, where: str, pair: tuple[torch.Tensor, torch.Tensor], splits: array[int], limit: float, numel: int = 0
+    ) -> None:
+        out, flat, target = pair[0], flat_of(pair[1]), _target(pair[0])
         flat = _apart(flat, target, None)
-        self._move(self._native.all_to_all, "all_to_all", (flat, target), 0, splits.buffer_info()[0], limit)
-        _put(out, target)
+        self._move(self._native.all_to_all, where, (flat, target), numel, splits.buffer_info()[0], limit)
+        put(out, target)
 
     def _move(
         self,
@@ -296,7 +299,7 @@ class MovingGroup(AgreeingGroup):
             need = f"{self._world} tensors of {like.numel()} elements"
             self.refuse(where, "sizes that do not fit", ShapeError(where, got=got, need=need), like)
         return (
-            torch.cat([_flat(part).view(-1) for part in parts])
+            torch.cat([flat_of(part).view(-1) for part in parts])
             if filled
             else like.new_empty(self._world * like.numel())
         )
@@ -324,7 +327,8 @@ for _old, _method in {
     setattr(MovingGroup, _old, _method)
 
 
-def _one_list(lists: list[Tensors] | Tensors) -> Tensors:
+def one_list(lists: list[Tensors] | Tensors) -> Tensors:
+    """Return the one list that c10d wraps in another, or the list itself."""
     return lists[0] if lists and not isinstance(lists[0], torch.Tensor) else lists  # type: ignore[return-value]
 
 
@@ -332,7 +336,7 @@ def _plain(x: torch.Tensor) -> bool:
     return x.is_contiguous() and not x.is_neg() and not x.is_conj()
 
 
-def _flat(x: torch.Tensor) -> torch.Tensor:
+def flat_of(x: torch.Tensor) -> torch.Tensor:
     """Return the elements as they lie in memory when the tensor is contiguous, else a copy that is."""
     if _plain(x):
         return x
@@ -348,7 +352,8 @@ def _target(out: torch.Tensor) -> torch.Tensor:
         return torch.empty(out.shape, dtype=out.dtype)
 
 
-def _put(out: torch.Tensor, flat: torch.Tensor) -> None:
+def put(out: torch.Tensor, flat: torch.Tensor) -> None:
+    """Copy a result to where it belongs, unless it is there."""
     if flat is not out and (flat.data_ptr() != out.data_ptr() or out.is_neg() or out.is_conj()):
         with torch.no_grad():
             out.detach().copy_(flat.view(out.shape))
@@ -367,7 +372,8 @@ def _apart(
     return source if fits else source.clone()
 
 
-def _scaled(flat: torch.Tensor, op: Any, code: int) -> torch.Tensor:
+def scaled(flat: torch.Tensor, op: Any, code: int) -> torch.Tensor:
+    """Return this rank's input of a reduction: multiplied by its factor where there is one."""
     return flat if code != PREMUL_SUM else flat * premul_factor(op)
 
 

@@ -9,12 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NoReturn, Protocol
 
-OF_THE_GROUP = {
-    "reduce": "reduce",
-    "allgather_coalesced": "all_gather",
-    "gather": "gather",
-    "scatter": "scatter",
-}
+OF_THE_GROUP = {"allgather_coalesced": "all_gather"}
 OF_TWO_RANKS = {"send": "send", "recv": "recv", "recv_anysource": "recv from any source"}
 OF_ONE_RANK = {"_start_coalescing": "coalescing", "_end_coalescing": "coalescing"}
 
