@@ -147,7 +147,11 @@ def test_a_file_keeps_to_the_sizes_and_names_of_the_house(file: Path) -> None:
 
 
 FIXED_BY_OTHERS = {"staticmethod"}  # autograd.Function's hooks take one parameter per input
-NAMES_FIXED_BY_TORCH = {"local_map", "reduce_scatter_tensor_inplace", "all_to_all_inplace"}  # torch's signature, to the letter
+NAMES_FIXED_BY_TORCH = {
+    "local_map",
+    "reduce_scatter_tensor_inplace",
+    "all_to_all_inplace",
+}  # torch's signature, to the letter
 
 
 def lines_of_code(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:

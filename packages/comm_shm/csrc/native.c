@@ -58,46 +58,106 @@ static PyObject *answer(shm_status status) {
     return status == SHM_INTERRUPTED ? NULL : PyLong_FromLong((long)status);
 }
 
-/* all_reduce(group, address, numel, reduce_op, timeout_s) -> status */
-static PyObject *py_all_reduce(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
-    (void)module;
-    uint64_t counts[4];
-    shm_patience patience;
-    shm_group *group;
-    if (read_counts(args, nargs, 5, counts) < 0 || (group = group_of(args[0])) == NULL ||
-        read_patience(args[4], &patience) < 0)
-        return NULL;
-    if (counts[3] > SHM_MAX) {
-        PyErr_SetString(PyExc_ValueError, "unknown reduce op");
-        return NULL;
-    }
-    shm_header header = {.numel = counts[2], .reduce_op = (uint32_t)counts[3]};
+static PyObject *perform(shm_group *group, shm_collective *collective, shm_call *call, shm_patience *patience) {
     released gil = {PyEval_SaveThread()};
-    patience.context = &gil;
-    shm_status status = shm_all_reduce_f32(group, (float *)(uintptr_t)counts[1], header, &patience);
+    patience->context = &gil;
+    shm_status status = collective(group, call, patience);
     PyEval_RestoreThread(gil.thread);
     return answer(status);
 }
 
-/* agree(group, op, dtype, reduce_op, numel, refusal, timeout_s) -> status */
-static PyObject *py_agree(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+static int check_reduction(uint64_t dtype, uint64_t reduce_op) {
+    if (dtype <= UINT32_MAX && reduce_op <= UINT32_MAX && shm_reduces((uint32_t)dtype, (uint32_t)reduce_op))
+        return 0;
+    PyErr_SetString(PyExc_ValueError, "not a reduce op of that dtype");
+    return -1;
+}
+
+/* all_reduce(group, address, numel, dtype, reduce_op, timeout_s) -> status */
+static PyObject *py_all_reduce(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
     (void)module;
-    uint64_t counts[6];
+    uint64_t counts[5];
     shm_patience patience;
     shm_group *group;
-    if (read_counts(args, nargs, 7, counts) < 0 || (group = group_of(args[0])) == NULL ||
-        read_patience(args[6], &patience) < 0)
+    if (read_counts(args, nargs, 6, counts) < 0 || (group = group_of(args[0])) == NULL ||
+        read_patience(args[5], &patience) < 0 || check_reduction(counts[3], counts[4]) < 0)
         return NULL;
-    shm_header header = {.op = (uint32_t)counts[1],
-                         .dtype = (uint32_t)counts[2],
-                         .reduce_op = (uint32_t)counts[3],
-                         .numel = counts[4],
-                         .refusal = (uint32_t)counts[5]};
-    released gil = {PyEval_SaveThread()};
-    patience.context = &gil;
-    shm_status status = shm_agree(group, header, &patience);
-    PyEval_RestoreThread(gil.thread);
-    return answer(status);
+    shm_call call = {.header = {.numel = counts[2], .dtype = (uint32_t)counts[3], .reduce_op = (uint32_t)counts[4]},
+                     .out = (unsigned char *)(uintptr_t)counts[1],
+                     .width = shm_width((uint32_t)counts[3])};
+    return perform(group, shm_all_reduce, &call, &patience);
+}
+
+/* agree(group, op, dtype, reduce_op, numel, detail, refusal, timeout_s) -> status */
+static PyObject *py_agree(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+    (void)module;
+    uint64_t counts[7];
+    shm_patience patience;
+    shm_group *group;
+    if (read_counts(args, nargs, 8, counts) < 0 || (group = group_of(args[0])) == NULL ||
+        read_patience(args[7], &patience) < 0)
+        return NULL;
+    shm_call call = {.header = {.op = (uint32_t)counts[1],
+                                .dtype = (uint32_t)counts[2],
+                                .reduce_op = (uint32_t)counts[3],
+                                .numel = counts[4],
+                                .detail = counts[5],
+                                .refusal = (uint32_t)counts[6]}};
+    return perform(group, shm_agree, &call, &patience);
+}
+
+/* (group, op, dtype, numel, detail, in, out, width or reduce_op, timeout_s): what all that follow are given */
+static PyObject *move(PyObject *const *args, Py_ssize_t nargs, shm_collective *collective, int reduces) {
+    uint64_t counts[8];
+    shm_patience patience;
+    shm_group *group;
+    if (read_counts(args, nargs, 9, counts) < 0 || (group = group_of(args[0])) == NULL ||
+        read_patience(args[8], &patience) < 0 || (reduces && check_reduction(counts[2], counts[7]) < 0))
+        return NULL;
+    shm_call call = {.header = {.op = (uint32_t)counts[1],
+                                .dtype = (uint32_t)counts[2],
+                                .numel = counts[3],
+                                .detail = counts[4],
+                                .reduce_op = reduces ? (uint32_t)counts[7] : 0},
+                     .in = (const unsigned char *)(uintptr_t)counts[5],
+                     .out = (unsigned char *)(uintptr_t)counts[6],
+                     .width = reduces ? shm_width((uint32_t)counts[2]) : (size_t)counts[7]};
+    if (call.width == 0 || call.width > 64) {
+        PyErr_SetString(PyExc_ValueError, "an element has from 1 to 64 bytes");
+        return NULL;
+    }
+    if (collective == shm_all_to_all) { /* `detail` is where the splits are */
+        call.splits = (const uint64_t *)(uintptr_t)counts[4];
+        call.header.detail = 0;
+    }
+    return perform(group, collective, &call, &patience);
+}
+
+#define MOVE(name, reduces)                                                                 \
+    static PyObject *py_##name(PyObject *module, PyObject *const *args, Py_ssize_t nargs) { \
+        (void)module;                                                                       \
+        return move(args, nargs, shm_##name, reduces);                                      \
+    }
+
+MOVE(broadcast, 0)
+MOVE(all_gather, 0)
+MOVE(all_to_all, 0)
+MOVE(reduce_scatter, 1)
+
+/* Of several tensors in one call: all_reduce with a code and a count of its own. */
+static PyObject *py_all_reduce_one_of(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+    (void)module;
+    return move(args, nargs, shm_all_reduce, 1);
+}
+
+/* pair(group) -> (from, to, sent, expected), after a status that says that splits do not meet */
+static PyObject *py_pair(PyObject *module, PyObject *capsule) {
+    (void)module;
+    shm_group *group = group_of(capsule);
+    if (group == NULL)
+        return NULL;
+    return Py_BuildValue("(KKKK)", (unsigned long long)group->pair[0], (unsigned long long)group->pair[1],
+                         (unsigned long long)group->pair[2], (unsigned long long)group->pair[3]);
 }
 
 static int read_pidfds(PyObject *list, uint32_t world, int *pidfds) {
@@ -157,12 +217,12 @@ static PyObject *describe_rank(const shm_group *group, uint32_t rank) {
     const shm_control *control = &group->controls[rank];
     int behind = shm_behind(group, rank);
     shm_header said = control->header[(behind > 0 ? group->step - (uint32_t)behind : group->step) & 1];
-    return Py_BuildValue("(iiiKIIIKI)", behind, shm_dead(group, rank), (int)atomic_load(&group->controls[rank].left),
+    return Py_BuildValue("(iiiKIIIKKI)", behind, shm_dead(group, rank), (int)atomic_load(&group->controls[rank].left),
                          (unsigned long long)said.serial, said.op, said.dtype, said.reduce_op,
-                         (unsigned long long)said.numel, said.refusal);
+                         (unsigned long long)said.numel, (unsigned long long)said.detail, said.refusal);
 }
 
-/* states(group) -> per rank: (steps behind, dead, left, serial, op, dtype, reduce_op, numel, refusal) */
+/* states(group) -> per rank: (steps behind, dead, left, serial, op, dtype, reduce_op, numel, detail, refusal) */
 static PyObject *py_states(PyObject *module, PyObject *capsule) {
     (void)module;
     shm_group *group = group_of(capsule);
@@ -201,6 +261,12 @@ static PyObject *py_segment_bytes(PyObject *module, PyObject *args) {
 
 static PyMethodDef methods[] = {
     {"all_reduce", (PyCFunction)(void (*)(void))py_all_reduce, METH_FASTCALL, NULL},
+    {"all_reduce_one_of", (PyCFunction)(void (*)(void))py_all_reduce_one_of, METH_FASTCALL, NULL},
+    {"broadcast", (PyCFunction)(void (*)(void))py_broadcast, METH_FASTCALL, NULL},
+    {"all_gather", (PyCFunction)(void (*)(void))py_all_gather, METH_FASTCALL, NULL},
+    {"reduce_scatter", (PyCFunction)(void (*)(void))py_reduce_scatter, METH_FASTCALL, NULL},
+    {"all_to_all", (PyCFunction)(void (*)(void))py_all_to_all, METH_FASTCALL, NULL},
+    {"pair", py_pair, METH_O, NULL},
     {"agree", (PyCFunction)(void (*)(void))py_agree, METH_FASTCALL, NULL},
     {"open_group", py_open_group, METH_VARARGS, NULL},
     {"close_group", py_close_group, METH_O, NULL},

@@ -1,7 +1,9 @@
 /* out = sources[0] op sources[1] op ..., always in rank order, so that the bits depend on nothing but the inputs. */
 #include "shm.h"
 
-#define BLOCK 2048 /* floats: what is accumulated stays in the first-level cache */
+#include <string.h>
+
+#define BLOCK 2048 /* elements: what is accumulated stays in the first-level cache */
 
 /* One build for every level of vector unit; the right one is chosen when the library is loaded. */
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
@@ -17,48 +19,186 @@
 #define INDEPENDENT _Pragma("GCC ivdep")
 #endif
 
-#define COMBINE(name, expression)                                                          \
-    EVERY_LEVEL static void name(float *out, const float *left, const float *right, size_t numel) { \
+#define COMBINE(name, type, expression)                                                    \
+    EVERY_LEVEL static void name(void *out, const void *left, const void *right, size_t numel) { \
+        type *to = out;                                                                    \
+        const type *from = left, *with = right;                                            \
         INDEPENDENT for (size_t i = 0; i < numel; i++) {                                   \
-            float a = left[i], b = right[i];                                               \
-            out[i] = (expression);                                                         \
+            type a = from[i], b = with[i];                                                 \
+            to[i] = (type)(expression);                                                    \
         }                                                                                  \
     }
 
-COMBINE(add, a + b)
-COMBINE(multiply, a *b)
-COMBINE(lesser, (b < a || b != b) ? b : a)   /* a NaN on either side stays */
-COMBINE(greater, (b > a || b != b) ? b : a)
+/* A NaN on either side stays. */
+#define FLOATING(type)                                  \
+    COMBINE(add_##type, type, a + b)                    \
+    COMBINE(multiply_##type, type, a *b)                \
+    COMBINE(lesser_##type, type, (b < a || b != b) ? b : a) \
+    COMBINE(greater_##type, type, (b > a || b != b) ? b : a)
 
-EVERY_LEVEL static void divide(float *out, float by, size_t numel) {
+#define ORDERED(type)                          \
+    COMBINE(lesser_##type, type, b < a ? b : a) \
+    COMBINE(greater_##type, type, b > a ? b : a)
+
+/* Sums and products wrap around; the low bits of both are those of the unsigned type. */
+#define MODULAR(type)                               \
+    COMBINE(add_##type, type, a + b)                \
+    COMBINE(multiply_##type, type, UINT64_C(1) * a * b) \
+    COMBINE(and_##type, type, a &b)                 \
+    COMBINE(or_##type, type, a | b)                 \
+    COMBINE(xor_##type, type, a ^ b)
+
+FLOATING(float)
+FLOATING(double)
+ORDERED(int64_t)
+ORDERED(int32_t)
+ORDERED(int16_t)
+ORDERED(int8_t)
+ORDERED(uint8_t)
+MODULAR(uint64_t)
+MODULAR(uint32_t)
+MODULAR(uint16_t)
+MODULAR(uint8_t)
+
+/* in the order of shm_reduce_op; NULL where it is not defined */
+#define FLOATING_ROW(type) \
+    { add_##type, add_##type, multiply_##type, lesser_##type, greater_##type, NULL, NULL, NULL, add_##type }
+#define INTEGER_ROW(type, bits)                                                                                \
+    {                                                                                                          \
+        add_##bits, NULL, multiply_##bits, lesser_##type, greater_##type, and_##bits, or_##bits, xor_##bits, NULL \
+    }
+
+typedef void (*combine)(void *, const void *, const void *, size_t);
+
+static const combine table[SHM_KINDS][SHM_PREMUL_SUM + 1] = {
+    [SHM_F32] = FLOATING_ROW(float),
+    [SHM_F64] = FLOATING_ROW(double),
+    [SHM_F16] = FLOATING_ROW(float),
+    [SHM_BF16] = FLOATING_ROW(float),
+    [SHM_I64] = INTEGER_ROW(int64_t, uint64_t),
+    [SHM_I32] = INTEGER_ROW(int32_t, uint32_t),
+    [SHM_I16] = INTEGER_ROW(int16_t, uint16_t),
+    [SHM_I8] = INTEGER_ROW(int8_t, uint8_t),
+    [SHM_U8] = INTEGER_ROW(uint8_t, uint8_t),
+    /* bytes that are 0 or 1: a sum says whether there is any, a product whether all are */
+    [SHM_BOOL] = {or_uint8_t, NULL, and_uint8_t, and_uint8_t, or_uint8_t, and_uint8_t, or_uint8_t, xor_uint8_t, NULL},
+    /* pairs of floats; only what acts on both parts alike */
+    [SHM_C64] = {add_float, add_float, [SHM_PREMUL_SUM] = add_float},
+    [SHM_C128] = {add_double, add_double, [SHM_PREMUL_SUM] = add_double},
+};
+
+static const uint8_t widths[SHM_KINDS] = {4, 8, 2, 2, 8, 4, 2, 1, 1, 1, 8, 16};
+
+size_t shm_width(uint32_t kind) { return kind < SHM_KINDS ? widths[kind] : 0; }
+
+int shm_reduces(uint32_t kind, uint32_t op) {
+    return kind < SHM_KINDS && op <= SHM_PREMUL_SUM && table[kind][op] != NULL;
+}
+
+EVERY_LEVEL static void divide_float(float *out, float by, size_t numel) {
     for (size_t i = 0; i < numel; i++)
         out[i] /= by;
 }
 
-typedef void (*combine)(float *, const float *, const float *, size_t);
+EVERY_LEVEL static void divide_double(double *out, double by, size_t numel) {
+    for (size_t i = 0; i < numel; i++)
+        out[i] /= by;
+}
 
-static combine combine_of(shm_reduce_op op) {
-    switch (op) {
-    case SHM_PRODUCT:
-        return multiply;
-    case SHM_MIN:
-        return lesser;
-    case SHM_MAX:
-        return greater;
-    default:
-        return add;
+static inline float float_of(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static inline uint32_t bits_of(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+/* The 16-bit formats, in integer steps that every vector unit has; rounding is to nearest, ties to even. */
+
+EVERY_LEVEL static void widen_bf16(float *restrict out, const uint16_t *restrict in, size_t numel) {
+    for (size_t i = 0; i < numel; i++)
+        out[i] = float_of((uint32_t)in[i] << 16);
+}
+
+EVERY_LEVEL static void narrow_bf16(uint16_t *restrict out, const float *restrict in, size_t numel) {
+    for (size_t i = 0; i < numel; i++) {
+        uint32_t bits = bits_of(in[i]);
+        uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+        out[i] = (uint16_t)((bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded);
+    }
+}
+
+EVERY_LEVEL static void widen_f16(float *restrict out, const uint16_t *restrict in, size_t numel) {
+    for (size_t i = 0; i < numel; i++) {
+        uint32_t half = in[i], exponent = half & 0x7c00, mantissa = half & 0x3ff;
+        uint32_t normal = ((half & 0x7fff) << 13) + (UINT32_C(112) << 23); /* the exponent's bias is 127, was 15 */
+        uint32_t special = mantissa << 13 | 0x7f800000;
+        uint32_t tiny = bits_of((float)(int32_t)mantissa * 0x1p-24f);
+        uint32_t magnitude = exponent == 0x7c00 ? special : exponent == 0 ? tiny : normal;
+        out[i] = float_of(magnitude | (half & 0x8000) << 16);
+    }
+}
+
+EVERY_LEVEL static void narrow_f16(uint16_t *restrict out, const float *restrict in, size_t numel) {
+    for (size_t i = 0; i < numel; i++) {
+        uint32_t bits = bits_of(in[i]), magnitude = bits & 0x7fffffff;
+        uint32_t normal = (magnitude - (UINT32_C(112) << 23) + 0xfff + (magnitude >> 13 & 1)) >> 13;
+        /* Below 2^-14 the steps are 2^-24: adding 2^23 to that many steps leaves their rounded number in the low bits. */
+        uint32_t tiny = bits_of(float_of(magnitude) * 0x1p24f + 0x1p23f) - 0x4b000000;
+        uint32_t finite = magnitude < 0x38800000 ? tiny : normal;
+        uint32_t high = magnitude > 0x7f800000 ? 0x7e00 : 0x7c00;
+        out[i] = (uint16_t)((magnitude >= 0x477ff000 ? high : finite) | (bits >> 16 & 0x8000));
+    }
+}
+
+typedef void (*widening)(float *restrict, const uint16_t *restrict, size_t);
+
+/* In f32, rounded once at the end. */
+static void reduce_halves(uint16_t *out, const void *const *sources, uint32_t world, size_t numel, uint32_t kind,
+                          uint32_t op) {
+    float total[BLOCK], next[BLOCK];
+    widening widen = kind == SHM_F16 ? widen_f16 : widen_bf16;
+    combine step = table[kind][op];
+    for (size_t start = 0; start < numel; start += BLOCK) {
+        size_t count = numel - start < BLOCK ? numel - start : BLOCK;
+        widen(total, (const uint16_t *)sources[0] + start, count);
+        for (uint32_t rank = 1; rank < world; rank++) {
+            widen(next, (const uint16_t *)sources[rank] + start, count);
+            step(total, total, next, count);
+        }
+        if (op == SHM_AVG)
+            divide_float(total, (float)world, count);
+        (kind == SHM_F16 ? narrow_f16 : narrow_bf16)(out + start, total, count);
     }
 }
 
 /* For world > 2 no source may overlap `out`: it is written before the third source is read. */
-void shm_reduce_f32(float *out, const float *const *sources, uint32_t world, size_t numel, shm_reduce_op op) {
-    combine step = combine_of(op);
-    for (size_t start = 0; start < numel; start += BLOCK) {
-        size_t count = numel - start < BLOCK ? numel - start : BLOCK;
-        step(out + start, sources[0] + start, sources[1] + start, count);
+void shm_reduce(void *out, const void *const *sources, uint32_t world, size_t numel, uint32_t kind, uint32_t op) {
+    if (world == 1) {
+        if (out != sources[0])
+            memmove(out, sources[0], numel * shm_width(kind));
+        return;
+    }
+    if (kind == SHM_F16 || kind == SHM_BF16) {
+        reduce_halves(out, sources, world, numel, kind, op);
+        return;
+    }
+    combine step = table[kind][op];
+    size_t parts = kind >= SHM_C64 ? 2 : 1, width = shm_width(kind) / parts, total = numel * parts;
+    int doubles = kind == SHM_F64 || kind == SHM_C128;
+    for (size_t start = 0; start < total; start += BLOCK) {
+        size_t count = total - start < BLOCK ? total - start : BLOCK, at = start * width;
+        unsigned char *to = (unsigned char *)out + at;
+        step(to, (const unsigned char *)sources[0] + at, (const unsigned char *)sources[1] + at, count);
         for (uint32_t rank = 2; rank < world; rank++)
-            step(out + start, out + start, sources[rank] + start, count);
-        if (op == SHM_AVG)
-            divide(out + start, (float)world, count);
+            step(to, to, (const unsigned char *)sources[rank] + at, count);
+        if (op == SHM_AVG && doubles)
+            divide_double((double *)(void *)to, world, count);
+        else if (op == SHM_AVG)
+            divide_float((float *)(void *)to, (float)world, count);
     }
 }

@@ -17,8 +17,8 @@ static size_t control_bytes(uint32_t world) {
 
 size_t shm_bytes(uint32_t world, size_t slot_bytes) { return control_bytes(world) + 2 * (size_t)world * slot_bytes; }
 
-float *shm_slot(const shm_group *group, uint32_t rank, uint32_t step) {
-    return (float *)(group->slots + (2 * (size_t)rank + (step & 1)) * group->slot_bytes);
+unsigned char *shm_slot(const shm_group *group, uint32_t rank, uint32_t step) {
+    return group->slots + (2 * (size_t)rank + (step & 1)) * group->slot_bytes;
 }
 
 /* Spinning helps only while every rank can have a core of its own. */

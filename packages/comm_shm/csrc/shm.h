@@ -30,15 +30,45 @@ typedef enum {
     SHM_INTERRUPTED = 5, /* a signal handler raised */
     SHM_BROKEN = 6,      /* an earlier or another rank's failure, see shm_broken() */
     SHM_CLOSED = 7,
-    SHM_FORKED = 8 /* used in a child of the process that joined */
+    SHM_FORKED = 8, /* used in a child of the process that joined */
+    SHM_SPLITS = 9  /* as SHM_MISMATCH, for splits of all_to_all that do not meet, see shm_group.pair */
 } shm_status;
 
-typedef enum { SHM_SUM = 0, SHM_AVG = 1, SHM_PRODUCT = 2, SHM_MIN = 3, SHM_MAX = 4 } shm_reduce_op;
+/* In the order of c10d's ReduceOp. For a premultiplied sum the inputs are scaled before they come here. */
+typedef enum {
+    SHM_SUM = 0,
+    SHM_AVG = 1,
+    SHM_PRODUCT = 2,
+    SHM_MIN = 3,
+    SHM_MAX = 4,
+    SHM_BAND = 5,
+    SHM_BOR = 6,
+    SHM_BXOR = 7,
+    SHM_PREMUL_SUM = 8
+} shm_reduce_op;
+
+/* What can be reduced: the first of the Python side's codes of dtypes. All others are only moved. */
+typedef enum {
+    SHM_F32 = 0,
+    SHM_F64,
+    SHM_F16,
+    SHM_BF16,
+    SHM_I64,
+    SHM_I32,
+    SHM_I16,
+    SHM_I8,
+    SHM_U8,
+    SHM_BOOL,
+    SHM_C64,
+    SHM_C128,
+    SHM_KINDS
+} shm_kind;
 
 /* What a rank says that it is about to do. All ranks must say the same. The numbers are the Python side's codes. */
 typedef struct {
     uint64_t serial; /* how many collectives the group has run, this one included */
     uint64_t numel;
+    uint64_t detail; /* what else has to agree: a root, or how many tensors the call is made of */
     uint32_t op, dtype, reduce_op;
     uint32_t refusal; /* 0, or why this rank will not do it: then no rank does */
 } shm_header;
@@ -67,7 +97,8 @@ typedef struct {
     uint64_t serial;
     pid_t owner;
     struct pollfd *watch; /* a pidfd per rank, -1 for this one */
-    const float **sources;
+    const void **sources;
+    uint64_t pair[4]; /* after SHM_SPLITS: a rank, another one, what the first sends to it, what that one expects */
     pthread_mutex_t turn; /* threads of one rank take turns */
     int closed;
 } shm_group;
@@ -84,7 +115,7 @@ size_t shm_bytes(uint32_t world, size_t slot_bytes);
 shm_group *shm_open_group(int fd, uint32_t rank, uint32_t world, size_t slot_bytes, const int *pidfds);
 void shm_close_group(shm_group *group);
 void shm_free_group(shm_group *group);
-float *shm_slot(const shm_group *group, uint32_t rank, uint32_t step);
+unsigned char *shm_slot(const shm_group *group, uint32_t rank, uint32_t step);
 
 /* wait.c */
 int64_t shm_now_ns(void);
@@ -97,10 +128,25 @@ uint32_t shm_broken(const shm_group *group);
 void shm_wake_everyone(shm_group *group);
 
 /* reduce.c */
-void shm_reduce_f32(float *out, const float *const *sources, uint32_t world, size_t numel, shm_reduce_op op);
+size_t shm_width(uint32_t kind);                 /* bytes of an element, 0 for what is no shm_kind */
+int shm_reduces(uint32_t kind, uint32_t op);     /* whether that is defined */
+void shm_reduce(void *out, const void *const *sources, uint32_t world, size_t numel, uint32_t kind, uint32_t op);
 
 /* collective.c */
-shm_status shm_agree(shm_group *group, shm_header header, const shm_patience *patience);
-shm_status shm_all_reduce_f32(shm_group *group, float *data, shm_header header, const shm_patience *patience);
+typedef struct {
+    shm_header header;          /* .numel counts what one rank gives (broadcast, all_gather) or gets (reduce_scatter) */
+    const unsigned char *in;    /* all_reduce and broadcast: the same as out */
+    unsigned char *out;
+    size_t width;               /* bytes of an element */
+    const uint64_t *splits;     /* all_to_all: elements for each rank, then elements from each rank */
+} shm_call;
+
+typedef shm_status shm_collective(shm_group *group, shm_call *call, const shm_patience *patience);
+shm_status shm_agree(shm_group *group, shm_call *call, const shm_patience *patience);
+shm_status shm_all_reduce(shm_group *group, shm_call *call, const shm_patience *patience);
+shm_status shm_broadcast(shm_group *group, shm_call *call, const shm_patience *patience);
+shm_status shm_all_gather(shm_group *group, shm_call *call, const shm_patience *patience);
+shm_status shm_reduce_scatter(shm_group *group, shm_call *call, const shm_patience *patience);
+shm_status shm_all_to_all(shm_group *group, shm_call *call, const shm_patience *patience);
 
 #endif

@@ -22,13 +22,16 @@ def attempt(call):
 
 DISAGREEMENTS = {
     "size": (lambda x: dist.all_reduce(x[:3]), "all_reduce(sum) of 3 float32"),
-    "dtype": (lambda x: dist.all_reduce(x.double()), "all_reduce(sum) of 4 float64 (refused: not a float32 tensor)"),
+    "dtype": (lambda x: dist.all_reduce(x.double()), "all_reduce(sum) of 4 float64"),
     "reduce op": (lambda x: dist.all_reduce(x, op=dist.ReduceOp.MAX), "all_reduce(max) of 4 float32"),
     "collective": (lambda x: dist.barrier(), "barrier"),
-    "refused": (lambda x: dist.broadcast(x, 0), "broadcast (refused: not offered by shm yet)"),
+    "refused": (
+        lambda x: dist.group.WORLD.allgather_coalesced([[x]], [x]),
+        "all_gather (refused: not offered by shm yet)",
+    ),
     "strides": (
         lambda x: dist.all_reduce(x[:1].expand(4)),
-        "all_reduce(sum) of 4 float32 (refused: not a dense layout)",
+        "all_reduce of 4 float32 (refused: not a dense layout)",
     ),
 }
 

@@ -64,3 +64,20 @@ with warnings.catch_warnings(record=True) as caught:
 print(len(caught))
 """
     assert run_python(program) == ["1"]
+
+
+@pytest.mark.needs_shm
+def test_kernels_for_functional_ops_come_with_the_first_group_and_go_with_unregister():
+    program = """
+import torch, comm_shm, torch.distributed as dist
+def there():
+    return torch._C._dispatch_has_kernel_for_dispatch_key("_c10d_functional::all_gather_into_tensor", "CPU")
+x = torch.ones(2)
+before = there()
+dist.init_process_group("shm", store=dist.HashStore(), rank=0, world_size=1)
+during = there()
+print(torch.ops._c10d_functional.all_gather_into_tensor(x, 1, dist.group.WORLD.group_name).tolist())
+comm_shm.unregister()
+print(before, during, there())
+"""
+    assert run_python(program) == ["[1.0,", "1.0]", "False", "True", "False"]

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
-from comm_core.reduce_ops import reduce_word
+from comm_core.errors import ReduceOpError
+from comm_core.reduce_ops import check_dtype, reduce_word
 
 COLLECTIVES = (
     "all_reduce",  # 0: what the C code sends
@@ -24,9 +25,11 @@ COLLECTIVES = (
     "reduce_scatter",
     "all_to_all",
     "all_reduce_coalesced",
+    "all_gather_coalesced",
+    "reduce_scatter_coalesced",
 )
 DTYPES = (
-    torch.float32,  # 0: what the C code sends
+    torch.float32,  # 0: from here to complex128 in the order of shm_kind, which are those that can be reduced
     torch.float64,
     torch.float16,
     torch.bfloat16,
@@ -38,37 +41,80 @@ DTYPES = (
     torch.bool,
     torch.complex64,
     torch.complex128,
+    torch.uint16,  # from here on only moved
+    torch.uint32,
+    torch.uint64,
+    torch.complex32,
+    torch.float8_e4m3fn,
+    torch.float8_e4m3fnuz,
+    torch.float8_e5m2,
+    torch.float8_e5m2fnuz,
+    torch.float8_e8m0fnu,
 )
-REDUCE_OPS = ("sum", "avg", "product", "min", "max")  # in the order of shm_reduce_op
+REDUCED = DTYPES[: DTYPES.index(torch.complex128) + 1]
+REDUCE_OPS = ("sum", "avg", "product", "min", "max", "band", "bor", "bxor", "premul_sum")  # as in shm_reduce_op
 REFUSALS = (
     "",
     "not offered by shm yet",
-    "not a float32 tensor",
     "not on the CPU",
     "not a dense layout",
-    "not such a reduce op",
+    "not defined for this dtype",
+    "sizes that do not fit",
+    "dtypes that differ",
+    "not such a call",
 )
+_OF_REDUCTION = ("all_reduce", "all_reduce_coalesced", "reduce_scatter", "reduce_scatter_coalesced", "reduce")
+_SIZED = (*_OF_REDUCTION, "broadcast", "all_gather", "all_gather_coalesced", "gather", "scatter")
 
 COLLECTIVE_CODE = {word: code for code, word in enumerate(COLLECTIVES)}
 DTYPE_CODE = {dtype: code for code, dtype in enumerate(DTYPES)}
 UNKNOWN = 255
+PREMUL_SUM = REDUCE_OPS.index("premul_sum")
 
-_WORD_CODE = {word: code for code, word in enumerate(REDUCE_OPS)}
+_CODE: dict[str | dist.ReduceOp.RedOpType, int] = {word: code for code, word in enumerate(REDUCE_OPS)} | {
+    getattr(dist.ReduceOp, word.upper()): code for code, word in enumerate(REDUCE_OPS)
+}
 
 
-def reduce_code(op: object) -> int:
-    """Return the C code of a reduce op; `UNKNOWN` for one that shared memory does not compute.
+def reduce_code(op: object, where: str = "all_reduce") -> int:
+    """Return the C code of a reduce op.
 
     Raises:
         ReduceOpError: it is no reduce op at all.
 
     Example:
         >>> reduce_code(dist.ReduceOp.MAX), reduce_code("sum"), reduce_code(dist.ReduceOp.BAND)
-        (4, 0, 255)
+        (4, 0, 5)
     """
-    if op == dist.ReduceOp.SUM:
-        return 0
-    return _WORD_CODE.get(reduce_word(op, "all_reduce"), UNKNOWN)
+    kind = getattr(op, "op", op)
+    if isinstance(kind, (str, dist.ReduceOp.RedOpType)) and kind in _CODE:
+        return _CODE[kind]
+    return _CODE[reduce_word(op, where)]
+
+
+def defined(dtype: torch.dtype, code: int) -> bool:
+    """Return whether a reduction has a meaning for a dtype, and shared memory computes it.
+
+    Example:
+        >>> defined(torch.bfloat16, reduce_code("avg")), defined(torch.int32, reduce_code("avg"))
+        (True, False)
+    """
+    return (dtype, code) in DEFINED
+
+
+def _has_meaning(dtype: torch.dtype, word: str) -> bool:
+    if word == "premul_sum":
+        return dtype.is_floating_point or dtype.is_complex
+    try:
+        check_dtype(word, dtype, "")
+    except ReduceOpError:
+        return False
+    return True
+
+
+DEFINED = frozenset(
+    (dtype, code) for dtype in REDUCED for code, word in enumerate(REDUCE_OPS) if _has_meaning(dtype, word)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +130,7 @@ class RankState:
         dtype: code of its dtype.
         reduce_op: code of its reduce op.
         numel: how many elements it said.
+        detail: the root of a broadcast, or how many tensors the call is made of.
         refusal: why it will not do it, 0 when it will.
     """
 
@@ -95,18 +142,25 @@ class RankState:
     dtype: int
     reduce_op: int
     numel: int
+    detail: int
     refusal: int
 
     def said(self) -> str:
         """Return the announced collective in words.
 
         Example:
-            >>> RankState(0, 0, 0, 1, 0, 0, 0, 4, 0).said()
+            >>> RankState(0, 0, 0, 1, 0, 0, 0, 4, 0, 0).said()
             'all_reduce(sum) of 4 float32'
         """
-        word = COLLECTIVES[self.collective]
-        if word == "all_reduce":
-            op = REDUCE_OPS[self.reduce_op] if self.reduce_op < len(REDUCE_OPS) else "another op"
-            dtype = str(DTYPES[self.dtype]).removeprefix("torch.") if self.dtype < len(DTYPES) else "of another dtype"
-            word = f"all_reduce({op}) of {self.numel} {dtype}"
+        word = name = COLLECTIVES[self.collective]
+        if name in _OF_REDUCTION and not self.refusal:
+            root = f", dst={self.detail}" if name == "reduce" else ""
+            word += f"({REDUCE_OPS[self.reduce_op]}{root})"
+        if name == "broadcast" and not self.refusal:
+            word += f"(src={self.detail})"
+        if self.dtype != UNKNOWN:
+            dtype = str(DTYPES[self.dtype]).removeprefix("torch.")
+            word += f" of {self.numel} {dtype}" if name in _SIZED else f" of {dtype}"
+        if name.endswith("_coalesced") and self.detail:
+            word += f", one of {self.detail} tensors"
         return f"{word} (refused: {REFUSALS[self.refusal]})" if self.refusal else word

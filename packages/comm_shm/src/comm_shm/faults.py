@@ -22,6 +22,7 @@ class Status(IntEnum):
     BROKEN = 6
     CLOSED = 7
     FORKED = 8
+    SPLITS = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Scene:
         timeout_s: how long this rank was ready to wait.
         states: each rank's control block.
         first: status and rank of the failure that broke the group first.
+        pair: a rank, another one, what the first sends to it in an all_to_all, and what that one expects.
     """
 
     where: str
@@ -43,6 +45,7 @@ class Scene:
     timeout_s: float
     states: Sequence[RankState]
     first: tuple[int, int]
+    pair: tuple[int, int, int, int] = (0, 0, 0, 0)
 
     def name(self, rank: int) -> str:
         """Return `rank 1`, with the global rank where it is another number."""
@@ -56,6 +59,7 @@ class Scene:
 
 
 _SAME = "the same collective, dtype, size and reduce op on every rank"
+_MEETING = "input_splits of each rank that are the output_splits of the others"
 _REBUILD = "destroy the process group on every rank and create it again"
 
 
@@ -64,6 +68,8 @@ def fault(status: int, scene: Scene) -> CommError:
     match Status(status):
         case Status.MISMATCH:
             return _mismatch(scene)
+        case Status.SPLITS:
+            return _splits(scene)
         case Status.TIMED_OUT:
             return _timed_out(scene)
         case Status.DIED:
@@ -93,6 +99,16 @@ def _mismatch(scene: Scene) -> CommError:
         speakers.setdefault(state.said(), []).append(rank)
     said = "; ".join(f"{', '.join(map(scene.name, ranks))}: {words}" for words, ranks in speakers.items())
     return MismatchError(scene.where, got=said, need=_SAME, hint="no data was touched; look at who called what")
+
+
+def _splits(scene: Scene) -> CommError:
+    giver, taker, sent, expected = scene.pair
+    return MismatchError(
+        scene.where,
+        got=f"{scene.name(giver)}, which sends {sent} elements to {scene.name(taker)}, which expects {expected}",
+        need="the same root on every rank" if scene.where in ("gather", "scatter") else _MEETING,
+        hint="no data was touched; look at who called what",
+    )
 
 
 def _timed_out(scene: Scene) -> CommError:

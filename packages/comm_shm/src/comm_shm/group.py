@@ -6,35 +6,24 @@ import contextlib
 import os
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from comm_core.errors import CommError, TransportError
-from comm_shm import codes, rendezvous, unsupported
+from comm_core.errors import TransportError
+from comm_shm import rendezvous, unsupported
+from comm_shm.agreement import BackendOptions
 from comm_shm.availability import why_not
-from comm_shm.faults import Scene, Status, fault
-from comm_shm.torch_compat import NamedGroup
+from comm_shm.codes import DEFINED, DTYPE_CODE, PREMUL_SUM, reduce_code
+from comm_shm.functional_compat import install
+from comm_shm.rooted import RootedGroup
 from comm_shm.work import FinishedWork
 
 if TYPE_CHECKING:
     from comm_shm.torch_compat import Store
 
-_WHERE = 'backend "shm"'
-_OFFERED = "all_reduce (sum, avg, product, min, max) of float32 CPU tensors, and barrier"
-_GLOO = 'until shm has it, use new_group(backend="gloo") for this call'
-_NOT_YET, _DTYPE, _DEVICE, _LAYOUT, _REDUCE_OP = range(1, 6)  # places in codes.REFUSALS
-
-
-class BackendOptions(Protocol):
-    """What torch hands to a backend that is registered with the extended API."""
-
-    store: Store
-    group_rank: int
-    group_size: int
-    timeout: timedelta
-    group_id: str
-    global_ranks_in_group: list[int]
+# What the C core reduces as it is: a premultiplied sum is scaled before.
+PLAIN = {(dtype, op): DTYPE_CODE[dtype] for dtype, op in DEFINED if op != PREMUL_SUM}
 
 
 def create(options: BackendOptions) -> SharedMemoryGroup:
@@ -45,6 +34,7 @@ def create(options: BackendOptions) -> SharedMemoryGroup:
         RankTimeoutError: some ranks did not come.
         RankFailedError: a rank ended before it had joined.
     """
+    install()
     missing = why_not()
     rank, world = options.group_rank, options.group_size
     if missing is None and world == 1:
@@ -95,8 +85,8 @@ def _join(options: BackendOptions, cards: Sequence[rendezvous.Card], memfd: int)
     return group
 
 
-class SharedMemoryGroup(NamedGroup):
-    """Ranks of one machine that reduce float32 tensors in memory that all of them map.
+class SharedMemoryGroup(RootedGroup):
+    """Ranks of one machine that reduce and exchange CPU tensors in memory that all of them map.
 
     Every collective has finished when its call returns, also with `async_op=True`.
 
@@ -106,23 +96,18 @@ class SharedMemoryGroup(NamedGroup):
     """
 
     def __init__(self, options: BackendOptions, handle: Any) -> None:
-        from comm_shm import _native
-
-        super().__init__(options.group_rank, options.group_size, options.group_id)
-        self._rank = options.group_rank
-        self._ranks = list(options.global_ranks_in_group)
-        self._store = options.store
-        self._timeout_s = options.timeout.total_seconds()
-        self._handle = handle
-        self._native = _native
-        self._all_reduce: Callable[[Any, int, int, int, float], int] = _native.all_reduce
+        super().__init__(options, handle)
+        self._all_reduce: Callable[[Any, int, int, int, int, float], int] = self._native.all_reduce
 
     # -- collectives ---------------------------------------------------------------------------------------------
 
     def allreduce(
         self, tensors: list[torch.Tensor] | torch.Tensor, opts: Any = None, timeout: timedelta | None = None
     ) -> FinishedWork:
-        """Reduce a float32 CPU tensor over all ranks in place, in rank order, with the same bits on every rank.
+        """Reduce a CPU tensor over all ranks in place, in rank order, with the same bits on every rank.
+
+        float16 and bfloat16 are accumulated in float32 and rounded once; integers wrap around; a sum of bools says
+        whether any is true, a product whether all are.
 
         Args:
             tensors: the tensor, or a list that holds just it; of any strides.
@@ -142,24 +127,38 @@ class SharedMemoryGroup(NamedGroup):
             MismatchError: the ranks called different things; raised on all of them, no data was touched.
             RankTimeoutError: ranks did not arrive in time; they are named.
             RankFailedError: a rank died or left; it is named.
-            TransportError: another dtype, device, layout or reduce op, on every rank.
-            ReduceOpError: no reduce op at all.
+            TransportError: another device or layout, on every rank.
+            ReduceOpError: no reduce op, or one that is not defined for the dtype, on every rank.
         """
-        x = tensors if isinstance(tensors, torch.Tensor) else self._only(tensors)
+        x = tensors if isinstance(tensors, torch.Tensor) else self._only("all_reduce", tensors)
         code, limit = 0, self._timeout_s
+        op = getattr(opts, "reduceOp", opts)
         if opts is not None:
-            code = codes.reduce_code(getattr(opts, "reduceOp", opts))
+            code = reduce_code(op)
         if timeout is not None:
             limit = timeout.total_seconds()
-        if not (x.dtype is torch.float32 and x.is_cpu and x.layout is torch.strided and code < codes.UNKNOWN):
-            self._refuse_all_reduce(x, code)
-        if x.is_contiguous() and not x.is_neg():
-            status = self._all_reduce(self._handle, x.data_ptr(), x.numel(), code, limit)
+        dtype = PLAIN.get((x.dtype, code))
+        if dtype is not None and x.is_cpu and x.is_contiguous() and not x.is_neg() and not x.is_conj():
+            status = self._all_reduce(self._handle, x.data_ptr(), x.numel(), dtype, code, limit)
             if status:
                 raise self._fault(status, "all_reduce", limit)
         else:
-            self._all_reduce_copied(x, code, limit)
+            self._reduce_in_place("all_reduce", x, op, limit)
         return FinishedWork([x])
+
+    def allreduce_coalesced(
+        self, tensors: list[torch.Tensor], opts: Any = None, timeout: timedelta | None = None
+    ) -> FinishedWork:
+        """Reduce several tensors in place; as many calls of `allreduce` that know of each other.
+
+        Raises:
+            MismatchError: also when the ranks bring different numbers of tensors.
+        """
+        for x in tensors:
+            self._reduce_in_place(
+                "all_reduce_coalesced", x, getattr(opts, "reduceOp", None), self._limit(opts, timeout), len(tensors)
+            )
+        return FinishedWork(tensors)
 
     def barrier(self, opts: Any = None, timeout: timedelta | None = None) -> FinishedWork:  # type: ignore[override]
         """Wait until every rank has come here.
@@ -173,93 +172,8 @@ class SharedMemoryGroup(NamedGroup):
             RankTimeoutError: ranks did not arrive in time; they are named.
             RankFailedError: a rank died or left; it is named.
         """
-        given = timeout if timeout is not None else getattr(opts, "timeout", None)
-        limit = given.total_seconds() if given is not None and given > timedelta(0) else self._timeout_s
-        self.agree("barrier", timeout_s=limit)
+        self.agree("barrier", timeout_s=self._limit(opts, timeout))
         return FinishedWork([])
-
-    def agree(
-        self,
-        collective: str,
-        tensor: torch.Tensor | None = None,
-        *,
-        reduce_op: int = 0,
-        refusal: int = 0,
-        timeout_s: float | None = None,
-    ) -> None:
-        """Wait for every rank and check that all of them announce the same; move no data.
-
-        Raises:
-            MismatchError: they do not.
-            RankTimeoutError: ranks did not arrive in time; they are named.
-            RankFailedError: a rank died or left; it is named.
-        """
-        limit = self._timeout_s if timeout_s is None else timeout_s
-        dtype = codes.UNKNOWN if tensor is None else codes.DTYPE_CODE.get(tensor.dtype, codes.UNKNOWN)
-        numel = 0 if tensor is None else tensor.numel()
-        code = codes.COLLECTIVE_CODE[collective]
-        status = self._native.agree(self._handle, code, dtype, reduce_op, numel, refusal, limit)
-        if status:
-            raise self._fault(status, collective, limit)
-
-    # -- what is refused -----------------------------------------------------------------------------------------
-
-    def refuse_together(self, collective: str) -> NoReturn:
-        """Refuse a collective of the whole group, on every rank of it.
-
-        Raises:
-            TransportError: always, unless the ranks do not agree on what they called.
-        """
-        self.agree(collective, refusal=_NOT_YET)
-        self.refuse_alone(collective)
-
-    def refuse_alone(self, operation: str) -> NoReturn:
-        """Refuse an operation that not every rank takes part in.
-
-        Raises:
-            TransportError: always.
-        """
-        raise TransportError(operation, got='a group on backend "shm"', need=_OFFERED, hint=_GLOO)
-
-    def _refuse_all_reduce(self, x: torch.Tensor, code: int) -> NoReturn:
-        if not x.is_cpu:
-            refusal, got = _DEVICE, f"a tensor on {x.device}"
-        elif x.dtype is not torch.float32:
-            refusal, got = _DTYPE, f"a tensor of dtype {x.dtype}"
-        elif x.layout is not torch.strided:
-            refusal, got = _LAYOUT, f"a tensor of layout {x.layout}"
-        else:
-            refusal, got = _REDUCE_OP, "a reduce op that shm does not compute"
-        self.agree("all_reduce", x, reduce_op=code, refusal=refusal)
-        raise TransportError("all_reduce", got=got, need=_OFFERED, hint=_GLOO)
-
-    def _only(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-        if len(tensors) != 1:
-            raise TransportError(
-                "all_reduce", got=f"{len(tensors)} tensors", need="one tensor in a call", hint="make one call for each"
-            )
-        return tensors[0]
-
-    def _all_reduce_copied(self, x: torch.Tensor, code: int, limit: float) -> None:
-        if any(stride == 0 and size > 1 for stride, size in zip(x.stride(), x.shape, strict=True)):
-            self.agree("all_reduce", x, reduce_op=code, refusal=_LAYOUT, timeout_s=limit)
-            raise TransportError(
-                "all_reduce",
-                got="an expanded tensor, whose elements share memory",
-                need="a tensor that can be written in place",
-                hint="pass x.contiguous()",
-            )
-        with torch.no_grad():
-            flat = x.detach().resolve_neg().contiguous()
-            status = self._all_reduce(self._handle, flat.data_ptr(), flat.numel(), code, limit)
-            if status:
-                raise self._fault(status, "all_reduce", limit)
-            x.detach().copy_(flat)
-
-    def _fault(self, status: int, where: str, limit: float) -> CommError:
-        states = [codes.RankState(*state) for state in self._native.states(self._handle)]
-        scene = Scene(where, self._rank, self._ranks, limit, states, self._native.broken(self._handle))
-        return fault(Status(status), scene)
 
     # -- what torch asks of a group ------------------------------------------------------------------------------
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from comm_shm.group import BackendOptions, SharedMemoryGroup
+    from comm_shm.agreement import BackendOptions
+    from comm_shm.group import SharedMemoryGroup
 
 BACKEND = "shm"
 
@@ -41,9 +42,11 @@ def unregister() -> None:
         False
         >>> register()
     """
+    from comm_shm.functional_compat import uninstall
     from comm_shm.torch_compat import forget_backend
 
     forget_backend(BACKEND)
+    uninstall()
 
 
 def autoload() -> None:

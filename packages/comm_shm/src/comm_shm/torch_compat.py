@@ -23,6 +23,12 @@ def forget_backend(name: str) -> None:
         delattr(backend, name.upper())
 
 
+def premul_factor(op: dist.ReduceOp) -> float | torch.Tensor:
+    """Return the factor of a premultiplied sum, a number or a tensor of one element."""
+    factor: float | torch.Tensor = op.__getstate__()[1]  # type: ignore[index]
+    return factor
+
+
 class NamedGroup(dist.ProcessGroup):
     """A Python process group that answers to the names by which torch and DeviceMesh look it up.
 

@@ -9,28 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NoReturn, Protocol
 
-# c10d has several names for one collective; both spellings of a renamed method stand here (torch 2.11 to 2.14).
-OF_THE_GROUP = {
-    "allreduce_coalesced": "all_reduce_coalesced",
-    "broadcast": "broadcast",
-    "reduce": "reduce",
-    "allgather": "all_gather",
-    "_allgather_base": "all_gather",
-    "all_gather_single": "all_gather",
-    "allgather_coalesced": "all_gather",
-    "allgather_into_tensor_coalesced": "all_gather",
-    "all_gather_single_coalesced": "all_gather",
-    "gather": "gather",
-    "scatter": "scatter",
-    "reduce_scatter": "reduce_scatter",
-    "_reduce_scatter_base": "reduce_scatter",
-    "reduce_scatter_single": "reduce_scatter",
-    "reduce_scatter_tensor_coalesced": "reduce_scatter",
-    "reduce_scatter_single_coalesced": "reduce_scatter",
-    "alltoall": "all_to_all",
-    "alltoall_base": "all_to_all",
-    "all_to_all_single": "all_to_all",
-}
+OF_THE_GROUP = {"allgather_coalesced": "all_gather"}
 OF_TWO_RANKS = {"send": "send", "recv": "recv", "recv_anysource": "recv from any source"}
 OF_ONE_RANK = {"_start_coalescing": "coalescing", "_end_coalescing": "coalescing"}
 
