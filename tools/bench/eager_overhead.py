@@ -14,6 +14,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from _peers_compat import torchs
+
 from comm_core.testing import run_ranks
 
 TARGETS = {  # the most that ours may cost, as a part of torch's
@@ -31,7 +33,6 @@ CALLS = 25
 
 def measure(group: Any, size: int, names: list[str]) -> dict[str, list[float]]:
     """Return the median microseconds of one call of each case: ours, torch's."""
-    import importlib
     import statistics
     import time
     import warnings
@@ -41,7 +42,6 @@ def measure(group: Any, size: int, names: list[str]) -> dict[str, list[float]]:
 
     import functional_collectives as fc
 
-    torchs = importlib.import_module("torch.distributed._functional_collectives")  # the peer: torch's private module
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     world, x = dist.group.WORLD, torch.ones(size // 4)
