@@ -8,7 +8,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -19,6 +19,20 @@ from comm_shm.torch_compat import premul_factor
 from comm_shm.work import FinishedWork
 
 Tensors = list[torch.Tensor]
+
+
+class Message(NamedTuple):
+    """What a rank says of a call in its header: the collective, its size, and what else must agree or be found.
+
+    Args:
+        where: the collective.
+        numel: elements of one rank's part.
+        detail: the root, the number of tensors, or the address of the splits.
+    """
+
+    where: str
+    numel: int
+    detail: int
 
 
 class MovingGroup(AgreeingGroup):
@@ -47,7 +61,9 @@ class MovingGroup(AgreeingGroup):
             self.refuse("broadcast", "not such a call", ArgumentError("broadcast", got=f"root {root}", need=need), x)
         self._check("broadcast", x, x)
         flat = flat_of(x)
-        self._move(self._native.broadcast, "broadcast", (flat, flat), x.numel(), root, self._limit(opts, timeout))
+        self._move(
+            self._native.broadcast, Message("broadcast", x.numel(), root), (flat, flat), self._limit(opts, timeout)
+        )
         if flat.data_ptr() != x.data_ptr() and self._rank != root:
             put(x, flat)
         return FinishedWork([x])
@@ -191,7 +207,7 @@ class MovingGroup(AgreeingGroup):
             self.refuse(where, "sizes that do not fit", ShapeError(where, got=got, need=need), x)
         flat, target = flat_of(x), _target(out)
         flat = _apart(flat, target, self._rank * x.numel())
-        self._move(self._native.all_gather, where, (flat, target), x.numel(), count, limit)
+        self._move(self._native.all_gather, Message(where, x.numel(), count), (flat, target), limit)
         put(out, target)
 
     def _scatter(self, where: str, out: torch.Tensor, x: torch.Tensor, opts: Any, limit: float, count: int = 0) -> None:
@@ -203,14 +219,14 @@ class MovingGroup(AgreeingGroup):
             self.refuse(where, "sizes that do not fit", ShapeError(where, got=got, need=need), out)
         flat, target = scaled(flat_of(x), op, code), _target(out)
         flat = _apart(target, flat, self._rank * out.numel(), copied=flat)
-        self._move(self._native.reduce_scatter, where, (flat, target), out.numel(), count, limit, code)
+        self._move(self._native.reduce_scatter, Message(where, out.numel(), count), (flat, target), limit, code)
         put(out, target)
 
     def _reduce_in_place(self, where: str, x: torch.Tensor, op: Any, limit: float, count: int = 0) -> None:
         code = self._reduction(where, x, x, op)
         flat = scaled(flat_of(x), op, code)
         native = self._native.all_reduce_one_of
-        self._move(native, where, (flat, flat), x.numel(), count, limit, code)
+        self._move(native, Message(where, x.numel(), count), (flat, flat), limit, code)
         put(x, flat)
 
     def _exchange(
@@ -218,19 +234,18 @@ class MovingGroup(AgreeingGroup):
     ) -> None:
         out, flat, target = pair[0], flat_of(pair[1]), _target(pair[0])
         flat = _apart(flat, target, None)
-        self._move(self._native.all_to_all, where, (flat, target), numel, splits.buffer_info()[0], limit)
+        self._move(self._native.all_to_all, Message(where, numel, splits.buffer_info()[0]), (flat, target), limit)
         put(out, target)
 
     def _move(
         self,
         native: Native,
-        where: str,
+        message: Message,
         tensors: tuple[torch.Tensor, torch.Tensor],
-        numel: int,
-        detail: int,
         limit: float,
         reduce_op: int | None = None,
     ) -> None:
+        where, numel, detail = message
         x, out = tensors
         last = x.element_size() if reduce_op is None else reduce_op
         dtype = DTYPE_CODE.get(x.dtype, UNKNOWN)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from comm_core.errors import ArgumentError
-from comm_shm.movement import MovingGroup, Tensors, flat_of, one_list, put, scaled
+from comm_shm.movement import Message, MovingGroup, Tensors, flat_of, one_list, put, scaled
 from comm_shm.work import FinishedWork
 
 
@@ -29,7 +29,7 @@ class RootedGroup(MovingGroup):
         code = self._reduction("reduce", x, x, op)
         total = scaled(flat_of(x).clone(), op, code)
         native, limit = self._native.all_reduce_one_of, self._limit(opts, timeout)
-        self._move(native, "reduce", (total, total), x.numel(), root, limit, code)
+        self._move(native, Message("reduce", x.numel(), root), (total, total), limit, code)
         if self._rank == root:
             put(x, total)
         return FinishedWork([x])
