@@ -222,3 +222,11 @@ def test_an_unknown_backend_is_named():
 def test_warm_runs_need_no_new_processes():
     pids = run_ranks(lambda group: os.getpid(), 3)
     assert all(run_ranks(lambda group: os.getpid(), 3) == pids for _ in range(5))
+
+
+def test_a_function_may_name_torchs_ops():
+    def body(group):
+        started = torch.ops._c10d_functional.all_reduce(torch.ones(2), "sum", group.name)
+        return torch.ops._c10d_functional.wait_tensor(started).tolist()
+
+    assert run_ranks(body, world=2) == [[2.0, 2.0]] * 2

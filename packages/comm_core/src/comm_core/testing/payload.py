@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import io
 import pickle
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from comm_core.errors import ArgumentError
@@ -26,10 +28,12 @@ def dump_call(fn: Callable[..., Any], args: tuple[Any, ...]) -> bytes:
     Raises:
         ArgumentError: something that the function refers to cannot be pickled, or cloudpickle is missing.
     """
-    cloudpickle = _cloudpickle()
+    buffer = io.BytesIO()
+    pickler = _call_pickler()
     try:
         with _loose_modules_by_value():
-            return bytes(cloudpickle.dumps((fn, args)))
+            pickler(buffer).dump((fn, args))
+        return buffer.getvalue()
     except Exception as error:
         raise ArgumentError(
             "run_ranks",
@@ -112,6 +116,19 @@ def _loose_modules_by_value() -> Iterator[None]:
     finally:
         for module in added:
             cloudpickle.unregister_pickle_by_value(module)
+
+
+def _call_pickler() -> type[Any]:
+    class CallPickler(_cloudpickle().Pickler):  # type: ignore[misc]
+        """Sends everything as cloudpickle does, and modules of an own class, such as `torch.ops`, by their name."""
+
+        def reducer_override(self, obj: Any) -> Any:
+            """Return how to import a module that only looks like a plain object, or leave the rest to cloudpickle."""
+            if isinstance(obj, ModuleType) and type(obj) is not ModuleType and sys.modules.get(obj.__name__) is obj:
+                return importlib.import_module, (obj.__name__,)
+            return super().reducer_override(obj)
+
+    return CallPickler
 
 
 def _result_pickler() -> type[Any]:
