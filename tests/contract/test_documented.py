@@ -13,6 +13,8 @@ import pytest
 from comm_core import Collective
 from comm_core.catalog import CATALOG
 from comm_core.collective import Missing
+from tools.gen import life
+from tools.gen.sources import distributions
 
 ROOT = Path(__file__).parents[2]
 RULES = ("check", "agrees", "shape", "oracle", "kernel", "gradient", "batch", "wire_bytes")
@@ -64,9 +66,26 @@ def test_a_rule_names_no_transport() -> None:
 
 
 @pytest.mark.parametrize("name", CATALOG)
-def test_the_matrix_page_has_the_entry_with_every_field(name: str) -> None:
+def test_the_matrix_page_has_the_entry_and_the_reason_for_every_empty_field(name: str) -> None:
     page = (ROOT / "docs/reference/collectives.md").read_text(encoding="utf-8")
-    section = page.split(f"## {name} ")[1].split("\n## ")[0]
-    assert CATALOG[name].summary in section
+    assert f"| [{name}](collectives/{name}.md) |" in page
+    assert CATALOG[name].summary in page
     for field in fields(Collective):
-        assert field.name in ("name", "summary") or f"| {field.name} |" in section, field.name
+        value = getattr(CATALOG[name], field.name)
+        if isinstance(value, Missing):
+            assert f"| {name} | {field.name} | {value.why} |" in page, field.name
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_the_page_of_an_entry_tells_every_field(name: str, life_pages: dict[str, str]) -> None:
+    page = life_pages[name]
+    assert CATALOG[name].summary in page
+    for field in fields(Collective):
+        assert field.name in ("name", "summary") or f"| {field.name} |" in page, field.name
+    for heading in ("Gradient", "Under vmap", "In a traced graph", "Lowering", "Errors at the call", "Tests"):
+        assert f"\n## {heading}\n" in page
+
+
+@pytest.fixture(scope="module")
+def life_pages() -> dict[str, str]:
+    return {output.path.rpartition("/")[2].removesuffix(".md"): output.text for output in life.pages(distributions())}

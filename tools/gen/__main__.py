@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from . import collectives, concordance, inventory, marked, reference, surface
+from . import collectives, concordance, drift, error_page, inventory, life, marked, reference, surface
 from .sources import ROOT, Output, distributions
 
 
@@ -15,7 +15,10 @@ def outputs() -> list[Output]:
     return [
         *reference.pages(found),
         collectives.page(),
+        *life.pages(found),
+        error_page.page(),
         concordance.page(found),
+        drift.page(found),
         surface.snapshot(found),
         *marked.files(found),
     ]

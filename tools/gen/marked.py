@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import re
 
+from comm_core.catalog import CATALOG
+
+from .life import where as life_page
 from .reference import door_page, inner_modules, module_page
 from .sources import ROOT, Distribution, Output
 
@@ -51,8 +54,11 @@ def source_paths(distributions: list[Distribution]) -> list[str]:
 
 def reference_nav(distributions: list[Distribution]) -> list[str]:
     """The reference's part of the site's navigation."""
-    lines = ["- reference/index.md", "- Every collective: reference/collectives.md"]
+    lines = ["- reference/index.md", "- Every collective:", "    - reference/collectives.md"]
+    lines += [f"    - {entry.name}: {life_page(entry)}" for entry in CATALOG.values()]
+    lines.append("- Every error: reference/errors.md")
     lines.append("- Torch's names and ours: reference/concordance.md")
+    lines.append("- What came and went in torch: reference/drift.md")
     for distribution in distributions:
         if distribution.package:
             lines += [f"- {distribution.package}:", f"    - {door_page(distribution)}"]

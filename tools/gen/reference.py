@@ -51,8 +51,9 @@ def overview(distributions: list[Distribution]) -> str:
             "|---|---|",
             *rows,
             "",
-            "Across the packages: [every collective, field by field](collectives.md),",
-            "[torch's names and ours](concordance.md), [all public names](../index/generated/names.md).",
+            "Across the packages: [every collective](collectives.md), [every error](errors.md),",
+            "[torch's names and ours](concordance.md), [what came and went in torch](drift.md),",
+            "[all public names](../index/generated/names.md).",
             "",
         ]
     )

@@ -90,3 +90,8 @@ def first_line(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunc
     """The first sentence line of a docstring, or nothing."""
     text = ast.get_docstring(node) or ""
     return " ".join(text.split("\n\n")[0].split())
+
+
+def first_line_of(file: Path) -> str:
+    """The first sentence line of a file's docstring, or nothing."""
+    return first_line(ast.parse(file.read_text(encoding="utf-8")))

@@ -1,0 +1,128 @@
+"""The pages made from runs and from code: pictures show what the ranks held, and messages are those that are raised."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+import torch
+
+from comm_core import Collective, Missing, World, catalog, run
+from comm_core.errors import CommError, ShapeError
+from tools.gen import drift, error_page, examples, life, messages
+from tools.gen.picture import drawn, label
+from tools.gen.sources import ROOT, distributions
+
+FUNCTIONAL = "torch/distributed/_functional_collectives.py"
+RANKS, ELEMENTS = range(examples.WORLD), range(examples.ELEMENTS)
+
+
+@pytest.mark.parametrize("entry", catalog.CATALOG.values(), ids=lambda entry: entry.name)
+def test_a_picture_agrees_with_the_definition_on_other_numbers(entry: Collective) -> None:
+    """What the picture says is in a value, multiplied out, is what the oracle gives for numbers of one's own."""
+    numbers = [torch.randn(examples.ELEMENTS, dtype=torch.float64) for _ in RANKS]
+    params = [entry.check(numbers[rank], examples.WORLD, rank, **examples.parameters(entry, rank)) for rank in RANKS]
+    defined = entry.oracle(numbers, params)
+    for value, shown in zip(defined, examples.forward(entry).after.ranks, strict=True):
+        told = [sum(times * float(numbers[rank][row]) for (rank, row), times in one.items()) for one in shown]
+        torch.testing.assert_close(torch.tensor(told, dtype=torch.float64), value.reshape(-1))
+
+
+@pytest.mark.parametrize("entry", catalog.CATALOG.values(), ids=lambda entry: entry.name)
+def test_the_picture_of_the_gradient_is_the_transpose_of_the_other(entry: Collective) -> None:
+    back = examples.backward(entry)
+    if back is None:
+        assert isinstance(entry.gradient, Missing)
+        return
+    forth = examples.forward(entry).after.ranks
+    there = {(i, s): times for i in address(forth) for s, times in forth[i[0]][i[1]].items()}
+    again = {(s, i): times for i in address(back.after.ranks) for s, times in back.after.ranks[i[0]][i[1]].items()}
+    assert there == again
+    assert there
+
+
+def address(ranks: tuple[tuple[examples.Sources, ...], ...]) -> list[tuple[int, int]]:
+    return [(rank, row) for rank, rows in enumerate(ranks) for row in range(len(rows))]
+
+
+def test_a_picture_is_well_formed_and_holds_a_box_for_every_element() -> None:
+    flow = examples.forward(catalog.ALL_GATHER)
+    tree = ElementTree.fromstring(drawn(flow, "a < b", ("before", "after")))
+    texts = ["".join(node.itertext()) for node in tree.iter("{http://www.w3.org/2000/svg}text")]
+    for rank in RANKS:
+        for row in ELEMENTS:
+            assert texts.count(f"{'abcd'[rank]}{row}") == 1 + examples.WORLD
+    assert tree.find("{http://www.w3.org/2000/svg}title").text == "a < b"  # type: ignore[union-attr]
+
+
+def test_labels_name_sums_multiples_and_nothing() -> None:
+    assert label({(0, 1): 1.0, (2, 3): 0.5}) == "a1+0.5·c3"
+    assert label({}) == "0"
+
+
+def test_a_parameter_without_an_example_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(examples.PARAMETERS, "src")
+    with pytest.raises(SystemExit, match="give PARAMETERS a value for src of broadcast"):
+        examples.parameters(catalog.BROADCAST, 0)
+
+
+def test_the_graph_on_the_page_is_what_is_traced() -> None:
+    pages = {output.path: output.text for output in life.pages(distributions())}
+    traced = pages["docs/reference/collectives/all_reduce.md"].split("## In a traced graph")[1].split("\n## ")[0]
+    assert "torch.ops._c10d_functional.all_reduce.default(x_1, 'sum'" in traced
+    assert "torch.ops._c10d_functional.wait_tensor.default(all_reduce)" in traced
+
+
+def raised(group: object) -> CommError:
+    with pytest.raises(ShapeError) as caught:
+        run(catalog.ALL_TO_ALL, torch.ones(4), group, output_splits=[1, 3], input_splits=[1, 2])  # type: ignore[arg-type]
+    return caught.value
+
+
+def test_an_error_that_is_raised_fits_a_row_of_the_page() -> None:
+    (error, _) = World(2).run(raised)
+    rows = [one for one in messages.of_function(catalog.ALL_TO_ALL.check) if one.kind == "ShapeError"]
+    fitting = [
+        one for one in rows if as_pattern(one.got).fullmatch(error.got) and as_pattern(one.need).fullmatch(error.need)
+    ]
+    assert len(fitting) == 1
+    text = error_page.page().text
+    assert messages.words(fitting[0].got) in text
+    assert f"`{fitting[0].file}:{fitting[0].line}`" in text
+    source = (ROOT / fitting[0].file).read_text(encoding="utf-8").splitlines()
+    assert source[fitting[0].line - 1].strip().startswith("raise ShapeError(")
+
+
+def as_pattern(template: str) -> re.Pattern[str]:
+    return re.compile(".+".join(re.escape(part) for part in re.split(r"\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}", template)))
+
+
+def test_every_error_class_has_a_section_and_a_builtin_beside_it() -> None:
+    text = error_page.page().text
+    for kind in CommError.__subclasses__():
+        if kind.__module__ == "comm_core.errors":
+            base = kind.__mro__[kind.__mro__.index(CommError) + 1]
+            assert f"\n## {kind.__name__}\n" in text
+            assert f"| [{kind.__name__}](#{kind.__name__.lower()}) | `{base.__name__}` |" in text
+
+
+def test_drift_finds_nested_definitions_and_tells_what_came_and_went(tmp_path: Path) -> None:
+    file = tmp_path / "m.py"
+    file.write_text(
+        "class A:\n    def f(self):\n        def g(): ...\nif True:\n    def h(): ...\nelse:\n    def h(): ...\n"
+    )
+    assert dict(drift.definitions(file)) == {"A": 1, "A.f": 2, "A.f.g": 3, "h": 5}
+    went = [{"name": "old", "kind": "function", "none": "torch dropped it"}]
+    text = "\n".join(drift.section("a.py", {"all_reduce": 7}, went, distributions()))
+    assert "| `all_reduce` | 7 | [`functional_collectives.all_reduce`]" in text
+    assert "| `old` | function | none needed: torch dropped it |" in text
+
+
+def test_the_drift_page_knows_what_the_concordance_marks_as_gone() -> None:
+    text = drift.page(distributions()).text
+    for row in tomllib.loads((ROOT / "docs/concordance.toml").read_text(encoding="utf-8"))[FUNCTIONAL]:
+        if row.get("gone") and row["kind"] in ("class", "function"):
+            assert f"| `{row['name']}` | {row['kind']} |" in text.split("Gone:")[1].split("\n## ")[0]

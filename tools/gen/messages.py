@@ -1,0 +1,93 @@
+"""The errors that our code raises, read from the calls that make them: class, words, and where."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from kwindex.messages import template
+
+from .mentions import names
+from .reference import cell
+from .sources import ROOT
+
+WORDS = ("where", "got", "need", "hint")
+ERRORS = ROOT / "packages/comm_core/src/comm_core/errors.py"
+
+
+@dataclass(frozen=True)
+class Message:
+    """One place that makes an error: its class, its words as templates, its file and line."""
+
+    kind: str
+    where: str
+    got: str
+    need: str
+    hint: str
+    file: str
+    line: int
+
+
+def of_file(file: Path) -> list[Message]:
+    """The errors that a file makes, in the order of its lines."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return sorted(made(tree, file.relative_to(ROOT).as_posix(), 0), key=lambda message: message.line)
+
+
+def of_function(function: Callable[..., Any]) -> list[Message]:
+    """The errors that a function of ours makes, itself or in the functions of ours that it calls."""
+    found, todo, seen = [], [function], {function}
+    while todo:
+        current = todo.pop(0)
+        lines, start = inspect.getsourcelines(current)
+        tree = ast.parse(textwrap.dedent("".join(lines)))
+        file = Path(inspect.getfile(current)).resolve()
+        found += made(tree, file.relative_to(ROOT).as_posix(), start - 1)
+        called = [current.__globals__.get(name) for name in dict.fromkeys(names(tree))]
+        news = [one for one in called if inspect.isfunction(one) and one.__module__.startswith("comm_core")]
+        todo += [one for one in news if one not in seen]
+        seen.update(news)
+    return found
+
+
+def made(tree: ast.AST, file: str, before: int) -> list[Message]:
+    """The errors that a piece of code makes; `before` lines stand above it."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in kinds():
+            said = dict(zip(WORDS, map(shown, node.args), strict=False))
+            said |= {word.arg: shown(word.value) for word in node.keywords if word.arg in WORDS}
+            where, got, need, hint = (said.get(word, "") for word in WORDS)
+            found.append(Message(node.func.id, where, got, need, hint, file, before + node.lineno))
+    return found
+
+
+def shown(node: ast.expr) -> str:
+    """The text of one word of a message; what is computed stands in braces."""
+    return template(node) or f"{{{ast.unparse(node)}}}"
+
+
+@cache
+def kinds() -> dict[str, tuple[str, str]]:
+    """Our error classes in the order of their file: each with its builtin base and its first sentence."""
+    tree = ast.parse(ERRORS.read_text(encoding="utf-8"))
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    return {
+        node.name: (ast.unparse(node.bases[-1]), (ast.get_docstring(node) or "").split("\n\n")[0]) for node in classes
+    }
+
+
+def link(kind: str) -> str:
+    """An error class with a link to its description."""
+    return f"[`{kind}`][comm_core.errors.{kind}]"
+
+
+def words(text: str) -> str:
+    """A template that may stand in a table."""
+    return cell(f"`{' '.join(text.split()).replace('`', chr(39))}`") if text else ""
