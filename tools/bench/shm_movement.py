@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from _machine import machine
+
 from comm_core.testing import run_ranks
 
 SIZES = [64, 4 << 10, 64 << 10, 1 << 20, 4 << 20, 32 << 20]
@@ -107,7 +109,8 @@ def main() -> None:
             f"{row['ratio']:>9.3f}"
         )
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps({"ranks": arguments.ranks, "rows": rows}, indent=1) + "\n")
+        what = {"claim": "shm_movement", "ranks": arguments.ranks, "machine": machine(), "rows": rows}
+        arguments.json.write_text(json.dumps(what, indent=1) + "\n")
 
 
 if __name__ == "__main__":

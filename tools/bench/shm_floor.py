@@ -1,0 +1,84 @@
+"""Claim: small messages take at most 3 bare flag exchanges between two processes, large ones at most twice a memcpy.
+
+The C core is compiled with a small program that has no Python in it, and measured next to the two limits in the same
+two processes, taking turns. memcpy runs in both processes at once, as the collective does, over the same bytes:
+
+    python tools/bench/shm_floor.py [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+from pathlib import Path
+
+from _machine import machine
+
+HERE = Path(__file__).resolve().parent
+CSRC = HERE.parent.parent / "packages" / "comm_shm" / "csrc"
+SIZES = [4, 64, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 32 << 20]
+SMALL, LARGE = 64, 1 << 20
+MOST_EXCHANGES, MOST_COPIES = 3.0, 2.0
+
+
+def build(folder: Path) -> Path:
+    """Compile the C core and the program, with the flags of setup.py that change what is computed or how fast."""
+    program = folder / "shm_floor"
+    sources = [file for file in sorted(CSRC.glob("*.c")) if "Python.h" not in file.read_text()]
+    flags = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-trapping-math", "-pthread", f"-I{CSRC}"]
+    words = [os.environ.get("CC", "cc"), *flags, HERE / "shm_floor.c", *sources, "-o", program]
+    subprocess.run(list(map(str, words)), check=True)
+    return program
+
+
+def measure(program: Path) -> dict[int, dict[str, list[float]]]:
+    """Return nanoseconds by size and what was timed, one figure a turn."""
+    from comm_shm.segment import SLOT_BYTES
+
+    words = [str(program), str(SLOT_BYTES), *map(str, SIZES)]
+    said = subprocess.run(words, check=True, capture_output=True, text=True, timeout=300).stdout
+    seen: dict[int, dict[str, list[float]]] = {size: {} for size in SIZES}
+    for line in said.splitlines():
+        _, what, size, nanoseconds = line.split()
+        seen[int(size)].setdefault(what, []).append(float(nanoseconds))
+    return seen
+
+
+def table(seen: dict[int, dict[str, list[float]]]) -> list[dict[str, float]]:
+    """Return one row a size: medians in microseconds, and the medians of the ratios of each turn."""
+    rows = []
+    for size, times in seen.items():
+        row = {"bytes": size} | {f"{what}_us": statistics.median(each) / 1e3 for what, each in times.items()}
+        for what in ("flags", "memcpy"):
+            pairs = zip(times["all_reduce"], times[what], strict=True)
+            row[f"of_{what}"] = statistics.median(ours / limit for ours, limit in pairs)
+        rows.append(row)
+    return rows
+
+
+def main() -> None:
+    """Run on this machine and print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--json", type=Path, help="write the rows here as well")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = table(measure(build(Path(folder))))
+    print("all_reduce(max) of float32 in C, 2 processes: medians of one run")
+    print(f"{'bytes':>10} {'flags us':>9} {'memcpy us':>10} {'ours us':>10} {'ours/flags':>11} {'ours/memcpy':>12}")
+    for row in rows:
+        print(
+            f"{row['bytes']:>10} {row['flags_us']:>9.3f} {row['memcpy_us']:>10.3f} {row['all_reduce_us']:>10.3f} "
+            f"{row['of_flags']:>11.2f} {row['of_memcpy']:>12.2f}"
+        )
+    if arguments.json is not None:
+        limits = {"small": SMALL, "flags": MOST_EXCHANGES, "large": LARGE, "memcpy": MOST_COPIES}
+        what = {"claim": "shm_floor", "machine": machine(), "limits": limits, "rows": rows}
+        arguments.json.write_text(json.dumps(what, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
