@@ -68,6 +68,14 @@ def _parser() -> argparse.ArgumentParser:
     builder.add_argument(
         "--jobs", type=_positive, default=min(4, processors()), metavar="N", help="processes (default: %(default)s)"
     )
+    builder.add_argument("--pages", action="store_true", help="write pages for every file and folder to DIR/pages too")
+    builder.add_argument("--tags", action="store_true", help="write DIR/tags for editors too")
+    builder.add_argument(
+        "--source-address",
+        default="",
+        metavar="URL",
+        help="where the pages' line numbers lead, such as https://host/{file}#L{line}",
+    )
     builder.set_defaults(run=_build)
     searcher = commands.add_parser("search", help="find symbols, operators and imports by any spelling")
     searcher.add_argument(
@@ -91,12 +99,40 @@ def _positive(text: str) -> int:
 def _build(options: argparse.Namespace) -> int:
     with _progress_bar() as progress:
         built = build(options.sources, options.out, jobs=options.jobs, progress=progress)
+    _export(options)
     for problem in built.problems:
         print(problem, file=sys.stderr)
     if built.problems:
         print(f"kwindex: {len(built.problems)} not read, {_count(built.files, 'file')} indexed", file=sys.stderr)
     print(_summary(built, options.json))
     return UNREADABLE if built.problems else OK
+
+
+def _export(options: argparse.Namespace) -> None:
+    """Writes what is asked for beside the index."""
+    if not (options.pages or options.tags):
+        return
+    from kwindex import exports
+    from kwindex.discover import discover
+    from kwindex.pages import write_pages
+    from kwindex.store import read_index
+
+    entries = read_index(options.out)
+    if options.tags:
+        paths = {source.file: source.path for source in discover(options.sources).files}
+        text = exports.tags_text(entries, exports.openable(paths, options.out))
+        exports.write(options.out / exports.TAGS, text.encode("utf-8", "backslashreplace"))
+    if options.pages:
+        title = ", ".join(Path(source).resolve().name for source in options.sources)
+        with _progress_bar("writing pages") as progress:
+            write_pages(
+                options.sources,
+                entries,
+                options.out,
+                source_address=options.source_address,
+                title=title,
+                progress=progress,
+            )
 
 
 def _summary(built: Built, as_json: bool) -> str:
@@ -112,7 +148,7 @@ def _count(number: int, one: str, many: str = "") -> str:
 
 
 @contextlib.contextmanager
-def _progress_bar() -> Iterator[Progress | None]:
+def _progress_bar(what: str = "reading sources") -> Iterator[Progress | None]:
     """Shows how far a build is on stderr, where that is a terminal."""
     if not sys.stderr.isatty():
         yield None
@@ -121,7 +157,7 @@ def _progress_bar() -> Iterator[Progress | None]:
     from rich.progress import Progress as Bar
 
     with Bar(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("reading sources", total=None)
+        task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 

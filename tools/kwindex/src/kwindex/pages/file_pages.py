@@ -1,0 +1,223 @@
+"""The two pages of a source file: what is in it, and its keywords. A section without content is not there."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+from urllib.parse import quote
+
+from kwindex.kinds import KINDS, TABLE, UNNAMED, heading
+from kwindex.model import Entry
+from kwindex.pages.markdown import block, code, link, plain, section, table
+from kwindex.pages.tree import REGISTERED, SAID, SETTINGS, SourcePage, Tree, has_anchor
+from kwindex.render import first_sentence
+
+MARK = "<!-- written by kwindex; do not edit -->"
+_MOST_TESTS = 40
+
+
+class Places(NamedTuple):
+    """How lines of sources are shown: as text, or as links to where the sources are published.
+
+    Args:
+        address: Such as `https://host/{file}#L{line}`; nothing for text.
+    """
+
+    address: str = ""
+
+    def line(self, file: str, line: int) -> str:
+        """Returns a line, on a page that says which file is meant.
+
+        Example:
+            >>> Places().line("a.py", 3), Places("https://host/{file}#L{line}").line("a.py", 3)
+            ('line 3', '[line 3](https://host/a.py#L3)')
+        """
+        return self._linked(f"line {line}", file, line)
+
+    def full(self, file: str, line: int) -> str:
+        """Returns a line with its file.
+
+        Example:
+            >>> Places().full("a.py", 3)
+            '`a.py:3`'
+        """
+        return self._linked(code(f"{file}:{line}"), file, line)
+
+    def _linked(self, shown: str, file: str, line: int) -> str:
+        if not self.address:
+            return shown
+        return f"[{shown}]({self.address.replace('{file}', quote(file)).replace('{line}', str(line))})"
+
+
+def docs_page(page: SourcePage, tree: Tree, places: Places) -> str:
+    """Returns the documentation page of a file."""
+    sections = [
+        _opening(page, places),
+        section("Facts", _facts(page)),
+        section("Overview", _overview(page.outline.docstring)),
+        section("What is in it", _structure(page, places)),
+        section("Imports", _imports(page, tree, places)),
+        section("Imported by", [_docs_link(page, tree.files[file]) for file in tree.importers[page.file]]),
+        *(section(title, _rows(page, kinds, places)) for title, kinds in _GROUPS),
+        section("Tests that call it", _tests(page, tree)),
+        section("What the tests call", _called(page, tree, places)),
+        section("Related files", _related(page, tree)),
+        [f"[Keywords]({_name(page.keywords)}) · [folder](index.md)"],
+    ]
+    return "\n".join(line for part in sections for line in part).rstrip() + "\n"
+
+
+_GROUPS = (
+    ("Registered with torch", REGISTERED),
+    ("Settings that it reads", SETTINGS),
+    ("Messages", SAID),
+)
+
+
+def keywords_page(page: SourcePage, places: Places) -> str:
+    """Returns the keyword page of a file: every identifier with its kind, its line and its first sentence."""
+    lines = [
+        MARK,
+        "",
+        f"# Keywords: {code(page.file)}",
+        "",
+        f"[Documentation]({_name(page.docs)}) · [folder](index.md)",
+    ]
+    for kind in TABLE:
+        found = [entry for entry in page.entries if entry.kind == kind.word]
+        rows = keyword_rows(page.keywords, [(page, entry) for entry in found], places)
+        if rows:
+            lines += ["", f"## {heading(kind.word)}", "", *rows]
+    return "\n".join(lines) + "\n"
+
+
+def keyword_rows(on: str, found: Iterable[tuple[SourcePage, Entry]], places: Places) -> list[str]:
+    """Returns a table of entries, each linked to where the documentation pages show it; alphabetical."""
+    ordered = sorted(found, key=lambda pair: (last_name(pair[1]).lower(), pair[1]))
+    rows = []
+    for page, entry in ordered:
+        target = link(code(last_name(entry)), on, page.docs, page.anchor(entry)) if has_anchor(entry) else _bare(entry)
+        rows.append((target, entry.kind, code(entry.name), places.full(entry.file, entry.line), plain(entry.summary)))
+    return table(["keyword", "kind", "in full", "line", ""], rows)
+
+
+def last_name(entry: Entry) -> str:
+    """Returns what one would look an entry up by: the last part of its name, or the words of its message."""
+    return entry.signature if entry.kind in UNNAMED else entry.name.rpartition(".")[2]
+
+
+def _bare(entry: Entry) -> str:
+    return code(last_name(entry))
+
+
+def _name(path: str) -> str:
+    return link("", "x", path.rpartition("/")[2])[3:-1]
+
+
+def _opening(page: SourcePage, places: Places) -> list[str]:
+    purpose = first_sentence(page.outline.docstring)
+    said = (
+        [plain(purpose), "", f"Source: {places.full(page.file, 1)}", ""]
+        if purpose
+        else [f"Source: {places.full(page.file, 1)}", ""]
+    )
+    return [MARK, "", f"# {code(page.file)}", "", *said]
+
+
+def _overview(docstring: str) -> list[str]:
+    """Returns the docstring where it says more than its first sentence, which the page begins with."""
+    return block(docstring) if first_sentence(docstring) != " ".join(docstring.split()) else []
+
+
+def _facts(page: SourcePage) -> list[str]:
+    kind, rule = page.kind
+    counted = Counter(entry.kind for entry in page.entries if entry.kind != "module")
+    counts = [
+        f"{counted[one.word]} {one.word if counted[one.word] == 1 else one.plural}"
+        for one in TABLE
+        if counted[one.word]
+    ]
+    rows = [
+        ("module", code(page.module)),
+        ("what it is", f"{kind}: {rule}"),
+        ("size", f"{page.outline.lines:,} lines, {page.outline.size:,} bytes"),
+        ("content", code(f"blake2b {page.outline.digest}")),
+        ("holds", ", ".join(counts)),
+    ]
+    return table(["fact", ""], [row for row in rows if row[1]])
+
+
+def _structure(page: SourcePage, places: Places) -> list[str]:
+    """Returns a nested list of definitions, in the order of lines, each where links can lead."""
+    lines: list[str] = []
+    open_until: list[Entry] = []
+    for entry in page.entries:
+        if not has_anchor(entry):
+            continue
+        while open_until and not _holds(open_until[-1], entry):
+            open_until.pop()
+        lines += _definition(page, entry, "    " * len(open_until), places)
+        if entry.end_line > entry.line:
+            open_until.append(entry)
+    return lines
+
+
+def _holds(outer: Entry, inner: Entry) -> bool:
+    return outer.line <= inner.line and inner.end_line <= outer.end_line and inner.name.startswith(f"{outer.name}.")
+
+
+def _definition(page: SourcePage, entry: Entry, indent: str, places: Places) -> list[str]:
+    decorators = page.outline.decorators.get(entry.line, ())
+    marks = "".join(f" {code('@' + one, cell=False)}" for one in decorators)
+    said = f": {plain(entry.summary)}" if entry.summary else ""
+    shown = code(entry.signature or entry.name.rpartition(".")[2], cell=False)
+    anchor, line = page.anchor(entry), places.line(entry.file, entry.line)
+    return [f'{indent}- <a id="{anchor}"></a>{shown} {entry.kind}, {line}{marks}{said}']
+
+
+def _imports(page: SourcePage, tree: Tree, places: Places) -> list[str]:
+    rows = []
+    for one in page.outline.imports:
+        found = tree.module_of(one.target)
+        target = code(one.target)
+        shown = link(target, page.docs, found.docs) if found is not None and found.file != page.file else target
+        rows.append((shown, code(one.bound), plain(one.when), places.line(page.file, one.line)))
+    return table(["what", "as", "when", "line"], rows)
+
+
+def _docs_link(page: SourcePage, other: SourcePage) -> str:
+    return f"- {link(code(other.file), page.docs, other.docs)}"
+
+
+def _rows(page: SourcePage, kinds: tuple[str, ...], places: Places) -> list[str]:
+    found = [entry for entry in page.entries if entry.kind in kinds]
+    rows = [(_said(entry), KINDS[entry.kind].word, places.line(entry.file, entry.line)) for entry in found]
+    return table(["what", "kind", "line"], rows)
+
+
+def _said(entry: Entry) -> str:
+    return code(entry.signature or entry.name)
+
+
+def _tests(page: SourcePage, tree: Tree) -> list[str]:
+    found = sorted(tree.tests.get(page.file, ()), key=lambda one: one[1])
+    lines = [
+        f"- {link(code(entry.name), page.docs, at.docs, at.anchor(entry))}: {', '.join(map(code, names))}"
+        for at, entry, names in found[:_MOST_TESTS]
+    ]
+    return lines + ([f"- and {len(found) - _MOST_TESTS} more"] if len(found) > _MOST_TESTS else [])
+
+
+def _called(page: SourcePage, tree: Tree, places: Places) -> list[str]:
+    by_line = {entry.line: entry for entry in page.entries if entry.kind in ("function", "method")}
+    rows = []
+    for line, names in sorted(page.outline.calls.items()):
+        known = [name for name in names if tree.module_of(name) is not None] or names
+        if line in by_line and known:
+            rows.append(
+                (code(by_line[line].name.rpartition(".")[2]), ", ".join(map(code, known)), places.line(page.file, line))
+            )
+    return table(["test", "calls", "line"], rows)
+
+
+def _related(page: SourcePage, tree: Tree) -> list[str]:
+    return [f"- {link(code(other.file), page.docs, other.docs)}: {plain(why)}" for other, why in tree.related(page)]

@@ -1,0 +1,134 @@
+"""Writing the pages: all that the sources ask for, and none that an earlier build left."""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+from pathlib import Path
+
+from kwindex import exports
+from kwindex.discover import discover
+from kwindex.errors import KwindexError, SourceError
+from kwindex.model import Entry
+from kwindex.pages import folder_pages
+from kwindex.pages.file_pages import MARK, Places, docs_page, keywords_page
+from kwindex.pages.outline import outline
+from kwindex.pages.tree import SourcePage, Tree, has_anchor
+
+FOLDER = "pages"
+
+
+def write_pages(
+    sources: Iterable[str | Path],
+    entries: Iterable[Entry],
+    out: Path,
+    *,
+    source_address: str = "",
+    title: str = "index",
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Writes the pages of an index below `out/pages` and removes those that nothing asks for any more.
+
+    Args:
+        sources: The files and folders that were indexed.
+        entries: The entries of the index.
+        out: The folder of the index.
+        source_address: Where lines of sources are published, such as `https://host/{file}#L{line}`.
+        title: What the inventory and the list call the whole.
+        progress: Called with pages written so far and pages in all.
+
+    Returns:
+        How many pages there are.
+
+    Raises:
+        KwindexError: The address has no `{file}`, a page cannot be written, or a file there is not kwindex's.
+
+    Example:
+        >>> import tempfile
+        >>> from kwindex import build, read_index
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "m.py").write_text("def f(): ...")
+        ...     out = Path(folder, "..", Path(folder).name + "-index")
+        ...     _ = build([folder], out)
+        ...     write_pages([folder], read_index(out), out)
+        8
+    """
+    if source_address and "{file}" not in source_address:
+        raise KwindexError(f"the address {source_address!r} has no {{file}}; write https://host/{{file}}#L{{line}}")
+    tree = Tree(_read(list(sources), entries))
+    places = Places(source_address)
+    total = 2 * len(tree.files) + 3 * len(tree.folders)
+    written: set[Path] = set()
+    for path, text in _texts(tree, places):
+        written.add(_write(out / FOLDER / path, text))
+        if progress is not None:
+            progress(min(len(written), total), total)
+    _remove_others(out / FOLDER, written)
+    _write_lists(tree, out / FOLDER, title)
+    return len(written)
+
+
+def _write_lists(tree: Tree, folder: Path, title: str) -> None:
+    """Writes the inventory for other sites and the list for language models."""
+    shown = [(page, entry) for page in tree.files.values() for entry in page.entries]
+    places = {
+        entry: page.docs + (f"#{page.anchor(entry)}" if has_anchor(entry) else "")
+        for page, entry in shown
+        if entry.kind == "module" or has_anchor(entry)
+    }
+    entries = [entry for _, entry in shown]
+    exports.write(folder / exports.INVENTORY, exports.inventory_data(entries, title, places))
+    exports.write(folder / exports.LIST, exports.list_text(title, entries, places).encode("utf-8", "backslashreplace"))
+
+
+def _read(sources: list[str | Path], entries: Iterable[Entry]) -> Iterator[SourcePage]:
+    """Yields the files of the index that can still be read."""
+    by_file = {file: list(found) for file, found in groupby(entries, key=lambda entry: entry.file)}
+    for source in discover(sources).files:
+        if source.file in by_file:
+            try:
+                data = Path(source.path).read_bytes()
+                made = outline(data, source.module, source.file.endswith("__init__.py"))
+            except (OSError, SourceError):  # it changed since it was indexed; the next build says so
+                continue
+            yield SourcePage(source.file, source.module, by_file[source.file], made)
+
+
+def _texts(tree: Tree, places: Places) -> Iterator[tuple[str, str]]:
+    for page in tree.files.values():
+        yield page.docs, docs_page(page, tree, places)
+        yield page.keywords, keywords_page(page, places)
+    for folder in tree.folders:
+        yield folder_pages.path_in(folder, folder_pages.INDEX), folder_pages.index_page(folder, tree)
+        yield folder_pages.path_in(folder, folder_pages.DOC), folder_pages.doc_page(folder, tree)
+        yield folder_pages.path_in(folder, folder_pages.SUB), folder_pages.sub_page(folder, tree, places)
+    yield from folder_pages.keyword_pages(tree, places)
+
+
+def _write(path: Path, text: str) -> Path:
+    """Writes a page where it is new or changed."""
+    data = text.encode("utf-8", errors="backslashreplace")
+    try:
+        if path.exists():
+            old = path.read_bytes()
+            if not _is_ours(old):
+                raise KwindexError(f"{path} was not written by kwindex; choose another --out or remove it")
+            if old == data:
+                return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise KwindexError(f"cannot write {error.filename or path}: {error.strerror}") from None
+    return path
+
+
+def _is_ours(data: bytes) -> bool:
+    return data.startswith(MARK.encode())
+
+
+def _remove_others(folder: Path, kept: set[Path]) -> None:
+    """Removes pages of earlier builds, and folders that are empty then."""
+    for path in folder.rglob("*.md"):
+        if path not in kept and _is_ours(path.read_bytes()):
+            path.unlink()
+    for path in sorted((one for one in folder.rglob("*") if one.is_dir()), reverse=True):
+        if not any(path.iterdir()):
+            path.rmdir()
