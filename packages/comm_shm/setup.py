@@ -13,7 +13,7 @@ SOURCES = Path("csrc")
 
 native = Extension(
     "comm_shm._native",
-    sources=[str(SOURCES / name) for name in ("native.c", "segment.c", "wait.c", "reduce.c", "collective.c")],
+    sources=sorted(map(str, SOURCES.glob("*.c"))),
     depends=[str(SOURCES / "shm.h")],
     define_macros=[("Py_LIMITED_API", "0x030B0000")],
     extra_compile_args=[

@@ -1,60 +1,9 @@
-/* The protocol of a collective: take turns, say what it is, compare, and only then touch data. */
-#define _GNU_SOURCE
+/* What each collective puts into a slot, and what it takes out of everyone's; pipeline.c says when. */
 #include "shm.h"
 
 #include <string.h>
-#include <unistd.h>
 
-static shm_status enter(shm_group *group) {
-    if (group->owner != getpid())
-        return SHM_FORKED;
-    pthread_mutex_lock(&group->turn);
-    shm_status status = SHM_OK;
-    if (group->closed)
-        status = SHM_CLOSED;
-    else if (shm_broken(group) != 0)
-        status = SHM_BROKEN;
-    if (status != SHM_OK)
-        pthread_mutex_unlock(&group->turn);
-    return status;
-}
-
-static shm_status leave(shm_group *group, shm_status status) {
-    if (status != SHM_OK && status != SHM_MISMATCH && status != SHM_SPLITS)
-        shm_break(group, status);
-    pthread_mutex_unlock(&group->turn);
-    return status;
-}
-
-static shm_status exchange(shm_group *group, const shm_header *header, const shm_patience *patience) {
-    uint32_t step = group->step;
-    group->controls[group->rank].header[step & 1] = *header;
-    shm_publish(group, step);
-    return shm_wait_all(group, step, patience);
-}
-
-/* Every rank compares all headers, so every rank comes to the same answer. */
-static shm_status compare(const shm_group *group, const shm_header *header) {
-    for (uint32_t rank = 0; rank < group->world; rank++)
-        if (memcmp(&group->controls[rank].header[group->step & 1], header, sizeof *header) != 0)
-            return SHM_MISMATCH;
-    return SHM_OK;
-}
-
-/* Take the turn, count the collective, run it, give the turn back. */
-static shm_status run(shm_group *group, shm_call *call, const shm_patience *patience, shm_collective *body) {
-    shm_status status = enter(group);
-    if (status != SHM_OK)
-        return status;
-    call->header.serial = ++group->serial;
-    return leave(group, body(group, call, patience));
-}
-
-/* One step: what is in this rank's slot becomes everyone's. The first step of a collective compares headers. */
-static shm_status meet(shm_group *group, const shm_call *call, int first, const shm_patience *patience) {
-    shm_status status = exchange(group, &call->header, patience);
-    return status == SHM_OK && first ? compare(group, &call->header) : status;
-}
+#define ONE_SHOT_BYTES 12288 /* that all others read of a rank, up to which one exchange is quicker than two */
 
 static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
@@ -64,169 +13,239 @@ static void copy(void *to, const void *from, size_t bytes) {
         memcpy(to, from, bytes);
 }
 
-/* Of what stands at `at` in every rank's slot; `own` may stand for this rank's. */
-static void reduce_slots(shm_group *group, const shm_call *call, unsigned char *out, size_t at, size_t numel,
-                         const unsigned char *own) {
-    if (numel == 0)
-        return;
+static size_t others(const shm_group *group) { return group->world > 1 ? group->world - 1 : 1; }
+
+/* Cut `numel` elements into as few pieces as there have to be, when one may have `most`, all of about one size. */
+static void cut(shm_call *call, size_t numel, size_t most) {
+    size_t line = SHM_LINE / least(call->width, SHM_LINE), count = numel == 0 ? 1 : (numel + most - 1) / most;
+    size_t even = ((numel + count - 1) / count + line - 1) / line * line;
+    call->piece = even < most ? even : most;
+    call->pieces = call->piece == 0 ? 1 : (numel + call->piece - 1) / call->piece;
+    if (call->pieces == 0)
+        call->pieces = 1;
+}
+
+/* How many elements of a slot are for each of the others; parts begin on lines of their own. */
+static size_t share(const shm_group *group, const shm_call *call, size_t bytes) {
+    return bytes / others(group) / SHM_LINE * SHM_LINE / call->width;
+}
+
+/* The elements of piece `t` in a run of `numel`. */
+static size_t count_of(const shm_call *call, size_t t, size_t numel) {
+    size_t start = t * call->piece;
+    return start < numel ? least(call->piece, numel - start) : 0;
+}
+
+static unsigned char *slot_of(const shm_group *group, const shm_call *call, uint32_t rank, size_t t) {
+    return shm_slot(group, rank, call->first + (uint32_t)t);
+}
+
+/* Where in a slot of `from` is what it has for `to`. A slot has no place for its own rank. */
+static unsigned char *part_of(const shm_group *group, const shm_call *call, uint32_t from, uint32_t to, size_t t) {
+    return slot_of(group, call, from, t) + call->front + (to < from ? to : to - 1) * call->piece * call->width;
+}
+
+/* What nobody has put anywhere is read where the caller has it. */
+static void reduce_into(shm_group *group, const shm_call *call, void *out, void *also, size_t numel) {
+    if (numel != 0)
+        shm_reduce(out, also, group->sources, group->world, numel, call->header.dtype, call->header.reduce_op);
+}
+
+/* ---- all_reduce of little: everyone reads everyone's input ---- */
+
+static void put_all(shm_group *group, const shm_call *call, size_t t) {
+    size_t numel = (size_t)call->header.numel;
+    copy(slot_of(group, call, group->rank, t), call->in + t * call->piece * call->width,
+         count_of(call, t, numel) * call->width);
+}
+
+static void take_sum(shm_group *group, const shm_call *call, size_t t) {
+    unsigned char *out = call->out + t * call->piece * call->width;
     for (uint32_t rank = 0; rank < group->world; rank++)
-        group->sources[rank] = shm_slot(group, rank, group->step) + at;
-    if (group->world <= 2) /* one slot less to read */
-        group->sources[group->rank] = own;
-    shm_reduce(out, group->sources, group->world, numel, call->header.dtype, call->header.reduce_op);
+        group->sources[rank] = rank == group->rank ? out : slot_of(group, call, rank, t);
+    reduce_into(group, call, out, NULL, count_of(call, t, (size_t)call->header.numel));
 }
 
-static shm_status agree(shm_group *group, shm_call *call, const shm_patience *patience) {
-    group->step++;
-    return meet(group, call, 1, patience);
+/* ---- all_reduce of much: a piece has a part for each rank, which reduces it for all ---- */
+
+static size_t start_of(const shm_group *group, const shm_call *call, uint32_t owner, size_t t) {
+    return least((t * group->world + owner) * call->piece, (size_t)call->header.numel);
 }
 
-static shm_status all_reduce(shm_group *group, shm_call *call, const shm_patience *patience) {
-    size_t numel = (size_t)call->header.numel, most = group->slot_bytes / call->width, done = 0;
-    shm_status status = SHM_OK;
-    if (group->world == 1)
-        return status;
-    do {
-        size_t part = least(numel - done, most);
-        unsigned char *data = call->out + done * call->width;
-        group->step++;
-        copy(shm_slot(group, group->rank, group->step), data, part * call->width);
-        status = meet(group, call, done == 0, patience);
-        if (status == SHM_OK)
-            reduce_slots(group, call, data, 0, part, data);
-        done += part;
-    } while (status == SHM_OK && done < numel);
-    return status;
+static size_t length_of(const shm_group *group, const shm_call *call, uint32_t owner, size_t t) {
+    return least(call->piece, (size_t)call->header.numel - start_of(group, call, owner, t));
 }
 
-static shm_status broadcast(shm_group *group, shm_call *call, const shm_patience *patience) {
-    size_t bytes = (size_t)call->header.numel * call->width, done = 0;
+/* The result stands where the owner found the input of the rank after it: that line is in the owner's cache already. */
+static unsigned char *result_of(const shm_group *group, const shm_call *call, uint32_t owner, size_t t) {
+    return part_of(group, call, (owner + 1) % group->world, owner, t);
+}
+
+static void put_parts(shm_group *group, const shm_call *call, size_t t) {
+    for (uint32_t owner = 0; owner < group->world; owner++)
+        if (owner != group->rank)
+            copy(part_of(group, call, group->rank, owner, t), call->out + start_of(group, call, owner, t) * call->width,
+                 length_of(group, call, owner, t) * call->width);
+}
+
+static void reduce_part(shm_group *group, const shm_call *call, size_t t) {
+    unsigned char *own = call->out + start_of(group, call, group->rank, t) * call->width;
+    for (uint32_t rank = 0; rank < group->world; rank++)
+        group->sources[rank] = rank == group->rank ? own : part_of(group, call, rank, group->rank, t);
+    reduce_into(group, call, own, result_of(group, call, group->rank, t), length_of(group, call, group->rank, t));
+}
+
+static void take_results(shm_group *group, const shm_call *call, size_t t) {
+    for (uint32_t owner = 0; owner < group->world; owner++)
+        if (owner != group->rank)
+            copy(call->out + start_of(group, call, owner, t) * call->width, result_of(group, call, owner, t),
+                 length_of(group, call, owner, t) * call->width);
+}
+
+/* ---- broadcast ---- */
+
+static void put_root(shm_group *group, const shm_call *call, size_t t) {
+    if (group->rank == call->header.detail)
+        put_all(group, call, t);
+}
+
+static void take_root(shm_group *group, const shm_call *call, size_t t) {
     uint32_t root = (uint32_t)call->header.detail;
-    shm_status status;
-    do {
-        size_t part = least(bytes - done, group->slot_bytes);
-        group->step++;
-        if (group->rank == root)
-            copy(shm_slot(group, root, group->step), call->out + done, part);
-        status = meet(group, call, done == 0, patience);
-        if (status == SHM_OK && group->rank != root)
-            copy(call->out + done, shm_slot(group, root, group->step), part);
-        done += part;
-    } while (status == SHM_OK && done < bytes);
-    return status;
+    if (group->rank != root)
+        copy(call->out + t * call->piece * call->width, slot_of(group, call, root, t),
+             count_of(call, t, (size_t)call->header.numel) * call->width);
 }
 
-static shm_status all_gather(shm_group *group, shm_call *call, const shm_patience *patience) {
-    size_t bytes = (size_t)call->header.numel * call->width, done = 0;
-    unsigned char *own = call->out + group->rank * bytes;
-    shm_status status;
-    do {
-        size_t part = least(bytes - done, group->slot_bytes);
-        group->step++;
-        copy(shm_slot(group, group->rank, group->step), call->in + done, part);
-        status = meet(group, call, done == 0, patience);
-        for (uint32_t rank = 0; status == SHM_OK && rank < group->world; rank++)
-            if (rank != group->rank)
-                copy(call->out + rank * bytes + done, shm_slot(group, rank, group->step), part);
-        if (status == SHM_OK && own != call->in)
-            copy(own + done, call->in + done, part);
-        done += part;
-    } while (status == SHM_OK && done < bytes);
-    return status;
+/* ---- all_gather ---- */
+
+static void take_everyones(shm_group *group, const shm_call *call, size_t t) {
+    size_t bytes = (size_t)call->header.numel * call->width, at = t * call->piece * call->width;
+    size_t count = count_of(call, t, (size_t)call->header.numel) * call->width;
+    for (uint32_t rank = 0; rank < group->world; rank++) {
+        unsigned char *to = call->out + rank * bytes + at;
+        const unsigned char *from = rank == group->rank ? call->in + at : slot_of(group, call, rank, t);
+        if (to != from)
+            copy(to, from, count);
+    }
 }
 
-/* A slot holds a piece for every rank. */
-static shm_status reduce_scatter(shm_group *group, shm_call *call, const shm_patience *patience) {
-    size_t numel = (size_t)call->header.numel, width = call->width, done = 0;
-    size_t most = group->slot_bytes / group->world / width;
-    shm_status status;
-    do {
-        size_t part = least(numel - done, most);
-        const unsigned char *in = call->in + done * width;
-        group->step++;
-        for (uint32_t rank = 0; rank < group->world; rank++)
-            if (rank != group->rank || group->world > 2)
-                copy(shm_slot(group, group->rank, group->step) + rank * part * width, in + rank * numel * width,
-                     part * width);
-        status = meet(group, call, done == 0, patience);
-        if (status == SHM_OK)
-            reduce_slots(group, call, call->out + done * width, group->rank * part * width, part,
-                         in + group->rank * numel * width);
-        done += part;
-    } while (status == SHM_OK && done < numel);
-    return status;
+/* ---- reduce_scatter ---- */
+
+static void put_for_each(shm_group *group, const shm_call *call, size_t t) {
+    size_t numel = (size_t)call->header.numel, count = count_of(call, t, numel) * call->width;
+    for (uint32_t rank = 0; rank < group->world; rank++)
+        if (rank != group->rank)
+            copy(part_of(group, call, group->rank, rank, t), call->in + (rank * numel + t * call->piece) * call->width,
+                 count);
 }
 
-/* all_to_all: a slot of the first step begins with the rank's splits; then, in every step, comes a piece for each rank. */
-
-static const uint64_t *splits_of(const shm_group *group, uint32_t rank) {
-    return (const uint64_t *)(const void *)shm_slot(group, rank, group->step);
+static void take_own_sum(shm_group *group, const shm_call *call, size_t t) {
+    size_t numel = (size_t)call->header.numel, at = t * call->piece;
+    for (uint32_t rank = 0; rank < group->world; rank++)
+        group->sources[rank] = rank == group->rank ? call->in + (rank * numel + at) * call->width
+                                                   : part_of(group, call, rank, group->rank, t);
+    reduce_into(group, call, call->out + at * call->width, NULL, count_of(call, t, numel));
 }
 
-/* Every rank looks at all pairs, so every rank comes to the same answer. */
-static shm_status splits_meet(shm_group *group, size_t *longest) {
+/* ---- all_to_all: the front of a slot has the rank's splits ---- */
+
+static void put_splits(shm_group *group, const shm_call *call, size_t t) {
+    const unsigned char *from = call->in;
+    if (t == 0)
+        memcpy(slot_of(group, call, group->rank, 0), call->splits, 2 * group->world * sizeof *call->splits);
+    for (uint32_t rank = 0; rank < group->world; from += call->splits[rank++] * call->width)
+        if (rank != group->rank)
+            copy(part_of(group, call, group->rank, rank, t), from + t * call->piece * call->width,
+                 count_of(call, t, (size_t)call->splits[rank]) * call->width);
+}
+
+static const uint64_t *splits_of(const shm_group *group, const shm_call *call, uint32_t rank) {
+    return (const uint64_t *)(const void *)slot_of(group, call, rank, 0);
+}
+
+/* Every rank looks at all pairs, so every rank comes to the same answer, and to the same number of pieces. */
+static shm_status splits_meet(shm_group *group, shm_call *call) {
+    size_t longest = 0;
     for (uint32_t from = 0; from < group->world; from++)
         for (uint32_t to = 0; to < group->world; to++) {
-            uint64_t sent = splits_of(group, from)[to], expected = splits_of(group, to)[group->world + from];
+            uint64_t sent = splits_of(group, call, from)[to], expected = splits_of(group, call, to)[group->world + from];
             if (sent != expected) {
                 uint64_t pair[4] = {from, to, sent, expected};
                 memcpy(group->pair, pair, sizeof pair);
                 return SHM_SPLITS;
             }
-            if (sent > *longest)
-                *longest = (size_t)sent;
+            if (from != to && sent > longest)
+                longest = (size_t)sent;
         }
+    call->pieces = longest == 0 ? 1 : (longest + call->piece - 1) / call->piece;
     return SHM_OK;
 }
 
-static size_t piece_of(uint64_t split, size_t done, size_t most) {
-    return done < split ? least((size_t)split - done, most) : 0;
+static void take_from_each(shm_group *group, const shm_call *call, size_t t) {
+    const uint64_t *give = call->splits, *take = call->splits + group->world;
+    const unsigned char *in = call->in;
+    unsigned char *out = call->out;
+    for (uint32_t rank = 0; rank < group->world; rank++) {
+        if (rank != group->rank)
+            copy(out + t * call->piece * call->width, part_of(group, call, rank, group->rank, t),
+                 count_of(call, t, (size_t)take[rank]) * call->width);
+        else if (t == 0)
+            copy(out, in, (size_t)take[rank] * call->width);
+        in += give[rank] * call->width;
+        out += take[rank] * call->width;
+    }
 }
 
-static shm_status all_to_all(shm_group *group, shm_call *call, const shm_patience *patience) {
-    size_t world = group->world, front = 2 * world * sizeof(uint64_t), width = call->width, done = 0, longest = 0;
-    size_t most = (group->slot_bytes - front) / world / width;
-    const uint64_t *give = call->splits, *take = call->splits + world;
-    shm_status status;
-    do {
-        unsigned char *to = call->out, *slot = shm_slot(group, group->rank, ++group->step);
-        const unsigned char *from = call->in;
-        if (done == 0)
-            memcpy(slot, call->splits, front);
-        for (size_t rank = 0; rank < world; from += give[rank++] * width)
-            copy(slot + front + rank * most * width, from + done * width, piece_of(give[rank], done, most) * width);
-        status = meet(group, call, done == 0, patience);
-        if (status == SHM_OK && done == 0)
-            status = splits_meet(group, &longest);
-        for (size_t rank = 0; status == SHM_OK && rank < world; to += take[rank++] * width)
-            copy(to + done * width,
-                 shm_slot(group, (uint32_t)rank, group->step) + front + group->rank * most * width,
-                 piece_of(take[rank], done, most) * width);
-        done += most;
-    } while (status == SHM_OK && done < longest);
-    return status;
-}
+/* ---- the calls ---- */
 
 shm_status shm_agree(shm_group *group, shm_call *call, const shm_patience *patience) {
-    return run(group, call, patience, agree);
+    static const shm_stages stages = {0};
+    call->pieces = 1;
+    return shm_run(group, call, &stages, patience);
 }
 
 shm_status shm_all_reduce(shm_group *group, shm_call *call, const shm_patience *patience) {
-    return run(group, call, patience, all_reduce);
+    static const shm_stages alone = {0};
+    static const shm_stages one_shot = {.put = put_all, .take = take_sum};
+    static const shm_stages two_shot = {.put = put_parts, .reduce = reduce_part, .take = take_results};
+    size_t numel = (size_t)call->header.numel, world = group->world;
+    int little = numel * call->width <= least(group->slot_bytes, ONE_SHOT_BYTES);
+    call->in = call->out;
+    if (little || world == 1)
+        cut(call, numel, group->slot_bytes / call->width);
+    else { /* `piece` is a part of it here, and a piece is one for each rank */
+        cut(call, (numel + world - 1) / world, share(group, call, group->slot_bytes));
+        call->pieces = (numel + world * call->piece - 1) / (world * call->piece);
+    }
+    if (world == 1)
+        call->pieces = 1;
+    return shm_run(group, call, world == 1 ? &alone : little ? &one_shot : &two_shot, patience);
 }
 
 shm_status shm_broadcast(shm_group *group, shm_call *call, const shm_patience *patience) {
-    return run(group, call, patience, broadcast);
+    static const shm_stages stages = {.put = put_root, .take = take_root};
+    call->in = call->out;
+    cut(call, (size_t)call->header.numel, group->slot_bytes / call->width);
+    return shm_run(group, call, &stages, patience);
 }
 
 shm_status shm_all_gather(shm_group *group, shm_call *call, const shm_patience *patience) {
-    return run(group, call, patience, all_gather);
+    static const shm_stages stages = {.put = put_all, .take = take_everyones};
+    cut(call, (size_t)call->header.numel, group->slot_bytes / call->width);
+    return shm_run(group, call, &stages, patience);
 }
 
 shm_status shm_reduce_scatter(shm_group *group, shm_call *call, const shm_patience *patience) {
-    return run(group, call, patience, reduce_scatter);
+    static const shm_stages stages = {.put = put_for_each, .take = take_own_sum};
+    cut(call, (size_t)call->header.numel, share(group, call, group->slot_bytes));
+    return shm_run(group, call, &stages, patience);
 }
 
 shm_status shm_all_to_all(shm_group *group, shm_call *call, const shm_patience *patience) {
-    return run(group, call, patience, all_to_all);
+    static const shm_stages stages = {.put = put_splits, .take = take_from_each, .agreed = splits_meet};
+    size_t front = 2 * group->world * sizeof *call->splits;
+    call->front = (front + SHM_LINE - 1) / SHM_LINE * SHM_LINE;
+    call->piece = share(group, call, group->slot_bytes - call->front);
+    call->pieces = 1;
+    return shm_run(group, call, &stages, patience);
 }

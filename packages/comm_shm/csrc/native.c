@@ -5,7 +5,6 @@
 #include "shm.h"
 
 #include <stdlib.h>
-#include <unistd.h>
 
 #define CAPSULE "comm_shm._native.group"
 
@@ -229,7 +228,7 @@ static PyObject *py_states(PyObject *module, PyObject *capsule) {
     if (group == NULL)
         return NULL;
     PyObject *all = PyList_New(0);
-    uint32_t world = group->closed || group->owner != getpid() ? 0 : group->world;
+    uint32_t world = group->closed || shm_foreign(group) ? 0 : group->world;
     for (uint32_t rank = 0; all != NULL && rank < world; rank++) {
         PyObject *one = describe_rank(group, rank);
         if (one == NULL || PyList_Append(all, one) < 0)
@@ -245,7 +244,7 @@ static PyObject *py_broken(PyObject *module, PyObject *capsule) {
     shm_group *group = group_of(capsule);
     if (group == NULL)
         return NULL;
-    uint32_t word = group->closed || group->owner != getpid() ? 0 : shm_broken(group);
+    uint32_t word = group->closed || shm_foreign(group) ? 0 : shm_broken(group);
     return Py_BuildValue("(II)", word >> 16, word & 0xffff);
 }
 

@@ -157,9 +157,14 @@ EVERY_LEVEL static void narrow_f16(uint16_t *restrict out, const float *restrict
 
 typedef void (*widening)(float *restrict, const uint16_t *restrict, size_t);
 
+static void put_twice(void *also, size_t at, const void *from, size_t bytes) {
+    if (also != NULL)
+        memcpy((unsigned char *)also + at, from, bytes);
+}
+
 /* In f32, rounded once at the end. */
-static void reduce_halves(uint16_t *out, const void *const *sources, uint32_t world, size_t numel, uint32_t kind,
-                          uint32_t op) {
+static void reduce_halves(uint16_t *out, void *also, const void *const *sources, uint32_t world, size_t numel,
+                          uint32_t kind, uint32_t op) {
     float total[BLOCK], next[BLOCK];
     widening widen = kind == SHM_F16 ? widen_f16 : widen_bf16;
     combine step = table[kind][op];
@@ -173,18 +178,26 @@ static void reduce_halves(uint16_t *out, const void *const *sources, uint32_t wo
         if (op == SHM_AVG)
             divide_float(total, (float)world, count);
         (kind == SHM_F16 ? narrow_f16 : narrow_bf16)(out + start, total, count);
+        put_twice(also, start * sizeof *out, out + start, count * sizeof *out);
     }
 }
 
-/* For world > 2 no source may overlap `out`: it is written before the third source is read. */
-void shm_reduce(void *out, const void *const *sources, uint32_t world, size_t numel, uint32_t kind, uint32_t op) {
-    if (world == 1) {
-        if (out != sources[0])
-            memmove(out, sources[0], numel * shm_width(kind));
-        return;
+/* The sources are read at `at`; only the last one is read after `to` is written, and element by element at that. */
+static void reduce_block(void *to, const void *const *sources, size_t at, uint32_t world, size_t count, combine step) {
+    double total[BLOCK];
+    const void *left = (const unsigned char *)sources[0] + at;
+    for (uint32_t rank = 1; rank < world; rank++) {
+        void *result = rank + 1 == world ? to : total;
+        step(result, left, (const unsigned char *)sources[rank] + at, count);
+        left = result;
     }
+}
+
+/* `out`, and `also` unless it is NULL, may be sources: nothing is read from a source after its place was written. */
+void shm_reduce(void *out, void *also, const void *const *sources, uint32_t world, size_t numel, uint32_t kind,
+                uint32_t op) {
     if (kind == SHM_F16 || kind == SHM_BF16) {
-        reduce_halves(out, sources, world, numel, kind, op);
+        reduce_halves(out, also, sources, world, numel, kind, op);
         return;
     }
     combine step = table[kind][op];
@@ -193,12 +206,14 @@ void shm_reduce(void *out, const void *const *sources, uint32_t world, size_t nu
     for (size_t start = 0; start < total; start += BLOCK) {
         size_t count = total - start < BLOCK ? total - start : BLOCK, at = start * width;
         unsigned char *to = (unsigned char *)out + at;
-        step(to, (const unsigned char *)sources[0] + at, (const unsigned char *)sources[1] + at, count);
-        for (uint32_t rank = 2; rank < world; rank++)
-            step(to, to, (const unsigned char *)sources[rank] + at, count);
+        if (world > 1)
+            reduce_block(to, sources, at, world, count, step);
+        else if (out != sources[0])
+            memmove(to, (const unsigned char *)sources[0] + at, count * width);
         if (op == SHM_AVG && doubles)
             divide_double((double *)(void *)to, world, count);
         else if (op == SHM_AVG)
             divide_float((float *)(void *)to, (float)world, count);
+        put_twice(also, at, to, count * width);
     }
 }

@@ -15,11 +15,34 @@ static size_t control_bytes(uint32_t world) {
     return round_up(sizeof(shm_preamble) + world * sizeof(shm_control), 4096);
 }
 
-size_t shm_bytes(uint32_t world, size_t slot_bytes) { return control_bytes(world) + 2 * (size_t)world * slot_bytes; }
+size_t shm_bytes(uint32_t world, size_t slot_bytes) { return control_bytes(world) + SHM_SLOTS * (size_t)world * slot_bytes; }
 
 unsigned char *shm_slot(const shm_group *group, uint32_t rank, uint32_t step) {
-    return group->slots + (2 * (size_t)rank + (step & 1)) * group->slot_bytes;
+    return group->slots + (SHM_SLOTS * (size_t)rank + step % SHM_SLOTS) * group->slot_bytes;
 }
+
+/* A page that the kernel empties in a child: what stands there is this process, without asking the kernel each time. */
+static pid_t this_process(void) {
+    static _Atomic(pid_t) *_Atomic page;
+    _Atomic(pid_t) *mark = atomic_load_explicit(&page, memory_order_acquire);
+    if (mark == NULL) {
+        void *fresh = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (fresh == MAP_FAILED || madvise(fresh, 4096, MADV_WIPEONFORK) != 0) {
+            if (fresh != MAP_FAILED)
+                munmap(fresh, 4096);
+            return getpid();
+        }
+        if (atomic_compare_exchange_strong(&page, &mark, (_Atomic(pid_t) *)fresh))
+            mark = fresh;
+        else
+            munmap(fresh, 4096);
+    }
+    if (atomic_load_explicit(mark, memory_order_relaxed) == 0)
+        atomic_store_explicit(mark, getpid(), memory_order_relaxed);
+    return atomic_load_explicit(mark, memory_order_relaxed);
+}
+
+int shm_foreign(const shm_group *group) { return group->owner != this_process(); }
 
 /* Spinning helps only while every rank can have a core of its own. */
 static uint32_t spins_for(uint32_t world) {
@@ -40,7 +63,7 @@ static int describe(shm_group *group, const int *pidfds) {
         group->watch[rank].events = POLLIN;
     }
     group->spins = spins_for(group->world);
-    group->owner = getpid();
+    group->owner = this_process();
     int failed = pthread_mutex_init(&group->turn, NULL);
     if (failed != 0)
         errno = failed;
@@ -94,7 +117,7 @@ static void release(shm_group *group) {
             if (group->watch[peer].fd >= 0)
                 close(group->watch[peer].fd);
     /* In a forked child the range was never mapped, and may hold something else by now. */
-    if (group->base != NULL && group->owner == getpid())
+    if (group->base != NULL && !shm_foreign(group))
         munmap(group->base, group->bytes);
     free(group->watch);
     free(group->sources);
@@ -104,7 +127,7 @@ static void release(shm_group *group) {
 }
 
 void shm_close_group(shm_group *group) {
-    if (group->owner != getpid() || group->closed)
+    if (shm_foreign(group) || group->closed)
         return;
     pthread_mutex_lock(&group->turn);
     if (!group->closed) {
@@ -119,7 +142,7 @@ void shm_close_group(shm_group *group) {
 void shm_free_group(shm_group *group) {
     shm_close_group(group);
     release(group);
-    if (group->owner == getpid())
+    if (!shm_foreign(group))
         pthread_mutex_destroy(&group->turn);
     free(group);
 }

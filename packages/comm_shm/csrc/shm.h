@@ -1,11 +1,9 @@
 /* The shared segment of one group of ranks, and what a rank can do with it. Nothing here knows Python or torch.
  *
- * A segment is: one preamble, one control block per rank, then two slots per rank for data.
- * Every rank runs the same steps 1, 2, 3, ...; step s uses slot and header s & 1 of each rank:
+ * A segment is: one preamble, one control block per rank, then SHM_SLOTS slots per rank for data.
+ * Every rank runs the same steps 1, 2, 3, ...; step s uses slot s mod SHM_SLOTS and header s mod 2 of each rank:
  *   write my header and data, publish `arrived = s` (release), wait until everyone's `arrived` is at least s (acquire), read.
- * Two slots are enough and no closing barrier is needed: a rank that writes at step s has seen every peer publish s - 1,
- * and a peer publishes s - 1 only after it has read everything of step s - 2, the last one in the same slots.
- * For the same reason no header of step s can change before this rank itself publishes s + 1.
+ * pipeline.c says what is written and read when, and why that many slots are enough without a closing barrier.
  */
 #ifndef COMM_SHM_H
 #define COMM_SHM_H
@@ -20,6 +18,7 @@
 #define SHM_MAGIC UINT64_C(0x316d68736d6d6f63) /* "commshm1" */
 #define SHM_LINE 128                           /* two cache lines: neighbours are prefetched in pairs */
 #define SHM_MAX_WORLD 1024
+#define SHM_SLOTS 4 /* a power of 2, so that steps may wrap around */
 
 typedef enum {
     SHM_OK = 0,
@@ -95,7 +94,8 @@ typedef struct {
     size_t bytes, slot_bytes;
     uint32_t rank, world, step, spins;
     uint64_t serial;
-    pid_t owner;
+    pid_t owner;      /* see shm_foreign() */
+    int64_t moved_ns; /* when it last left a core that it shared with a peer */
     struct pollfd *watch; /* a pidfd per rank, -1 for this one */
     const void **sources;
     uint64_t pair[4]; /* after SHM_SPLITS: a rank, another one, what the first sends to it, what that one expects */
@@ -116,6 +116,7 @@ shm_group *shm_open_group(int fd, uint32_t rank, uint32_t world, size_t slot_byt
 void shm_close_group(shm_group *group);
 void shm_free_group(shm_group *group);
 unsigned char *shm_slot(const shm_group *group, uint32_t rank, uint32_t step);
+int shm_foreign(const shm_group *group); /* whether this is a child of the process that joined */
 
 /* wait.c */
 int64_t shm_now_ns(void);
@@ -130,16 +131,33 @@ void shm_wake_everyone(shm_group *group);
 /* reduce.c */
 size_t shm_width(uint32_t kind);                 /* bytes of an element, 0 for what is no shm_kind */
 int shm_reduces(uint32_t kind, uint32_t op);     /* whether that is defined */
-void shm_reduce(void *out, const void *const *sources, uint32_t world, size_t numel, uint32_t kind, uint32_t op);
+void shm_reduce(void *out, void *also, const void *const *sources, uint32_t world, size_t numel, uint32_t kind,
+                uint32_t op);
+
+/* pipeline.c */
+typedef struct {
+    shm_header header;       /* .numel counts what one rank gives (broadcast, all_gather) or gets (reduce_scatter) */
+    const unsigned char *in; /* all_reduce and broadcast: the same as out */
+    unsigned char *out;
+    size_t width;           /* bytes of an element */
+    const uint64_t *splits; /* all_to_all: elements for each rank, then elements from each rank */
+    /* from here on the C core's own */
+    size_t piece, pieces; /* elements that one rank gives another one at a time, and how often */
+    size_t front;         /* bytes of a slot before them */
+    uint32_t first;       /* step of the first piece */
+} shm_call;
+
+/* What is done with piece t of a collective, and when: see pipeline.c. NULL where there is nothing to do. */
+typedef struct {
+    void (*put)(shm_group *group, const shm_call *call, size_t t);
+    void (*reduce)(shm_group *group, const shm_call *call, size_t t);
+    void (*take)(shm_group *group, const shm_call *call, size_t t);
+    shm_status (*agreed)(shm_group *group, shm_call *call); /* once, when the headers were found equal */
+} shm_stages;
+
+shm_status shm_run(shm_group *group, shm_call *call, const shm_stages *stages, const shm_patience *patience);
 
 /* collective.c */
-typedef struct {
-    shm_header header;          /* .numel counts what one rank gives (broadcast, all_gather) or gets (reduce_scatter) */
-    const unsigned char *in;    /* all_reduce and broadcast: the same as out */
-    unsigned char *out;
-    size_t width;               /* bytes of an element */
-    const uint64_t *splits;     /* all_to_all: elements for each rank, then elements from each rank */
-} shm_call;
 
 typedef shm_status shm_collective(shm_group *group, shm_call *call, const shm_patience *patience);
 shm_status shm_agree(shm_group *group, shm_call *call, const shm_patience *patience);

@@ -12,6 +12,7 @@
 
 #define ROUNDS 60 /* of spinning a little and yielding once, before sleeping */
 #define CROWDED_NS INT64_C(100000) /* a yield that takes this long let strangers run: a sleeper is back sooner */
+#define MOVE_NS INT64_C(2000000) /* a move costs some 20 us: at most one in this time */
 #define SLICE_NS INT64_C(50000000) /* a dead peer, a signal and the deadline are looked for this often */
 
 static inline void relax(void) {
@@ -120,6 +121,35 @@ static int shares_this_core(shm_control *peer) {
     return atomic_load_explicit(&peer->cpu, memory_order_relaxed) == sched_getcpu() + 1;
 }
 
+/* The cores that this thread may run on and no rank of the group was seen on; how many they are. */
+static int free_cores(shm_group *group, const cpu_set_t *allowed, cpu_set_t *unused) {
+    *unused = *allowed;
+    for (uint32_t rank = 0; rank < group->world; rank++) {
+        int cpu = atomic_load_explicit(&group->controls[rank].cpu, memory_order_relaxed) - 1;
+        if (cpu >= 0 && cpu < CPU_SETSIZE)
+            CPU_CLR(cpu, unused);
+    }
+    return CPU_COUNT(unused);
+}
+
+/* Two ranks that wake each other are often put on one core, and stay there while another one is idle. Go there: asking
+ * for other cores moves the thread at once, and what it was allowed before is allowed again right after. */
+static int move_away(shm_group *group) {
+    cpu_set_t allowed, unused;
+    int64_t now = shm_now_ns();
+    if (now - group->moved_ns < MOVE_NS || sched_getaffinity(0, sizeof allowed, &allowed) != 0 ||
+        free_cores(group, &allowed, &unused) == 0)
+        return 0;
+    group->moved_ns = now;
+    shm_control *mine = &group->controls[group->rank];
+    atomic_store_explicit(&mine->cpu, 0, memory_order_relaxed); /* or the peer, on its own now, would move as well */
+    int moved = sched_setaffinity(0, sizeof unused, &unused) == 0;
+    if (moved)
+        sched_setaffinity(0, sizeof allowed, &allowed);
+    atomic_store_explicit(&mine->cpu, sched_getcpu() + 1, memory_order_relaxed);
+    return moved;
+}
+
 /* The spins are short because the peer may be waiting for this core, whatever it ran on before. */
 static shm_status wait_for(shm_group *group, shm_control *peer, uint32_t step, const shm_patience *patience) {
     for (int round = 0; round < ROUNDS; round++) {
@@ -128,7 +158,7 @@ static shm_status wait_for(shm_group *group, shm_control *peer, uint32_t step, c
                 return SHM_OK;
             relax();
         }
-        if (shares_this_core(peer))
+        if (shares_this_core(peer) && !move_away(group))
             break;
         int64_t before = shm_now_ns();
         sched_yield();

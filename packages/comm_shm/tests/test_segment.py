@@ -52,7 +52,7 @@ def test_no_room_is_an_error_with_the_numbers(segment, monkeypatch):
     before = len(os.listdir("/proc/self/fd"))
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(
-        TransportError, match=r"no room for \d+ bytes of shared memory \(3 ranks, each 2 slots of \d+\)"
+        TransportError, match=r"no room for \d+ bytes of shared memory \(3 ranks, each with slots of \d+ bytes\)"
     ):
         segment.create(3)
     assert len(os.listdir("/proc/self/fd")) == before

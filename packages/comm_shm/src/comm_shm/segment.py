@@ -18,9 +18,20 @@ from comm_core.errors import TransportError
 from comm_shm import _native
 from comm_shm.rendezvous import Card, open_pidfds
 
-SLOT_BYTES = 128 * 1024
+SLOT_BYTES = 64 * 1024
+LEAST_FOR_A_RANK = 512  # of a slot, so that in a large group every rank has a part of each
 
 _WHERE = 'backend "shm"'
+
+
+def slot_bytes(world: int) -> int:
+    """Return the size of one slot of a group of so many ranks.
+
+    Example:
+        >>> slot_bytes(2), slot_bytes(1024)
+        (65536, 524288)
+    """
+    return max(SLOT_BYTES, LEAST_FOR_A_RANK * world)
 
 
 def create(world: int) -> tuple[int, str]:
@@ -30,7 +41,7 @@ def create(world: int) -> tuple[int, str]:
         TransportError: there is not enough memory.
     """
     name = f"comm_shm-{secrets.token_hex(8)}"
-    size = _native.segment_bytes(world, SLOT_BYTES)
+    size = _native.segment_bytes(world, slot_bytes(world))
     memfd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.posix_fallocate(memfd, 0, size)  # an error here, rather than SIGBUS at the first use
@@ -40,7 +51,8 @@ def create(world: int) -> tuple[int, str]:
         os.close(memfd)
         raise TransportError(
             _WHERE,
-            got=f"no room for {size} bytes of shared memory ({world} ranks, each 2 slots of {SLOT_BYTES}): {error}",
+            got=f"no room for {size} bytes of shared memory ({world} ranks, each with slots of {slot_bytes(world)} "
+            f"bytes): {error}",
             need="that much free memory",
             hint='raise the memory limit, or use backend="gloo" for this group',
         ) from error
@@ -79,7 +91,7 @@ def attach(memfd: int, cards: Sequence[Card], rank: int) -> Any:
     """
     pidfds = open_pidfds(cards, rank)
     try:
-        return _native.open_group(memfd, rank, len(cards), SLOT_BYTES, pidfds)
+        return _native.open_group(memfd, rank, len(cards), slot_bytes(len(cards)), pidfds)
     except OSError as error:
         raise TransportError(
             _WHERE, got=f"a segment that cannot be mapped: {error}", hint="free some memory"

@@ -1,0 +1,90 @@
+/* How every collective runs: take turns, say what it is, compare, and move the data piece by piece.
+ *
+ * Step s of the group is the time between this rank's publishing s and its waiting for everyone's s. Piece t of a
+ * collective goes through these stages, and at every step a rank works on several pieces:
+ *
+ *     put(t)      before publishing step f + t, where f is the collective's first: into this rank's slot
+ *     reduce(t)   after waiting for step f + t, before publishing the next: reads slots, writes back into one of them
+ *     take(t)     after waiting for that one (without a reduce stage, for step f + t): reads slots
+ *
+ * so that between publishing a step and waiting for it there is a take to do, and the others' arrival is not waited for.
+ *
+ * Four slots are enough, and no closing barrier is needed. A rank writes into slot s mod 4 at step s after it has
+ * waited for everyone's s - 1, at the start of a collective too, for no collective ends before. Whoever has published
+ * s - 1 has done its takes of all pieces that it could take after waiting for s - 3 - that is, of slots up to s - 4.
+ * The headers are two: a header is compared by a rank before it publishes the next step.
+ */
+#include "shm.h"
+
+#include <string.h>
+
+static shm_status enter(shm_group *group) {
+    if (shm_foreign(group))
+        return SHM_FORKED;
+    pthread_mutex_lock(&group->turn);
+    shm_status status = SHM_OK;
+    if (group->closed)
+        status = SHM_CLOSED;
+    else if (shm_broken(group) != 0)
+        status = SHM_BROKEN;
+    if (status != SHM_OK)
+        pthread_mutex_unlock(&group->turn);
+    return status;
+}
+
+static shm_status leave(shm_group *group, shm_status status) {
+    if (status != SHM_OK && status != SHM_MISMATCH && status != SHM_SPLITS)
+        shm_break(group, status);
+    pthread_mutex_unlock(&group->turn);
+    return status;
+}
+
+static void say(shm_group *group, const shm_header *header) {
+    uint32_t step = ++group->step;
+    group->controls[group->rank].header[step & 1] = *header;
+    shm_publish(group, step);
+}
+
+/* Every rank compares all headers, so every rank comes to the same answer. */
+static shm_status compare(const shm_group *group, const shm_header *header) {
+    for (uint32_t rank = 0; rank < group->world; rank++)
+        if (memcmp(&group->controls[rank].header[group->step & 1], header, sizeof *header) != 0)
+            return SHM_MISMATCH;
+    return SHM_OK;
+}
+
+static shm_status hear(shm_group *group, shm_call *call, const shm_stages *stages, const shm_patience *patience) {
+    shm_status status = shm_wait_all(group, group->step, patience);
+    if (status != SHM_OK || group->step != call->first)
+        return status;
+    status = compare(group, &call->header);
+    return status == SHM_OK && stages->agreed != NULL ? stages->agreed(group, call) : status;
+}
+
+static shm_status pieces(shm_group *group, shm_call *call, const shm_stages *stages, const shm_patience *patience) {
+    size_t lag = stages->reduce == NULL ? 1 : 2;
+    call->first = group->step + 1;
+    for (size_t turn = 0; turn < call->pieces + lag; turn++) {
+        shm_status status = turn == 0 ? SHM_OK : hear(group, call, stages, patience);
+        if (status != SHM_OK)
+            return status;
+        if (lag == 2 && turn >= 1 && turn <= call->pieces)
+            stages->reduce(group, call, turn - 1);
+        if (turn < call->pieces && stages->put != NULL)
+            stages->put(group, call, turn);
+        if (turn + 1 < call->pieces + lag)
+            say(group, &call->header);
+        if (turn >= lag && stages->take != NULL)
+            stages->take(group, call, turn - lag);
+    }
+    return SHM_OK;
+}
+
+/* Take the turn, count the collective, run it, give the turn back. */
+shm_status shm_run(shm_group *group, shm_call *call, const shm_stages *stages, const shm_patience *patience) {
+    shm_status status = enter(group);
+    if (status != SHM_OK)
+        return status;
+    call->header.serial = ++group->serial;
+    return leave(group, pieces(group, call, stages, patience));
+}
