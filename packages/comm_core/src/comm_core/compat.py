@@ -61,6 +61,11 @@ def is_transformed(x: torch.Tensor) -> bool:
     return torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 
+def functions_transformed() -> bool:
+    """Tell whether the running code stands under torch.func: vmap, grad, jvp (2.11 to 2.14)."""
+    return torch._C._are_functorch_transforms_active()
+
+
 def forward_ad_active() -> bool:
     """Tell whether forward-mode AD is on, so that tensors may carry tangents (2.11 to 2.14)."""
     return torch.autograd.forward_ad._current_level >= 0
@@ -78,6 +83,32 @@ def constant_in_graphs(fn: Function) -> Function:
     """
     fn._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return fn
+
+
+def never_compiled(fn: Function) -> Function:
+    """Have Dynamo leave a function's own frame alone, where it meets that in eager code (2.11 to 2.14).
+
+    `torch.compiler.disable` also imports Dynamo, and costs a wrapper at each call.
+    """
+    frames = torch._C._dynamo.eval_frame
+    leave = frames._FrameExecStrategy(frames._FrameAction.SKIP, frames._FrameAction.SKIP)  # it, and what it calls
+    frames.set_code_exec_strategy(fn.__code__, leave)
+    return fn
+
+
+def holds(condition: Any) -> bool:
+    """Tell whether a condition on sizes holds; where only the data will tell, the graph checks it as it runs.
+
+    `torch._check` and `guard_or_true` are how torch's own ops do that (2.11 to 2.14).
+    """
+    if condition is True or condition is False:
+        return condition
+    from torch.fx.experimental.symbolic_shapes import guard_or_true
+
+    if not guard_or_true(condition):
+        return False
+    torch._check(condition)
+    return True
 
 
 def version(x: torch.Tensor) -> int:

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
-import torch.distributed as dist
 
 from comm_core.catalog import BY_KEY
 from comm_core.collective import Collective, Missing, Params
-from comm_core.compat import constant_in_graphs, forward_ad_active, is_transformed
-from comm_core.errors import ArgumentError, DtypeError, GradientError, GroupError
-from comm_core.groups import AnyGroup, Group, GroupLike, as_group
+from comm_core.compat import constant_in_graphs, forward_ad_active, functions_transformed, is_transformed
+from comm_core.compiled_groups import compiled_group
+from comm_core.errors import ArgumentError, CommError, DtypeError, GradientError
+from comm_core.groups import AnyGroup, GroupLike, as_group
 from comm_core.pending import Pending
 from comm_core.reduce_ops import REDUCE_OPS
 from comm_core.simulate import SimulatedGroup, SimulatedTransport
@@ -65,12 +65,13 @@ def start(entry: Collective, x: torch.Tensor, finish: Finish, group: GroupLike =
         >>> World(2).run(body)
         [[2.0, 2.0], [2.0, 2.0]]
     """
+    if torch.compiler.is_dynamo_compiling():
+        return start_in_graph(entry, x, group, params)
     x = settled(x, entry.name)
-    compiling = torch.compiler.is_compiling()
-    on = compiled_group(group) if compiling else as_group(group)
+    on = as_group(group)
     check_names(entry, params)
     parsed = entry.check(x, on.world, on.rank, **params)
-    plain = not compiling and not is_transformed(x)
+    plain = not is_transformed(x)
     if plain and not (torch.is_grad_enabled() and x.requires_grad) and not forward_ad_active():
         return move(entry, x, on, parsed, finish)
     if torch.is_grad_enabled() and x.requires_grad:
@@ -78,9 +79,39 @@ def start(entry: Collective, x: torch.Tensor, finish: Finish, group: GroupLike =
     return recorder(x).apply(x, entry.key, on, parsed, finish if plain else Pending.wait)
 
 
+def start_in_graph(entry: Collective, x: torch.Tensor, group: GroupLike, params: Params) -> torch.Tensor:
+    """Run a collective in code that is being compiled or exported: as ops of the graph, the wait among them."""
+    try:
+        x = settled(x, entry.name)
+        on = compiled_group(group)
+        check_names(entry, params)
+        parsed = entry.check(x, on.world, on.rank, **params)
+        if torch.is_grad_enabled() and x.requires_grad:
+            check_gradient(entry)
+    except CommError as error:  # anew, by position: of an error's arguments Dynamo shows only those
+        raise type(error)(error.where, error.got, error.need, error.hint) from None
+    if transforms_active():
+        return run_in_graph(x, entry.key, on.name, **parsed)
+    return cast(torch.Tensor, Differentiable.apply(x, entry.key, on, parsed, Pending.wait))  # type: ignore[no-untyped-call]
+
+
+def run_in_graph(x: torch.Tensor, key: str, group: str, **params: Any) -> torch.Tensor:
+    """Run a collective under torch.func inside a compiled graph: one node there, opened when the graph is traced on."""
+    return cast(torch.Tensor, recorder(x).apply(x, key, as_group(group), params, Pending.wait))
+
+
+@constant_in_graphs
+def transforms_active() -> bool:
+    """Tell whether what Dynamo traces stands under torch.func; then `run_in_graph` must be a node for it."""
+    if not functions_transformed():
+        return False
+    torch.compiler.allow_in_graph(run_in_graph)
+    return True
+
+
 def recorder(x: torch.Tensor) -> Any:
     """Return the `autograd.Function` that fits where a call runs: compiled, under torch.func, or neither."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_dynamo_compiling():
         return Differentiable
     return Transformed if is_transformed(x) else Recorded
 
@@ -177,30 +208,6 @@ def traced_transport(group: AnyGroup) -> TracedTransport:
     """Return the transport that emits a graph's ops."""
     simulated = group.backend == SimulatedGroup.backend
     return SimulatedTracedTransport(group) if simulated else TracedTransport(group)
-
-
-def compiled_group(group: GroupLike) -> Group:
-    """Parse the group of a compiled call: a constant of the graph, guarded by Dynamo.
-
-    Raises:
-        GroupError: None inside a simulated rank, whose code other ranks share: nothing would tell them apart.
-    """
-    if isinstance(group, SimulatedGroup):
-        return constant_group(group.name, False)
-    if group is None:
-        return constant_group(dist.group.WORLD, True)  # read here, so that Dynamo guards on it
-    return constant_group(group, False)
-
-
-@constant_in_graphs
-def constant_group(group: GroupLike, default: bool) -> Group:
-    """Parse a group at compile time; Dynamo guards on what it was given."""
-    on = as_group(None if default else group)
-    if isinstance(on, SimulatedGroup) and default:
-        raise GroupError(
-            "group", got="None in a compiled function on a simulated rank", need="the group that the rank was given"
-        )
-    return Group(on.name, on.rank, on.world, on.ranks, on.backend)
 
 
 def check_names(entry: Collective, params: Params) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+from comm_core.compat import holds
 from comm_core.errors import ShapeError, said
 
 
@@ -48,7 +49,7 @@ def even_split(size: int, world: int, where: str, dim: int = 0) -> int:
         >>> even_split(12, 4, "reduce_scatter")
         3
     """
-    if size % world:
+    if not holds(size % world == 0):
         raise ShapeError(
             where,
             got=f"size {size} in dim {dim}",

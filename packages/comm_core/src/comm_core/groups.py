@@ -95,6 +95,7 @@ GroupLike: TypeAlias = (
 _simulated = threading.local()  # .group: the SimulatedGroup of this thread while a World runs
 
 
+@compat.never_compiled  # Dynamo takes a look at what it does not know of a process group for an error of its own
 def as_group(group: GroupLike = None) -> AnyGroup:
     """Return the one value that stands for a group, from any of its spellings.
 

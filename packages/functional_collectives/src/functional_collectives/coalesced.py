@@ -142,7 +142,7 @@ def check_list(xs: Tensors, where: str) -> None:
         DtypeError: not a list or tuple.
     """
     if not isinstance(xs, (list, tuple)):
-        raise DtypeError(where, got=f"a {type(xs).__name__}", need="a list of tensors", hint="put it in a list: [x]")
+        raise DtypeError(where, f"a {type(xs).__name__}", "a list of tensors", "put it in a list: [x]")
 
 
 def check_dims(dims: Sequence[int], count: int, where: str) -> None:
@@ -152,7 +152,7 @@ def check_dims(dims: Sequence[int], count: int, where: str) -> None:
         ArgumentError: not a list, or one of another length.
     """
     if not isinstance(dims, (list, tuple)) or len(dims) != count:
-        raise ArgumentError(where, got=f"scatter_dim {said(dims)}", need=f"a list of {count} dims, one for each tensor")
+        raise ArgumentError(where, f"scatter_dim {said(dims)}", f"a list of {count} dims, one for each tensor")
 
 
 def checked(

@@ -1,6 +1,7 @@
 """The public collectives.
 
-Dynamo walks this file, so it stays plain: module-level functions, no closures, no decorators. Names and positions of
+Dynamo walks this file, so it stays plain: module-level functions, no closures, no decorators, and errors with their
+words by position, since of others Dynamo shows none. Names and positions of
 the parameters are those of `torch.distributed._functional_collectives`, so a program changes its import and nothing
 else. Every function returns at once; its result waits when it is used.
 
@@ -18,8 +19,8 @@ import torch
 import comm_core
 from comm_core import GroupLike
 from comm_core.catalog import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, BROADCAST, PERMUTE, REDUCE_SCATTER, under
+from comm_core.compiled_groups import compiled_group
 from comm_core.errors import ArgumentError
-from comm_core.execution import compiled_group
 from comm_core.groups import AnyGroup
 from functional_collectives.async_tensor import AsyncCollectiveTensor
 from functional_collectives.flight import in_flight
@@ -264,7 +265,7 @@ def check_tag(tag: str, where: str) -> None:
         ArgumentError: the tag is not empty.
     """
     if tag:
-        raise ArgumentError(where, got=f"tag {tag!r}", need="no tag", hint="pass the group itself as group=")
+        raise ArgumentError(where, f"tag {tag!r}", "no tag", "pass the group itself as group=")
 
 
 def parsed_group(group: GroupLike) -> tuple[AnyGroup, GroupLike]:

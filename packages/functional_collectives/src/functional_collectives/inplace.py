@@ -226,7 +226,7 @@ def all_gather_inplace(
     on, door = parsed_group(group)
     if not isinstance(tensor_list, (list, tuple)) or len(tensor_list) != on.world:
         count = f"{len(tensor_list)} tensors" if isinstance(tensor_list, (list, tuple)) else "no list"
-        raise ArgumentError(where, got=count, need=f"a list of {on.world}, one tensor for each rank")
+        raise ArgumentError(where, count, f"a list of {on.world}, one tensor for each rank")
     for out in tensor_list:
         check_output(out, x, tuple(x.shape), where)
     gathered = comm_core.run(ALL_GATHER, x.unsqueeze(0), door, dim=0)
@@ -273,9 +273,9 @@ def check_call(async_op: bool, tag: str, where: str) -> None:
     if async_op:
         raise ArgumentError(
             where,
-            got="async_op=True",
-            need="async_op=False: the output is finished when the call returns",
-            hint="the functions without _inplace return at once and wait when the result is used",
+            "async_op=True",
+            "async_op=False: the output is finished when the call returns",
+            "the functions without _inplace return at once and wait when the result is used",
         )
 
 
@@ -287,15 +287,15 @@ def check_output(out: torch.Tensor, x: torch.Tensor, shape: tuple[int, ...], whe
     """
     if not isinstance(out, torch.Tensor) or out.dtype != x.dtype or out.device != x.device:
         got = f"{out.dtype} on {out.device}" if isinstance(out, torch.Tensor) else f"a {type(out).__name__}"
-        raise DtypeError(where, got=f"an output that is {got}", need=f"a tensor of {x.dtype} on {x.device}")
+        raise DtypeError(where, f"an output that is {got}", f"a tensor of {x.dtype} on {x.device}")
     if tuple(out.shape) != shape:
-        raise ShapeError(where, got=f"an output of shape {tuple(out.shape)}", need=f"one of shape {shape}")
+        raise ShapeError(where, f"an output of shape {tuple(out.shape)}", f"one of shape {shape}")
     if torch.is_grad_enabled() and out.requires_grad and torch_compat.is_leaf_or_view_of_one(out):
         raise GradientError(
             where,
-            got="an output that is a leaf that requires grad, or a view of one",
-            need="an output that autograd may write to",
-            hint="call it under torch.no_grad(), or pass out.detach()",
+            "an output that is a leaf that requires grad, or a view of one",
+            "an output that autograd may write to",
+            "call it under torch.no_grad(), or pass out.detach()",
         )
 
 

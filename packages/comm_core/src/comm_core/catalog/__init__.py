@@ -37,7 +37,9 @@ def under(entry: Collective, convention: str) -> Collective:
     if convention == "adjoint":
         return CATALOG[entry.name]
     if convention != "identity":
-        raise ArgumentError(entry.name, got=f"backward={said(convention)}", need="'adjoint' or 'identity'")
+        raise ArgumentError(
+            entry.name, f"backward={said(convention)}", "'adjoint' or 'identity'"
+        )  # words by position: for Dynamo
     return BY_KEY[f"{entry.name}, identity"]
 
 

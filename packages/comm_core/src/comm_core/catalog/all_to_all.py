@@ -8,6 +8,7 @@ import torch
 
 from comm_core.catalog.rules import Emit, batch_last
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
+from comm_core.compat import holds
 from comm_core.errors import MismatchError, ShapeError, said
 from comm_core.extents import even_split, normalize_dim
 from comm_core.pending import Pending
@@ -31,13 +32,13 @@ def check(x: torch.Tensor, world: int, rank: int, *, output_splits: Splits, inpu
                 got=f"{side} splits {said(splits)}",
                 need=f"one size of at least 0 for each of {world} ranks",
             )
-    if sum(input_splits) != x.shape[0]:
+    if not holds(sum(input_splits) == x.shape[0]):
         raise ShapeError(
             "all_to_all",
             got=f"input splits {list(input_splits)}, which sum to {sum(input_splits)}",
             need=f"a sum of {x.shape[0]}, the size of dim 0",
         )
-    if output_splits[rank] != input_splits[rank]:
+    if not holds(output_splits[rank] == input_splits[rank]):
         raise ShapeError(
             "all_to_all",
             got=f"rank {rank} sends itself {input_splits[rank]} rows and expects {output_splits[rank]}",
@@ -47,7 +48,7 @@ def check(x: torch.Tensor, world: int, rank: int, *, output_splits: Splits, inpu
 
 
 def is_size(size: object) -> bool:
-    return isinstance(size, (int, torch.SymInt)) and not isinstance(size, bool) and size >= 0
+    return isinstance(size, (int, torch.SymInt)) and not isinstance(size, bool) and holds(size >= 0)
 
 
 def agrees(x: torch.Tensor, *, output_splits: Shape, input_splits: Shape) -> tuple[object, ...]:
