@@ -99,7 +99,7 @@ def docs(session: nox.Session) -> None:
     if "--serve" in session.posargs:
         run(session, "-m", "mkdocs", "serve", "--dev-addr", "127.0.0.1:8000")
         return
-    run(session, "-m", "mkdocs", "build", "--strict", "--quiet")
+    run(session, "-m", "mkdocs", "build", "--strict")  # with --quiet, mkdocs would not count warnings
     run(session, "-m", "tools.gen", "--inventory", "site/objects.inv")
 
 

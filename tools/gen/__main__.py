@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from . import collectives, concordance, drift, error_page, inventory, life, marked, reference, surface
+from . import collectives, concordance, drift, error_page, inventory, life, marked, originals, reference, surface
 from .sources import ROOT, Output, distributions
 
 
@@ -17,6 +17,7 @@ def outputs() -> list[Output]:
         collectives.page(),
         *life.pages(found),
         error_page.page(),
+        *originals.pages(),
         concordance.page(found),
         drift.page(found),
         surface.snapshot(found),
@@ -30,14 +31,15 @@ def stale(wanted: list[Output]) -> list[str]:
 
 
 def write(wanted: list[Output]) -> list[str]:
-    """Writes what changed, removes reference pages that nothing generates any more, and lists both."""
+    """Writes what changed, removes pages that nothing generates any more, and lists both."""
     changed = [o for o in wanted if o.text != read(o.path)]
     for output in changed:
         path = ROOT / output.path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(output.text, encoding="utf-8")
     kept = {o.path for o in wanted}
-    left_over = [p for p in ROOT.glob("docs/reference/**/*.md") if p.relative_to(ROOT).as_posix() not in kept]
+    made = [*ROOT.glob("docs/reference/**/*.md"), *ROOT.glob(f"{originals.FOLDER}/**/*.md")]
+    left_over = [p for p in made if p.relative_to(ROOT).as_posix() not in kept]
     for path in left_over:
         path.unlink()
     return [o.path for o in changed] + [f"{p.relative_to(ROOT)} (removed)" for p in left_over]

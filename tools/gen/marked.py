@@ -59,6 +59,7 @@ def reference_nav(distributions: list[Distribution]) -> list[str]:
     lines.append("- Every error: reference/errors.md")
     lines.append("- Torch's names and ours: reference/concordance.md")
     lines.append("- What came and went in torch: reference/drift.md")
+    lines += ["- Torch's own modules:", "    - originals/index.md", "    - Keywords: originals/keywords.md"]
     for distribution in distributions:
         if distribution.package:
             lines += [f"- {distribution.package}:", f"    - {door_page(distribution)}"]

@@ -165,7 +165,7 @@ def test_lines_lead_to_published_sources_where_an_address_is_given(tree: Callabl
     pages = written(tree(SHOP), tmp_path / "out", source_address="https://host/{file}#L{line}")
     assert "[line 13](https://host/shop/saws.py#L13)" in pages["shop/saws.py_docs.md"]
     with pytest.raises(KwindexError, match=r"no \{file\}"):
-        write_pages([], [], tmp_path / "other", source_address="https://host/")
+        write_pages([tmp_path], [], tmp_path / "other", source_address="https://host/")
 
 
 HOSTILE = [

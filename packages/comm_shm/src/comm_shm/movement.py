@@ -22,17 +22,14 @@ Tensors = list[torch.Tensor]
 
 
 class Message(NamedTuple):
-    """What a rank says of a call in its header: the collective, its size, and what else must agree or be found.
-
-    Args:
-        where: the collective.
-        numel: elements of one rank's part.
-        detail: the root, the number of tensors, or the address of the splits.
-    """
+    """What a rank says of a call in its header: the collective, its size, and what else must agree or be found."""
 
     where: str
+    """The collective."""
     numel: int
+    """Elements of one rank's part."""
     detail: int
+    """The root, the number of tensors, or the address of the splits."""
 
 
 class MovingGroup(AgreeingGroup):

@@ -16,13 +16,10 @@ _MOST_TESTS = 40
 
 
 class Places(NamedTuple):
-    """How lines of sources are shown: as text, or as links to where the sources are published.
-
-    Args:
-        address: Such as `https://host/{file}#L{line}`; nothing for text.
-    """
+    """How lines of sources are shown: as text, or as links to where the sources are published."""
 
     address: str = ""
+    """Such as `https://host/{file}#L{line}`; nothing for text."""
 
     def line(self, file: str, line: int) -> str:
         """Returns a line, on a page that says which file is meant.

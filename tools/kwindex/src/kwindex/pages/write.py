@@ -51,19 +51,41 @@ def write_pages(
         ...     write_pages([folder], read_index(out), out)
         8
     """
-    if source_address and "{file}" not in source_address:
-        raise KwindexError(f"the address {source_address!r} has no {{file}}; write https://host/{{file}}#L{{line}}")
-    tree = Tree(_read(list(sources), entries))
-    places = Places(source_address)
+    places, tree = places_at(source_address), tree_of(sources, entries)
     total = 2 * len(tree.files) + 3 * len(tree.folders)
     written: set[Path] = set()
-    for path, text in _texts(tree, places):
+    for path, text in page_texts(tree, places):
         written.add(_write(out / FOLDER / path, text))
         if progress is not None:
             progress(min(len(written), total), total)
     _remove_others(out / FOLDER, written)
     _write_lists(tree, out / FOLDER, title)
     return len(written)
+
+
+def tree_of(sources: Iterable[str | Path], entries: Iterable[Entry]) -> Tree:
+    """Returns the tree that pages describe: the files of an index that can still be read.
+
+    Example:
+        >>> tree_of([__file__], []).files
+        {}
+    """
+    return Tree(_read(list(sources), entries))
+
+
+def places_at(address: str) -> Places:
+    """Returns how pages show lines: as links to where sources are published, or as text.
+
+    Raises:
+        KwindexError: The address does not say where the file's path goes.
+
+    Example:
+        >>> places_at("https://host/{file}#L{line}").line("m.py", 3)
+        '[line 3](https://host/m.py#L3)'
+    """
+    if address and "{file}" not in address:
+        raise KwindexError(f"the address {address!r} has no {{file}}; write https://host/{{file}}#L{{line}}")
+    return Places(address)
 
 
 def _write_lists(tree: Tree, folder: Path, title: str) -> None:
@@ -92,7 +114,13 @@ def _read(sources: list[str | Path], entries: Iterable[Entry]) -> Iterator[Sourc
             yield SourcePage(source.file, source.module, by_file[source.file], made)
 
 
-def _texts(tree: Tree, places: Places) -> Iterator[tuple[str, str]]:
+def page_texts(tree: Tree, places: Places) -> Iterator[tuple[str, str]]:
+    """Yields the path and the text of every page.
+
+    Example:
+        >>> [path for path, _ in page_texts(Tree([]), Places())]
+        ['keywords.md']
+    """
     for page in tree.files.values():
         yield page.docs, docs_page(page, tree, places)
         yield page.keywords, keywords_page(page, places)

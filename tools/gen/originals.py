@@ -1,0 +1,53 @@
+"""The originals: pages and keywords of torch's modules that the handbook covers, and of their neighbours.
+
+They are made from the torch that is installed where the site is built, and are not committed.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import torch
+
+from kwindex import build, read_index
+from kwindex.pages import page_texts, places_at, tree_of
+
+from .sources import Output
+
+FOLDER = "docs/originals"
+UNSEARCHED = (
+    "---\nsearch:\n  exclude: true\n---\n"  # the search of words would drown in them; the palette has their names
+)
+COVERED = (
+    "distributed/_functional_collectives.py",
+    "distributed/fsdp/_fully_shard",
+    "_inductor/comm_lowering.py",
+    "distributed/tensor/experimental",
+)
+NEIGHBOURS = (
+    "_inductor/comm_analysis.py",
+    "_inductor/comms.py",
+    "distributed/_symmetric_memory/__init__.py",
+    "distributed/device_mesh.py",
+    "distributed/distributed_c10d.py",
+    "distributed/nn/functional.py",
+    "distributed/tensor/_collective_utils.py",
+    "distributed/tensor/placement_types.py",
+)
+
+
+def pages() -> list[Output]:
+    """Every page, its lines linked to torch's sources at the very commit that is installed."""
+    sources = installed()
+    with tempfile.TemporaryDirectory() as folder:
+        build(sources, Path(folder, "index"))
+        tree = tree_of(sources, read_index(Path(folder, "index")))
+    address = f"https://github.com/pytorch/pytorch/blob/{torch.version.git_version}/{{file}}#L{{line}}"
+    return [Output(f"{FOLDER}/{path}", UNSEARCHED + text, False) for path, text in page_texts(tree, places_at(address))]
+
+
+def installed() -> list[Path]:
+    """Where the modules are installed; one that this torch has no more is left out."""
+    root = Path(torch.__file__).parent
+    return [path for name in (*COVERED, *NEIGHBOURS) if (path := root / name).exists()]
