@@ -23,7 +23,7 @@ RANKS, ELEMENTS = range(examples.WORLD), range(examples.ELEMENTS)
 @pytest.mark.parametrize("entry", catalog.CATALOG.values(), ids=lambda entry: entry.name)
 def test_a_picture_agrees_with_the_definition_on_other_numbers(entry: Collective) -> None:
     """What the picture says is in a value, multiplied out, is what the oracle gives for numbers of one's own."""
-    numbers = [torch.randn(examples.ELEMENTS, dtype=torch.float64) for _ in RANKS]
+    numbers = [torch.randn(rows, dtype=torch.float64) for rows in examples.rows(entry)]
     params = [entry.check(numbers[rank], examples.WORLD, rank, **examples.parameters(entry, rank)) for rank in RANKS]
     defined = entry.oracle(numbers, params)
     for value, shown in zip(defined, examples.forward(entry).after.ranks, strict=True):

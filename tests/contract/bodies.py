@@ -11,7 +11,7 @@ import torch
 from comm_core import Group, SimulatedGroup, run, transport
 from comm_core.catalog import CATALOG
 
-from .cases import Case, integers
+from .case import Case, integers
 from .judge import Answer
 
 Rank = Group | SimulatedGroup

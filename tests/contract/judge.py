@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from .cases import Case
+from .case import Case
 from .reference import DEFINITIONS
 
 Answer = torch.Tensor | str  # a result, or the error in words

@@ -71,6 +71,23 @@ def broadcast(inputs: Arrays, params: Params) -> Arrays:
     return [inputs[of["src"]].copy() for of in params]
 
 
+def gather(inputs: Arrays, params: Params) -> Arrays:
+    results = []
+    for rank, of in enumerate(params):
+        joined = np.concatenate(inputs, axis=of["dim"])
+        results.append(joined if rank == of["dst"] else joined.take([], axis=of["dim"]))
+    return results
+
+
+def scatter(inputs: Arrays, params: Params) -> Arrays:
+    results = []
+    for rank, of in enumerate(params):
+        start = sum(of["sizes"][:rank])
+        mine = np.arange(start, start + of["sizes"][rank])
+        results.append(inputs[of["src"]].take(mine, axis=of["dim"]))
+    return results
+
+
 def permute(inputs: Arrays, params: Params) -> Arrays:
     results = [np.zeros_like(x) for x in inputs]
     for source, of in enumerate(params):
@@ -89,6 +106,8 @@ DEFINITIONS: dict[str, Callable[[Arrays, Params], Arrays]] = {
     "reduce_scatter": reduce_scatter,
     "all_to_all": all_to_all,
     "broadcast": broadcast,
+    "gather": gather,
+    "scatter": scatter,
     "permute": permute,
     "wait": wait,
 }

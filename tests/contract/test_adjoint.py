@@ -15,7 +15,8 @@ from comm_core.collective import Missing
 from comm_core.testing import run_ranks
 
 from .bodies import Adjoint, adjoint, inner, several
-from .cases import CASES, LINEAR, WORLDS, Case
+from .case import LINEAR, WORLDS, Case
+from .cases import CASES
 from .judge import defined, wrong
 
 DIFFERENTIABLE = [name for name, entry in CATALOG.items() if not isinstance(entry.gradient, Missing)]
@@ -90,7 +91,8 @@ def test_the_gradient_is_the_transposed_matrix(name: str, world: int) -> None:
     """All entries of the matrix, not only products with it: one basis vector of all ranks' outputs after the other."""
     case = next(case for case in linear_cases(name, world) if case.label.startswith("typical"))
     columns = matrix(name, case)
-    rows = World(world).run(rows_by_backward, name, case, columns.shape[0])
+    sizes = [result.numel() for result in defined(name, case.inputs(), case)]
+    rows = World(world).run(rows_by_backward, name, case, sizes)
     assert torch.equal(torch.cat(rows, 1), columns)
 
 
@@ -106,18 +108,17 @@ def matrix(name: str, case: Case) -> torch.Tensor:
     return torch.stack(columns, 1)
 
 
-def rows_by_backward(group: object, name: str, case: Case, outputs: int) -> torch.Tensor:
+def rows_by_backward(group: object, name: str, case: Case, sizes: list[int]) -> torch.Tensor:
     from comm_core import as_group, run
 
     on = as_group(group)  # type: ignore[arg-type]
     x = case.inputs()[on.rank].requires_grad_()
     got = run(CATALOG[name], x, on, **case.params[on.rank])
-    start = on.rank * (outputs // on.world)
     rows = []
-    for position in range(outputs):
-        flat = torch.zeros(outputs, dtype=torch.float64)
+    for position in range(sum(sizes)):
+        flat = torch.zeros(sum(sizes), dtype=torch.float64)
         flat[position] = 1
-        mine = flat[start : start + got.numel()].view(got.shape)
+        mine = flat.split(sizes)[on.rank].view(got.shape)
         (row,) = torch.autograd.grad(got, x, mine, retain_graph=True)
         rows.append(row.flatten())
     return torch.stack(rows)

@@ -13,7 +13,8 @@ from comm_core.collective import Lowering, Missing
 from comm_core.testing import run_ranks
 
 from .bodies import by_vmap, several
-from .cases import CASES, WORLDS, Case
+from .case import WORLDS, Case
+from .cases import CASES
 from .judge import Answer, expected, wrong
 
 BATCHED = [name for name, entry in CATALOG.items() if not isinstance(entry.batch, Missing)]
@@ -108,10 +109,11 @@ def gradients(group: SimulatedGroup, name: str) -> tuple[torch.Tensor, torch.Ten
 
 @pytest.mark.parametrize("name", [name for name in BATCHED if not isinstance(CATALOG[name].gradient, Missing)])
 def test_gradients_of_examples(name: str) -> None:
-    for vmap_of_grad, grad_of_vmap, singly in World(3).run(gradients, name):
+    by_rank = World(3).run(gradients, name)
+    for vmap_of_grad, grad_of_vmap, singly in by_rank:
         assert torch.equal(vmap_of_grad, singly)
         assert torch.equal(grad_of_vmap, singly)
-        assert singly.abs().sum() > 0 or name == "broadcast"
+    assert any(singly.abs().sum() > 0 for _, _, singly in by_rank)
 
 
 def shared(group: SimulatedGroup, name: str) -> torch.Tensor:

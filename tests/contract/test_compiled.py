@@ -16,7 +16,8 @@ from comm_core.collective import Missing
 from comm_core.testing import run_ranks
 
 from .bodies import several
-from .cases import CASES, GLOO_ONLY_MOVES, LINEAR, REFUSED, Case, over_dtypes
+from .case import GLOO_ONLY_MOVES, LINEAR, Case, over_dtypes
+from .cases import CASES, REFUSED
 from .judge import expected, wrong
 
 WORLDS = (3, 2, 1)

@@ -7,7 +7,8 @@ import torch
 
 from comm_core.catalog import CATALOG
 
-from .cases import CASES, DISAGREEMENTS, REFUSED, WORLDS
+from .case import WORLDS
+from .cases import CASES, DISAGREEMENTS, REFUSED
 from .reference import DEFINITIONS
 from .twins import ARGUMENTS
 

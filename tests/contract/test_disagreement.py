@@ -13,7 +13,8 @@ from comm_core import SimulatedGroup, World, run
 from comm_core.catalog import CATALOG
 from comm_core.errors import DeadlockError, MismatchError
 
-from .cases import CASES, DISAGREEMENTS, Side, exchange
+from .case import Side
+from .cases import CASES, DISAGREEMENTS, exchange
 
 MEETING = [name for name in CATALOG if DISAGREEMENTS[name](2)]
 PLACES = [(2, 0), (2, 1), (3, 0), (3, 1), (3, 2)]  # the group size, and the rank that differs
@@ -23,17 +24,24 @@ def differ(group: SimulatedGroup, name: str, odd: int, one: Side, other: Side) -
     """Call with one rank's arguments differing, and return what this rank is told."""
     shape, dtype, device, params = other if group.rank == odd else one
     with pytest.raises(MismatchError) as caught:
-        run(CATALOG[name], torch.zeros(shape, dtype=dtype, device=device), group, **params)
+        run(CATALOG[name], torch.zeros(shape(group.rank, params), dtype=dtype, device=device), group, **params)
     assert caught.value.where == name
     return str(caught.value)
 
 
 def words(name: str, fact: str, side: Side) -> str:
-    shape, dtype, device, params = side
-    said: dict[str, Any] = {"device": device, "dtype": dtype, "shape": shape, "shape behind dim 0": shape[1:]}
+    shape_of, dtype, device, params = side
+    shape = shape_of(0, params)
+    dim = params.get("dim", 0) % len(shape)
+    said: dict[str, Any] = {
+        "device": device,
+        "dtype": dtype,
+        "shape": shape,
+        "shape behind dim 0": shape[1:],
+        "shape beside dim": (*shape[:dim], *shape[dim + 1 :]),
+        "dim": dim,
+    }
     value = said.get(fact, params.get(fact.replace(" ", "_")))
-    if fact == "dim":
-        value = value % len(shape)
     return f"{fact} {tuple(value) if isinstance(value, list) else value}"
 
 

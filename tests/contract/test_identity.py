@@ -21,6 +21,8 @@ REPLICATED = {  # results that are equal on all ranks: what they are, and a prog
 PARTS = {
     "reduce_scatter": {"reduce_op": "sum", "dim": 0},
     "all_to_all": {"output_splits": None, "input_splits": None},
+    "gather": {"dst": 0, "dim": 0, "sizes": None},
+    "scatter": None,
     "permute": None,
     "wait": {},
 }

@@ -11,7 +11,8 @@ from comm_core.collective import Lowering
 from comm_core.transports import TracedTransport
 
 from . import twins
-from .cases import CASES, WORLDS, Case
+from .case import WORLDS, Case
+from .cases import CASES
 from .judge import expected
 
 pytestmark = [pytest.mark.parametrize("name", CATALOG), pytest.mark.parametrize("world", WORLDS)]

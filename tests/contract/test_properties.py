@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from comm_core import World
 
 from .bodies import adjoint, by_run
-from .cases import BITWISE, COMPLEX, DTYPES, FLOATS, LINEAR, ORDERED, Case, exchange
+from .case import BITWISE, COMPLEX, DTYPES, FLOATS, LINEAR, ORDERED, Case
+from .cases import exchange
 from .judge import complaints
 from .test_adjoint import breaches
 

@@ -11,7 +11,8 @@ from comm_core import SimulatedGroup, World, run
 from comm_core.catalog import CATALOG
 from comm_core.errors import CommError, DtypeError
 
-from .cases import BITWISE, CASES, ORDERED, REFUSED
+from .case import BITWISE, ORDERED
+from .cases import CASES, REFUSED
 
 WORLD = 3
 ROWS = [(name, *row) for name, rows in REFUSED.items() for row in rows]

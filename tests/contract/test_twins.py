@@ -13,7 +13,8 @@ from comm_core.testing import run_ranks
 
 from . import twins
 from .bodies import attempt, several
-from .cases import CASES, Case
+from .case import Case
+from .cases import CASES
 from .judge import Answer, complaints
 
 WORLDS = (1, 2, 3)

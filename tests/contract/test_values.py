@@ -14,7 +14,8 @@ from comm_core.collective import Lowering
 from comm_core.testing import run_ranks
 
 from .bodies import by_kernel, by_run, several
-from .cases import CASES, GLOO_ONLY_MOVES, WORLDS, Case, over_dtypes
+from .case import GLOO_ONLY_MOVES, WORLDS, Case, over_dtypes
+from .cases import CASES
 from .judge import Answer, complaints, expected, wrong
 
 pytestmark = [pytest.mark.parametrize("name", CATALOG), pytest.mark.parametrize("world", WORLDS)]

@@ -1,4 +1,4 @@
-"""The one example call of each collective that the pages show: on 4 ranks, with 4 elements on each.
+"""The one example call of each collective that the pages show: on 4 ranks, with 4 elements on each unless it says so.
 
 A parameter has one example value, whichever collective takes it; a function of the rank gives each rank its own.
 """
@@ -19,9 +19,17 @@ PARAMETERS: dict[str, Any] = {
     "reduce_op": "sum",
     "dim": 0,
     "src": 1,
+    "dst": 1,
+    "sizes": [1, 2, 1, 0],
     "destinations": [1, 2, 3, 0],
     "output_splits": None,
     "input_splits": None,
+}
+
+# How many elements each rank has, where that is not ELEMENTS.
+ROWS: dict[str, tuple[int, ...]] = {
+    "gather": (1, 2, 1, 0),
+    "scatter": (0, 4, 0, 0),
 }
 
 Sources = dict[tuple[int, int], float]  # (rank, element) -> how much of it is in a value
@@ -61,17 +69,20 @@ def call(entry: Collective) -> str:
     return f"{entry.name}({', '.join(['x', *words])})"
 
 
+def rows(entry: Collective) -> tuple[int, ...]:
+    """How many elements each rank of the example has."""
+    return ROWS.get(entry.name, (ELEMENTS,) * WORLD)
+
+
 def forward(entry: Collective) -> Flow:
     """Run the collective on elements that remember where they come from.
 
     Every element is a row with a single 1, in a column of its own; so a column of the result says how much of that
     element is in it.
     """
-    columns = WORLD * ELEMENTS
-    inputs = marked((ELEMENTS,) * WORLD)
+    inputs = marked(rows(entry))
     outputs = World(WORLD).run(_run, entry, inputs)
-    owners = [(rank, row) for rank in range(WORLD) for row in range(ELEMENTS)]
-    assert len(owners) == columns
+    owners = [(rank, row) for rank, size in enumerate(rows(entry)) for row in range(size)]
     return Flow(holding(inputs, owners), holding(outputs, owners))
 
 
@@ -107,6 +118,6 @@ def _run(group: AnyGroup, entry: Collective, inputs: list[torch.Tensor]) -> torc
 
 def _run_backward(group: AnyGroup, entry: Collective, cotangents: list[torch.Tensor]) -> torch.Tensor:
     cotangent = cotangents[group.rank]
-    x = torch.zeros(ELEMENTS, cotangent.shape[1], dtype=torch.float64, requires_grad=True)
+    x = torch.zeros(rows(entry)[group.rank], cotangent.shape[1], dtype=torch.float64, requires_grad=True)
     y = run(entry, x, group, **parameters(entry, group.rank))
     return torch.autograd.grad(y, x, cotangent)[0]

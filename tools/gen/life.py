@@ -93,7 +93,7 @@ def calls(entry: Collective, distributions: list[Distribution]) -> list[str]:
 def example_of(entry: Collective) -> list[str]:
     """The example of the entry's first public function; the tests run it."""
     for file, name in mentioning(PUBLIC, {entry.name.upper()}):
-        if file.endswith("/collectives.py"):
+        if not file.endswith(("/coalesced.py", "/inplace.py")):
             text = docstring_of(file, name).partition("Example:\n")[2]
             block = textwrap.dedent(
                 "\n".join(takewhile(lambda line: not line.strip() or line[0] == " ", text.split("\n")))
@@ -106,7 +106,9 @@ def shapes(entry: Collective) -> list[str]:
     """The example's shapes by rank, and the rule."""
     sizes = [len(rank) for rank in examples.forward(entry).after.ranks]
     same = f"`({sizes[0]},)` on every rank" if len(set(sizes)) == 1 else f"{', '.join(f'`({n},)`' for n in sizes)}"
-    said = f"In the example: from `({examples.ELEMENTS},)` to {same}. The rule, and the definition of the values:"
+    given = list(dict.fromkeys(examples.rows(entry)))
+    origin = f"`({given[0]},)`" if len(given) == 1 else f"{', '.join(f'`({n},)`' for n in examples.rows(entry))}"
+    said = f"In the example: from {origin} to {same}. The rule, and the definition of the values:"
     return ["## What it computes", "", said, "", *written(entry.shape, entry), *written(entry.oracle, entry)]
 
 
@@ -114,7 +116,7 @@ def wire(entry: Collective) -> list[str]:
     """What each rank of the example would send if its tensor had 1 MiB."""
     counts = []
     for rank in range(examples.WORLD):
-        x = torch.zeros(examples.ELEMENTS)
+        x = torch.zeros(examples.rows(entry)[rank])
         parsed = entry.check(x, examples.WORLD, rank, **examples.parameters(entry, rank))
         counts.append(entry.wire_bytes(MIB, examples.WORLD, rank, **parsed))
     row = " | ".join(f"{count:,}" for count in counts)
@@ -246,5 +248,5 @@ def graph(entry: Collective) -> str:
     def example(x: torch.Tensor) -> torch.Tensor:
         return run(entry, x, **examples.parameters(entry, 0))
 
-    lines = traced_code(example, torch.zeros(examples.ELEMENTS)).strip().splitlines()
+    lines = traced_code(example, torch.zeros(examples.rows(entry)[0])).strip().splitlines()
     return "\n".join(line.partition(";  ")[0].rstrip() for line in lines)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+import torch
+
 from comm_core.compat import holds
 from comm_core.errors import ShapeError, said
 
@@ -57,6 +59,31 @@ def even_split(size: int, world: int, where: str, dim: int = 0) -> int:
             hint=f"pad dim {dim} to {ceil_div(size, world) * world}",
         )
     return size // world
+
+
+def is_size(size: object) -> bool:
+    """Tell whether a value is a size, known or symbolic.
+
+    Example:
+        >>> is_size(0), is_size(-1), is_size(True)
+        (True, False, False)
+    """
+    return isinstance(size, (int, torch.SymInt)) and not isinstance(size, bool) and holds(size >= 0)
+
+
+def check_sizes(sizes: object, world: int, where: str) -> tuple[int, ...]:
+    """Return the sizes of all ranks' blocks along a dim.
+
+    Raises:
+        ShapeError: not one size for each rank.
+
+    Example:
+        >>> check_sizes([3, 0], 2, "all_gather_v")
+        (3, 0)
+    """
+    if not isinstance(sizes, (list, tuple)) or len(sizes) != world or any(not is_size(size) for size in sizes):
+        raise ShapeError(where, got=f"sizes {said(sizes)}", need=f"one size of at least 0 for each of {world} ranks")
+    return tuple(sizes)
 
 
 def chunk_sizes(size: int, world: int) -> list[int]:

@@ -40,6 +40,7 @@ from functional_collectives.inplace import (
     all_to_all_inplace,
     reduce_scatter_tensor_inplace,
 )
+from functional_collectives.rooted import gather, scatter
 
 __version__ = "0.1.0"
 
@@ -61,6 +62,7 @@ __all__ = [
     "all_to_all_single",
     "all_to_all_single_autograd",
     "broadcast",
+    "gather",
     "inflight",
     "permute_tensor",
     "reduce_scatter_single",
@@ -70,5 +72,6 @@ __all__ = [
     "reduce_scatter_tensor_autograd",
     "reduce_scatter_tensor_coalesced",
     "reduce_scatter_tensor_inplace",
+    "scatter",
     "wait_tensor",
 ]

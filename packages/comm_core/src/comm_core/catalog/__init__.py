@@ -6,14 +6,27 @@ from comm_core.catalog.all_gather import ALL_GATHER
 from comm_core.catalog.all_reduce import ALL_REDUCE
 from comm_core.catalog.all_to_all import ALL_TO_ALL
 from comm_core.catalog.broadcast import BROADCAST
+from comm_core.catalog.gather import GATHER
 from comm_core.catalog.permute import PERMUTE
 from comm_core.catalog.reduce_scatter import REDUCE_SCATTER
+from comm_core.catalog.scatter import SCATTER
 from comm_core.catalog.wait import WAIT
 from comm_core.collective import Collective
 from comm_core.errors import ArgumentError, said
 
 CATALOG: dict[str, Collective] = {
-    entry.name: entry for entry in (ALL_REDUCE, ALL_GATHER, REDUCE_SCATTER, ALL_TO_ALL, BROADCAST, PERMUTE, WAIT)
+    entry.name: entry
+    for entry in (
+        ALL_REDUCE,
+        ALL_GATHER,
+        REDUCE_SCATTER,
+        ALL_TO_ALL,
+        BROADCAST,
+        GATHER,
+        SCATTER,
+        PERMUTE,
+        WAIT,
+    )
 }
 
 # What autograd looks an entry up in: each one under both conventions.
@@ -50,8 +63,10 @@ __all__ = [
     "BROADCAST",
     "BY_KEY",
     "CATALOG",
+    "GATHER",
     "PERMUTE",
     "REDUCE_SCATTER",
+    "SCATTER",
     "WAIT",
     "under",
 ]

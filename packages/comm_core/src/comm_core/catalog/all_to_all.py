@@ -10,7 +10,7 @@ from comm_core.catalog.rules import Emit, batch_last
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.compat import holds
 from comm_core.errors import MismatchError, ShapeError, said
-from comm_core.extents import even_split, normalize_dim
+from comm_core.extents import even_split, is_size, normalize_dim
 from comm_core.pending import Pending
 from comm_core.transports import Transport
 
@@ -45,10 +45,6 @@ def check(x: torch.Tensor, world: int, rank: int, *, output_splits: Splits, inpu
             need=f"output_splits[{rank}] == input_splits[{rank}]",
         )
     return {"output_splits": tuple(output_splits), "input_splits": tuple(input_splits)}
-
-
-def is_size(size: object) -> bool:
-    return isinstance(size, (int, torch.SymInt)) and not isinstance(size, bool) and holds(size >= 0)
 
 
 def agrees(x: torch.Tensor, *, output_splits: Shape, input_splits: Shape) -> tuple[object, ...]:

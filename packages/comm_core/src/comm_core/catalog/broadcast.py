@@ -6,22 +6,14 @@ from collections.abc import Sequence
 
 import torch
 
-from comm_core.catalog.rules import Emit, batch_first, is_rank
+from comm_core.catalog.rules import Emit, batch_first, check_root
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
-from comm_core.errors import RankError, said
 from comm_core.pending import Pending
 from comm_core.transports import Transport
 
 
 def check(x: torch.Tensor, world: int, rank: int, *, src: int) -> Params:
-    if not is_rank(src, world):
-        raise RankError(
-            "broadcast",
-            got=f"src={said(src)}",
-            need=f"a rank of the group, from 0 to {world - 1}",
-            hint="src is the position in the group, not the global rank",
-        )
-    return {"src": src}
+    return {"src": check_root(src, world, "broadcast", "src")}
 
 
 def agrees(x: torch.Tensor, *, src: int) -> tuple[object, ...]:

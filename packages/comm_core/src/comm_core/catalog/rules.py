@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 
 from comm_core.collective import Batched
+from comm_core.errors import RankError, said
 
 
 class Emit(Protocol):
@@ -46,3 +47,19 @@ def batch_last(ndim: int, **params: Any) -> Batched:
 def is_rank(value: object, world: int) -> bool:
     """Tell whether a value is the position of a rank in a group of `world`."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < world
+
+
+def check_root(root: object, world: int, where: str, word: str) -> int:
+    """Refuse what is not the position of a rank in a group.
+
+    Raises:
+        RankError: no rank of the group is at that position.
+    """
+    if not is_rank(root, world):
+        raise RankError(
+            where,
+            got=f"{word}={said(root)}",
+            need=f"a rank of the group, from 0 to {world - 1}",
+            hint=f"{word} is the position in the group, not the global rank",
+        )
+    return cast(int, root)

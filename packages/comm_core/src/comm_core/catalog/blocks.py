@@ -1,0 +1,73 @@
+"""Blocks of uneven sizes along a dim: what the entries share whose ranks hold or get different sizes.
+
+On the wire a block is its elements in a row, so that no dim has to be moved to the front: whoever gets several blocks
+joins them along the dim in the one copy that this takes anyway, and needs none for dim 0.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+
+import torch
+
+from comm_core.collective import Shape
+from comm_core.compat import holds
+from comm_core.errors import ShapeError
+from comm_core.pending import Pending
+
+
+def beside(shape: Sequence[int], dim: int) -> Shape:
+    """Return the shape without a dim."""
+    return (*shape[:dim], *shape[dim + 1 :])
+
+
+def resized(shape: Sequence[int], dim: int, size: int) -> Shape:
+    """Return the shape with another size of a dim."""
+    return (*shape[:dim], size, *shape[dim + 1 :])
+
+
+def check_extent(x: torch.Tensor, dim: int, need: int, said: str, where: str) -> None:
+    """Refuse a tensor that has not the size along a dim which the sizes say.
+
+    Raises:
+        ShapeError: it has another.
+    """
+    if not holds(x.shape[dim] == need):
+        raise ShapeError(where, got=f"size {x.shape[dim]} in dim {dim}", need=f"size {need}, {said}")
+
+
+def numels(shape: Sequence[int], dim: int, sizes: Sequence[int]) -> list[int]:
+    """Return how many elements blocks of these sizes have."""
+    row = math.prod(beside(shape, dim))
+    return [size * row for size in sizes]
+
+
+def stacked(x: torch.Tensor, dim: int, sizes: Sequence[int]) -> torch.Tensor:
+    """Return the blocks of `x` along a dim as one row of elements: one copy, none for dim 0 of a contiguous tensor."""
+    if dim == 0:
+        return x.contiguous().reshape(-1)
+    return torch.cat([block.reshape(-1) for block in x.split(list(sizes), dim)])
+
+
+def viewed(pending: Pending, shape: Shape) -> Pending:
+    """Add the step that gives a row of elements a shape."""
+    return pending.then(functools.partial(_view, shape=shape), shape)
+
+
+def _view(row: torch.Tensor, *, shape: Shape) -> torch.Tensor:
+    return row.view(shape)
+
+
+def joined(pending: Pending, shape: Sequence[int], dim: int, sizes: Sequence[int]) -> Pending:
+    """Add the step that makes of a row of elements the blocks of these sizes, side by side along a dim."""
+    whole = resized(shape, dim, sum(sizes))
+    return pending.then(functools.partial(_join, shape=whole, dim=dim, sizes=tuple(sizes)), whole)
+
+
+def _join(row: torch.Tensor, *, shape: Shape, dim: int, sizes: Shape) -> torch.Tensor:
+    if dim == 0:
+        return row.view(shape)
+    parts = row.split(numels(shape, dim, sizes))
+    return torch.cat([part.view(resized(shape, dim, size)) for part, size in zip(parts, sizes, strict=True)], dim)

@@ -1,0 +1,101 @@
+"""Collectives with a root: one rank that gets everything, or gives everything.
+
+Dynamo walks this file, so it stays plain. Torch's module has none of these functions. Ranks are positions in the group,
+which in a sub-group are not global ranks. Both conventions of a gradient agree here, as no two ranks get the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+import comm_core
+from comm_core import GroupLike
+from comm_core.catalog import GATHER, SCATTER
+from comm_core.extents import check_sizes, even_split, normalize_dim
+from functional_collectives.collectives import parsed_group
+from functional_collectives.flight import in_flight
+
+
+def gather(
+    self: torch.Tensor,
+    dst: int,
+    gather_dim: int = 0,
+    group: GroupLike = None,
+    *,
+    sizes: Sequence[int] | None = None,
+) -> torch.Tensor:
+    """Concatenate all ranks' tensors along a dim, on one rank.
+
+    Args:
+        self: this rank's tensor.
+        dst: the rank that gets the concatenation.
+        gather_dim: the dim to concatenate along; negative counts from the back.
+        group: anything that `comm_core.as_group` takes; None is the default group.
+        sizes: every rank's size of that dim, alike on all ranks; None where all have the same.
+
+    Returns:
+        On `dst` the concatenation in rank order, in flight; on the others an empty tensor.
+
+    Shapes: on `dst` the input's, with `gather_dim` the sum of the sizes; elsewhere with `gather_dim` 0.
+
+    Gradient: each rank gets its own block of the cotangent on `dst`. The others' empty results have to reach their
+    losses too, for example as `y.sum()`, which is zero.
+
+    Raises:
+        CommError: a wrong dim, size, rank or group; at the call.
+
+    Example:
+        >>> from comm_core import World
+        >>> World(3).run(lambda group: gather(torch.tensor([group.rank]), 1, 0, group).tolist())
+        [[], [0, 1, 2], []]
+    """
+    return comm_core.start(GATHER, self, in_flight, group, dst=dst, dim=gather_dim, sizes=sizes)
+
+
+def scatter(
+    self: torch.Tensor,
+    src: int,
+    scatter_dim: int = 0,
+    group: GroupLike = None,
+    *,
+    sizes: Sequence[int] | None = None,
+) -> torch.Tensor:
+    """Split one rank's tensor along a dim, and give each rank a block.
+
+    Args:
+        self: on `src` the tensor to split; elsewhere only its dtype, its device and its other dims matter.
+        src: the rank whose tensor is split.
+        scatter_dim: the dim to split; negative counts from the back.
+        group: anything that `comm_core.as_group` takes; None is the default group.
+        sizes: every rank's share of that dim, alike on all ranks. With None all get the same share, and every rank
+            passes a tensor of the whole shape.
+
+    Returns:
+        This rank's block, in flight.
+
+    Shapes: the input's, with `scatter_dim` this rank's share.
+
+    Gradient: the concatenation of all ranks' cotangents on `src`, zeros elsewhere.
+
+    Raises:
+        CommError: a wrong dim, size, rank or group; at the call.
+
+    Example:
+        >>> from comm_core import World
+        >>> World(3).run(lambda group: scatter(torch.arange(6) * group.rank, 1, 0, group).tolist())
+        [[0, 1], [2, 3], [4, 5]]
+        >>> def uneven(group):
+        ...     x = torch.arange(6 if group.rank == 1 else 0)
+        ...     return scatter(x, 1, 0, group, sizes=[3, 1, 2]).tolist()
+        >>> World(3).run(uneven)
+        [[0, 1, 2], [3], [4, 5]]
+    """
+    x = comm_core.execution.settled(self, "scatter")
+    on, group = parsed_group(group)
+    dim = normalize_dim(scatter_dim, x.ndim, "scatter")
+    shares = (even_split(x.shape[dim], on.world, "scatter", dim),) * on.world if sizes is None else sizes
+    shares = check_sizes(shares, on.world, "scatter")
+    given = x if on.rank == src else x.narrow(dim, 0, 0)
+    return comm_core.start(SCATTER, given, in_flight, group, src=src, dim=dim, sizes=shares)
