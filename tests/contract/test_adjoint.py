@@ -35,9 +35,9 @@ def linear_cases(name: str, world: int) -> list[Case]:
 
 
 @cache
-def on_gloo(world: int) -> dict[str, list[list[Adjoint | str]]]:
+def on_ranks(world: int, backend: str) -> dict[str, list[list[Adjoint | str]]]:
     jobs = {name: (adjoint, (name, linear_cases(name, world))) for name in DIFFERENTIABLE}
-    by_rank = run_ranks(several, world=world, args=(jobs,))
+    by_rank = run_ranks(several, world, backend, args=(jobs,))
     return {name: [of[name] for of in by_rank] for name in DIFFERENTIABLE}
 
 
@@ -72,8 +72,8 @@ def test_in_the_simulator(name: str, world: int) -> None:
 
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
-def test_on_gloo(name: str, world: int) -> None:
-    assert breaches(name, linear_cases(name, world), on_gloo(world)[name]) == []
+def test_on_real_ranks(name: str, world: int, world_backend: str) -> None:
+    assert breaches(name, linear_cases(name, world), on_ranks(world, world_backend)[name]) == []
 
 
 def test_a_gradient_without_the_other_ranks_would_be_noticed() -> None:

@@ -22,9 +22,9 @@ BATCH = 3
 
 
 @cache
-def on_gloo(world: int) -> dict[str, list[list[Answer]]]:
+def on_ranks(world: int, backend: str) -> dict[str, list[list[Answer]]]:
     jobs = {name: (by_vmap, (name, CASES[name](world), BATCH)) for name in BATCHED}
-    by_rank = run_ranks(several, world=world, args=(jobs,))
+    by_rank = run_ranks(several, world, backend, args=(jobs,))
     return {name: [of[name] for of in by_rank] for name in BATCHED}
 
 
@@ -50,8 +50,8 @@ def test_in_the_simulator(name: str, world: int) -> None:
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 @pytest.mark.parametrize("name", BATCHED)
-def test_on_gloo(name: str, world: int) -> None:
-    assert breaches(name, CASES[name](world), on_gloo(world)[name]) == []
+def test_on_real_ranks(name: str, world: int, world_backend: str) -> None:
+    assert breaches(name, CASES[name](world), on_ranks(world, world_backend)[name]) == []
 
 
 def typical(name: str, world: int) -> Case:

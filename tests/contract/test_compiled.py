@@ -72,25 +72,25 @@ def by_make_fx(group: Group, name: str, cases: list[Case]) -> list[tuple[list[st
 
 
 @cache
-def on_gloo(world: int) -> list[dict[str, Any]]:
+def on_ranks(world: int, backend: str) -> list[dict[str, Any]]:
     jobs: dict[str, Any] = {}
     for name in CATALOG:
         jobs[f"{name} compiled"] = (by_compiler, (name, compiled_cases(name, world)))
         jobs[f"{name} graph"] = (by_make_fx, (name, CASES[name](world)))
-    return run_ranks(several, world=world, timeout=240.0, args=(jobs,))
+    return run_ranks(several, world, backend, 240.0, (jobs,))
 
 
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("name", list(CATALOG))
-def test_compiled_is_eager(name: str, world: int) -> None:
-    assert [of[f"{name} compiled"] for of in on_gloo(world)] == [[]] * world
+def test_compiled_is_eager(name: str, world: int, world_backend: str) -> None:
+    assert [of[f"{name} compiled"] for of in on_ranks(world, world_backend)] == [[]] * world
 
 
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("name", list(CATALOG))
-def test_a_traced_graph_runs_again_on_other_data(name: str, world: int) -> None:
+def test_a_traced_graph_runs_again_on_other_data(name: str, world: int, world_backend: str) -> None:
     twin = CATALOG[name].twin
-    for rank, of in enumerate(on_gloo(world)):
+    for rank, of in enumerate(on_ranks(world, world_backend)):
         for case, (ops, got) in zip(CASES[name](world), of[f"{name} graph"], strict=True):
             assert wrong(got, expected(name, case)[rank]) == "", f"{case.label} on rank {rank}"
             assert "_c10d_functional.wait_tensor.default" in ops
@@ -115,6 +115,7 @@ def many_dtypes(group: Group, name: str) -> list[str]:
     return found
 
 
+@pytest.mark.usefixtures("world_backend")
 @pytest.mark.parametrize("name", list(CATALOG))
 def test_a_traced_graph_takes_the_dtypes_of_eager_calls(name: str) -> None:
     assert run_ranks(many_dtypes, world=2, args=(name,)) == [[], []]
@@ -140,6 +141,7 @@ def with_a_result_that_nobody_uses(group: Group) -> list[list[str]]:
     return [[str(node.target) for node in graph.graph.nodes if node.op == "call_function"], seen]
 
 
+@pytest.mark.usefixtures("world_backend")
 def test_a_collective_whose_result_nobody_uses_stays_in_the_graph() -> None:
     """Otherwise a rank that does use it would wait for one that does not."""
     for traced, compiled in run_ranks(with_a_result_that_nobody_uses, world=2):
@@ -163,6 +165,7 @@ def refusals(group: Group) -> list[tuple[str, str]]:
     return said
 
 
+@pytest.mark.usefixtures("world_backend")
 def test_a_wrong_argument_is_named_in_compiled_code_too() -> None:
     """With fullgraph Dynamo raises an error of its own around ours; otherwise ours comes through."""
     wanted = [(name, rows[0][3].__name__) for name, rows in REFUSED.items() if rows]

@@ -61,6 +61,7 @@ def test_a_replicated_loss_is_counted_once(case: str, world: int) -> None:
     torch.testing.assert_close(World(world).run(of_ours, case), wanted(case, world))
 
 
+@pytest.mark.usefixtures("world_backend")
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_the_same_on_real_ranks(world: int) -> None:
     results = run_ranks(all_of_ours, world=world)
@@ -106,6 +107,7 @@ def compiled(group: Any) -> list[bool]:
     return [torch.equal(*grads), bool((grads[0] != 0).any())]
 
 
+@pytest.mark.usefixtures("world_backend")
 def test_compiled_equals_eager() -> None:
     assert run_ranks(compiled, world=2) == [[True, True]] * 2
 

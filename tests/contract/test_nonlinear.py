@@ -66,6 +66,7 @@ def everything(group: Any) -> dict[str, list[torch.Tensor]]:
     return {f"{name} {op}": of_ours(group, name, op) for name in ENTRIES for op in OPS}
 
 
+@pytest.mark.usefixtures("world_backend")
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_gradient_and_second_gradient_on_real_ranks(world: int) -> None:
     results = run_ranks(everything, world=world)
@@ -91,6 +92,7 @@ def compiled(group: Any, op: str) -> bool:
     return torch.equal(*grads)
 
 
+@pytest.mark.usefixtures("world_backend")
 @pytest.mark.parametrize("op", OPS)
 def test_compiled_equals_eager(op: str) -> None:
     assert run_ranks(compiled, world=2, args=(op,)) == [True, True]
@@ -133,6 +135,7 @@ def forward_mode(group: Any) -> list[Any]:
     return [tangent.tolist(), same.tolist(), hessian.tolist()]
 
 
+@pytest.mark.usefixtures("world_backend")
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_forward_mode_of_linear_collectives(world: int) -> None:
     points = [[float(i + rank) for i in range(3)] for rank in range(world)]
@@ -156,6 +159,7 @@ def forward_of_ours(group: Any) -> dict[str, torch.Tensor]:
     }
 
 
+@pytest.mark.usefixtures("world_backend")
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_forward_mode_of_what_is_not_linear(world: int) -> None:
     results = run_ranks(forward_of_ours, world=world)

@@ -39,7 +39,8 @@ def forward_and_backward(group: Any, name: str, me: int) -> torch.Tensor:
     return torch.cat([got.detach().flatten(), gradient.flatten()])
 
 
-@pytest.mark.parametrize("where", ["gloo", "simulated"])
+@pytest.mark.usefixtures("world_backend")
+@pytest.mark.parametrize("where", ["real", "simulated"])
 def test_every_collective_on_part_of_the_ranks(where: str) -> None:
     names = list(CATALOG)
     both = World(WORLD).run(on_members, names) if where == "simulated" else run_ranks(on_members, WORLD, args=(names,))

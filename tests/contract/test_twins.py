@@ -44,23 +44,23 @@ def by_torch(group: Group, name: str, cases: list[Case], in_place: bool) -> list
 
 
 @cache
-def on_gloo(world: int) -> dict[str, list[list[Answer]]]:
+def on_ranks(world: int, backend: str) -> dict[str, list[list[Answer]]]:
     jobs = {f"{name} {False}": (by_torch, (name, dim_0_cases(name, world), False)) for name in FUNCTIONAL}
     jobs |= {f"{name} {True}": (by_torch, (name, dim_0_cases(name, world), True)) for name in IN_PLACE}
-    by_rank = run_ranks(several, world=world, args=(jobs,))
+    by_rank = run_ranks(several, world, backend, args=(jobs,))
     return {label: [of[label] for of in by_rank] for label in jobs}
 
 
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("name", FUNCTIONAL)
-def test_the_twin_computes_what_the_entry_says(name: str, world: int) -> None:
-    assert complaints(dim_0_cases(name, world), on_gloo(world)[f"{name} {False}"], name) == []
+def test_the_twin_computes_what_the_entry_says(name: str, world: int, world_backend: str) -> None:
+    assert complaints(dim_0_cases(name, world), on_ranks(world, world_backend)[f"{name} {False}"], name) == []
 
 
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("name", IN_PLACE)
-def test_the_in_place_op_leaves_the_functional_result_in_its_input(name: str, world: int) -> None:
-    assert complaints(dim_0_cases(name, world), on_gloo(world)[f"{name} {True}"], name) == []
+def test_the_in_place_op_leaves_the_functional_result_in_its_input(name: str, world: int, world_backend: str) -> None:
+    assert complaints(dim_0_cases(name, world), on_ranks(world, world_backend)[f"{name} {True}"], name) == []
 
 
 @pytest.mark.parametrize("name", CATALOG)

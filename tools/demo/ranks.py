@@ -21,15 +21,16 @@ SECONDS = 240  # for everything the ranks do
 Report = Callable[[str, int, float], None]
 
 
-def rank_main(rank: int, store: str, batches: list[Any], names: list[str], out: Queue[Any]) -> None:
+def rank_main(rank: int, place: tuple[str, str], batches: list[Any], names: list[str], out: Queue[Any]) -> None:
     """Run the named variants, one after another, as one rank; put progress and outcomes into the queue."""
+    backend, store = place
     import torch.distributed as dist
     from variants import PARALLEL
 
     torch.set_num_threads(1)
     try:
         dist.init_process_group(
-            "gloo",
+            backend,
             store=dist.FileStore(store, WORLD),
             rank=rank,
             world_size=WORLD,
@@ -51,8 +52,8 @@ def rank_main(rank: int, store: str, batches: list[Any], names: list[str], out: 
         raise SystemExit(1) from None
 
 
-def run_variants(batches: list[Any], names: list[str], report: Report) -> list[Any]:
-    """Run the variants on `WORLD` processes and return rank 0's outcomes.
+def run_variants(batches: list[Any], names: list[str], report: Report, backend: str) -> list[Any]:
+    """Run the variants on `WORLD` processes that communicate over a backend, and return rank 0's outcomes.
 
     Raises:
         RuntimeError: a rank failed or took too long; its own traceback is in the message.
@@ -60,9 +61,9 @@ def run_variants(batches: list[Any], names: list[str], report: Report) -> list[A
     context = multiprocessing.get_context("spawn")
     out = context.Queue()
     with tempfile.TemporaryDirectory() as folder:
-        store = str(Path(folder) / "store")
+        place = backend, str(Path(folder) / "store")
         ranks = [
-            context.Process(target=rank_main, args=(rank, store, batches, names, out), daemon=True)
+            context.Process(target=rank_main, args=(rank, place, batches, names, out), daemon=True)
             for rank in range(WORLD)
         ]
         for process in ranks:

@@ -25,12 +25,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=40, help="steps of training per variant (at least 4)")
     parser.add_argument("--batch", type=int, default=8, help="pieces of text per step (even)")
+    parser.add_argument("--backend", help="of torch.distributed; by default shm where it is there, else gloo")
     options = parser.parse_args()
     if options.steps < 4 or options.batch < 2 or options.batch % 2:
         parser.error("--steps must be at least 4, and --batch even")
     console = Console()
     began = time.perf_counter()
-    outcomes = train(console, options.steps, options.batch)
+    outcomes = train(console, options.steps, options.batch, options.backend)
     agree = show(console, outcomes)
     index(console)
     console.print("\nThe site: [bold]nox -s docs -- --serve[/], then http://127.0.0.1:8000")
@@ -38,7 +39,7 @@ def main() -> int:
     return 0 if agree else 1
 
 
-def train(console: Console, steps: int, batch: int) -> list:
+def train(console: Console, steps: int, batch: int, backend: str | None) -> list:
     """Train the variants with a progress bar each."""
     import torch
     from corpus import batches, read_corpus
@@ -46,12 +47,15 @@ def train(console: Console, steps: int, batch: int) -> list:
     from ranks import WORLD, run_variants
     from variants import PARALLEL, single_process
 
+    from comm_core.testing import default_backend
+
+    backend = backend or default_backend()
     torch.set_num_threads(1)  # as in the ranks, so that steps per second compare
     corpus = read_corpus()
     size = sum(parameter.numel() for parameter in new_model().parameters())
     console.print(
         f"A character transformer of {size / 1e6:.1f} M parameters on {len(corpus) / 1e6:.1f} M characters of the "
-        f"standard library's sources; {WORLD} ranks."
+        f"standard library's sources; {WORLD} ranks over {backend}."
     )
     data = batches(corpus, steps, batch, CONTEXT)
     columns = (TextColumn("{task.description:20}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -67,7 +71,7 @@ def train(console: Console, steps: int, batch: int) -> list:
             progress.update(tasks[name], completed=step, loss=loss)
 
         first = single_process(data, lambda step, loss: report("single process", step, loss))
-        return [first, *run_variants(data, list(PARALLEL), report)]
+        return [first, *run_variants(data, list(PARALLEL), report, backend)]
 
 
 def show(console: Console, outcomes: list) -> bool:

@@ -345,7 +345,7 @@ def refused_dtypes(group: Group) -> list[str]:
     return said
 
 
-@ALL
+@pytest.mark.world(1, 2, 3, backend="gloo")
 def test_what_the_backend_cannot_reduce_is_refused_at_the_call_by_its_dtype(world: Ranks) -> None:
     for said in world.run(refused_dtypes):
         assert ["gloo" in one for one in said] == [True] * 3

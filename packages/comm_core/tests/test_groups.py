@@ -26,7 +26,7 @@ def refusal(group: Any) -> str:
 # Accepted
 
 
-def spellings(group: Group) -> list[bool]:
+def spellings(group: Group, backend: str) -> list[bool]:
     mesh = init_device_mesh("cpu", (group.world,), mesh_dim_names=("tp",))
     default = dist.group.WORLD
     assert default is not None
@@ -45,7 +45,7 @@ def spellings(group: Group) -> list[bool]:
     found = [as_group(form) for form in forms]
     return [
         isinstance(one, Group)
-        and (one.rank, one.world, one.ranks, one.backend) == (dist.get_rank(), group.world, group.ranks, "gloo")
+        and (one.rank, one.world, one.ranks, one.backend) == (dist.get_rank(), group.world, group.ranks, backend)
         and run(catalog.ALL_REDUCE, torch.ones(1), form, reduce_op="sum").item() == group.world
         for one, form in zip(found, forms, strict=True)
     ]
@@ -53,7 +53,7 @@ def spellings(group: Group) -> list[bool]:
 
 @ALL
 def test_every_spelling_of_the_whole_world(world: Ranks) -> None:
-    assert world.run(spellings) == [[True] * 10] * world.size
+    assert world.run(spellings, world.backend) == [[True] * 10] * world.size
 
 
 def on_a_grid(group: Group) -> list[tuple[int, int, tuple[int, ...], float]]:
@@ -66,6 +66,7 @@ def on_a_grid(group: Group) -> list[tuple[int, int, tuple[int, ...], float]]:
     return found
 
 
+@pytest.mark.usefixtures("world_backend")
 def test_a_grid_is_flattened_and_an_axis_is_chosen_by_index_or_name() -> None:
     from comm_core.testing import run_ranks
 
@@ -93,6 +94,7 @@ def in_subgroups(group: Group) -> list[Any]:
     return found
 
 
+@pytest.mark.usefixtures("world_backend")
 def test_a_subgroup_counts_ranks_from_its_own_first() -> None:
     from comm_core.testing import run_ranks
 
@@ -187,6 +189,7 @@ def backwards(group: Group) -> str:
     return refusal(list(range(group.world))[::-1])
 
 
+@pytest.mark.usefixtures("world_backend")
 def test_ranks_in_another_order_are_another_group() -> None:
     from comm_core.testing import run_ranks
 
@@ -198,6 +201,7 @@ def outside_the_mesh(group: Group) -> str:
     return refusal(mesh) if group.rank == 2 else str(as_group(mesh).world)
 
 
+@pytest.mark.usefixtures("world_backend")
 def test_a_mesh_without_this_rank_is_refused() -> None:
     from comm_core.testing import run_ranks
 
@@ -212,6 +216,7 @@ def after_the_end(group: Group) -> str:
     return refusal(name) + refusal(None)
 
 
+@pytest.mark.usefixtures("world_backend")
 def test_a_group_that_is_gone_is_refused() -> None:
     from comm_core.testing import run_ranks
 

@@ -95,7 +95,7 @@ def unsupported(group: Group) -> list[str]:
     return [str(reduced.value), str(scattered.value)]
 
 
-@ALL
+@pytest.mark.world(1, 2, 3, backend="gloo")
 def test_what_gloo_cannot_reduce_is_refused_at_the_call(world: Ranks) -> None:
     for reduced, scattered in world.run(unsupported):
         assert reduced.startswith("all_reduce: got a reduction of torch.int16, which gloo does not have")

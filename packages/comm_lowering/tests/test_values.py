@@ -152,6 +152,7 @@ def torchs_own_front_ends(group: Any) -> list[str]:
     return differing(eager, compiled) + [f"not taken over: {name}" for name in expected]
 
 
+@pytest.mark.usefixtures("world_backend")
 @pytest.mark.parametrize("world", WORLDS)
 def test_every_op_compiled_equals_eager(world: int) -> None:
     for result in run_ranks(every_op, world=world, timeout=300.0):
@@ -160,16 +161,19 @@ def test_every_op_compiled_equals_eager(world: int) -> None:
         assert counts == {"all_reduce": 8, "all_gather": 3, "reduce_scatter": 3, "broadcast": 1, "all_to_all": 1}
 
 
+@pytest.mark.usefixtures("world_backend")
 @pytest.mark.parametrize("world", WORLDS)
 def test_gradients_compiled_equal_eager(world: int) -> None:
     assert run_ranks(backward, world=world, timeout=300.0) == [[]] * world
 
 
+@pytest.mark.usefixtures("world_backend")
 @pytest.mark.parametrize("world", WORLDS)
 def test_one_compilation_serves_several_sizes(world: int) -> None:
     assert run_ranks(sizes_change, world=world, timeout=300.0) == [[]] * world
 
 
+@pytest.mark.usefixtures("world_backend")
 @pytest.mark.parametrize("world", WORLDS)
 def test_collectives_of_dtensor_and_of_torch_distributed_are_taken_over_too(world: int) -> None:
     assert run_ranks(torchs_own_front_ends, world=world, timeout=300.0) == [[]] * world

@@ -38,6 +38,7 @@ def forgotten(group: Group) -> str:
     return refusal(lambda: local_map(lambda x: x * 2)(x))
 
 
+@pytest.mark.usefixtures("world_backend")
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_w1_forgotten_out_placements_are_refused_on_every_rank(world: int) -> None:
     for said in run_ranks(forgotten, world=world):
@@ -60,6 +61,7 @@ def only_kwargs(group: Group) -> tuple[Any, ...]:
     return seen, y.full_tensor().detach(), x.grad.full_tensor()
 
 
+@pytest.mark.usefixtures("world_backend")
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_w2_dtensors_in_kwargs_are_unwrapped(world: int) -> None:
     for seen, y, grad in run_ranks(only_kwargs, world=world):
@@ -74,6 +76,7 @@ def plane(group: Group, spec: Any) -> Any:
     return local_map(lambda x: x * 2, out_placements=spec)(x).full_tensor()
 
 
+@pytest.mark.usefixtures("world_backend")
 @pytest.mark.parametrize("spec", [(S0, R), [S0, R], ((S0, R),), ([S0, R],)], ids=str)
 @pytest.mark.parametrize("world", [2, 4])
 def test_w5_tuple_and_list_say_the_same(world: int, spec: Any) -> None:
@@ -90,6 +93,7 @@ def two_meshes(group: Group) -> list[str]:
     return [refusal(lambda: add(a, b)), refusal(lambda: fixed(b))]
 
 
+@pytest.mark.usefixtures("world_backend")
 @pytest.mark.parametrize("world", [2, 3])
 def test_w7_meshes_are_compared(world: int) -> None:
     for first, second in run_ranks(two_meshes, world=world):
@@ -105,6 +109,7 @@ def wrong_placement(group: Group) -> str:
     return refusal(lambda: body(kv=kv))
 
 
+@pytest.mark.usefixtures("world_backend")
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_w8_messages_name_the_argument_and_print_no_tensor(world: int) -> None:
     for said in run_ranks(wrong_placement, world=world):
@@ -136,6 +141,7 @@ def ratio(group: Group, mapper: str, case: str) -> tuple[float, bool]:
     return (quotient if exact else float("nan")), bool((shares == shares[0]).all())
 
 
+@pytest.mark.usefixtures("world_backend")
 @pytest.mark.parametrize("case", ["reduced", "replicated weight"])
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_w9_w10_gradients_are_those_of_one_process(world: int, case: str) -> None:
@@ -144,6 +150,7 @@ def test_w9_w10_gradients_are_those_of_one_process(world: int, case: str) -> Non
         assert same
 
 
+@pytest.mark.usefixtures("world_backend")
 @pytest.mark.skipif(not torch.__version__.startswith("2.13"), reason="documents torch 2.13")
 def test_w9_w10_what_torch_does() -> None:
     """The docs say this of torch 2.13; when it stops being true they must stop saying it."""
@@ -161,6 +168,7 @@ def in_flight(group: Group) -> tuple[torch.Tensor, torch.Tensor]:
     return y.full_tensor().detach(), x.grad.full_tensor()
 
 
+@pytest.mark.usefixtures("world_backend")
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_w12_an_input_in_flight_is_waited_for_and_keeps_its_gradient(world: int) -> None:
     for y, grad in run_ranks(in_flight, world=world):
@@ -187,6 +195,7 @@ def lopsided(group: Group, case: str) -> list[torch.Tensor]:
     return [x.grad.full_tensor(), w.grad.full_tensor()]
 
 
+@pytest.mark.usefixtures("world_backend")
 @pytest.mark.parametrize("case", ["one of two", "nothing elsewhere"])
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_w14_an_input_unused_on_some_ranks_gets_zeros_there(world: int, case: str) -> None:
@@ -204,6 +213,7 @@ def halves(group: Group) -> tuple[Any, ...]:
     return tuple(y.shape), y.full_tensor().detach(), x.grad.full_tensor()
 
 
+@pytest.mark.usefixtures("world_backend")
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 def test_w4_uneven_outputs_have_the_right_shape(world: int) -> None:
     for shape, y, grad in run_ranks(halves, world=world):

@@ -51,6 +51,7 @@ def compare(group: Group, backend: str) -> list[float]:
     return [(a - b).abs().max().item() for a, b in pairs]
 
 
+@pytest.mark.usefixtures("world_backend")
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_compiled_is_eager(world: int) -> None:
     for differences in run_ranks(compare, world=world, args=("aot_eager",)):
@@ -75,6 +76,7 @@ def uneven(group: Group) -> list[str]:
     return said
 
 
+@pytest.mark.usefixtures("world_backend")
 @pytest.mark.parametrize("world", [1, 2])
 def test_uneven_outputs_are_refused_rather_than_wrong(world: int) -> None:
     for strict, loose in run_ranks(uneven, world=world):

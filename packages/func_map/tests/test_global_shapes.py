@@ -83,6 +83,7 @@ def ragged(group: Group) -> dict[str, Any]:
     }
 
 
+@pytest.mark.usefixtures("world_backend")
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 def test_uneven_pieces(world: int) -> None:
     x = torch.arange(10.0).reshape(5, 2)
@@ -117,6 +118,7 @@ def calls(group: Group) -> list[int]:
     return counts
 
 
+@pytest.mark.usefixtures("world_backend")
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_sizes_are_exchanged_once_where_inputs_are_even(world: int) -> None:
     for counts in run_ranks(calls, world=world):

@@ -221,16 +221,16 @@ def run_rows(group: Group) -> dict[tuple[str, str], list[torch.Tensor]]:
 
 
 @functools.cache
-def results(world: int) -> list[dict[tuple[str, str], list[torch.Tensor]]]:
-    return run_ranks(run_rows, world=world)
+def results(world: int, backend: str) -> list[dict[tuple[str, str], list[torch.Tensor]]]:
+    return run_ranks(run_rows, world, backend)
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 @pytest.mark.parametrize("name", ROWS)
-def test_row_is_the_single_process_gradient(name: str, world: int) -> None:
+def test_row_is_the_single_process_gradient(name: str, world: int, world_backend: str) -> None:
     expected = expected_of(ROWS[name])
     for how in LOSSES:
-        by_rank = [result[name, how] for result in results(world)]
+        by_rank = [result[name, how] for result in results(world, world_backend)]
         for rank, result in enumerate(by_rank):
             for got, want in zip(result, expected, strict=True):
                 torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-11, msg=f"{name}, {how}, {rank}: {got - want}")
@@ -258,6 +258,7 @@ def run_second_order(group: Group) -> dict[str, list[torch.Tensor]]:
     return {name: second_order(group, row) for name, row in ROWS.items() if "invariant" not in name}
 
 
+@pytest.mark.usefixtures("world_backend")
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_gradients_of_gradients_follow_the_same_rules(world: int) -> None:
     for result in run_ranks(run_second_order, world=world):
@@ -291,6 +292,7 @@ def run_torch_rows(group: Group) -> dict[str, list[torch.Tensor]]:
     return {name: run_row(group, ROWS[name], "full", torch_local_map) for name in TORCH_2_13}
 
 
+@pytest.mark.usefixtures("world_backend")
 @pytest.mark.skipif(not torch.__version__.startswith("2.13"), reason="documents torch 2.13")
 def test_what_the_docs_say_of_torch() -> None:
     world = 3

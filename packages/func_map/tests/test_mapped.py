@@ -154,17 +154,17 @@ WORDS: dict[str, tuple[type, str]] = {
 
 
 @functools.cache
-def said_by_ranks(world: int) -> list[dict[str, tuple[type, str]]]:
-    return run_ranks(refusals, world=world)
+def said_by_ranks(world: int, backend: str) -> list[dict[str, tuple[type, str]]]:
+    return run_ranks(refusals, world, backend)
 
 
 @pytest.mark.parametrize("world", [1, 3])
 @pytest.mark.parametrize("name", WORDS)
-def test_mistakes_are_refused_at_the_call_on_every_rank(name: str, world: int) -> None:
+def test_mistakes_are_refused_at_the_call_on_every_rank(name: str, world: int, world_backend: str) -> None:
     if world == 1 and name in ("other mesh", "outside the mesh"):
         return
     kind, words = WORDS[name]
-    for rank, said in enumerate(said_by_ranks(world)):
+    for rank, said in enumerate(said_by_ranks(world, world_backend)):
         if name == "outside the mesh" and rank == 0:
             continue
         assert said[name][0] is kind, said[name]
@@ -227,6 +227,7 @@ def mixed_outputs(x: DTensor) -> Any:
     return index.requires_grad, index.full_tensor(), x.grad.full_tensor(), unused.grad.full_tensor()
 
 
+@pytest.mark.usefixtures("world_backend")
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_forms(world: int) -> None:
     x, w = numbers(6, 2), numbers(2, 3)
@@ -257,6 +258,7 @@ def megatron(group: Group) -> tuple[torch.Tensor, Any]:
     return x.grad.full_tensor(), x.grad.placements
 
 
+@pytest.mark.usefixtures("world_backend")
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_in_grad_placements_are_taken_at_their_word(world: int) -> None:
     for grad, placements in run_ranks(megatron, world=world):
@@ -276,6 +278,7 @@ def method(group: Group) -> torch.Tensor:
     return Layer().double(distribute_tensor(numbers(6, 2), mesh_of(group), [S0])).full_tensor()
 
 
+@pytest.mark.usefixtures("world_backend")
 @pytest.mark.parametrize("world", [1, 3])
 def test_methods_can_be_mapped(world: int) -> None:
     for y in run_ranks(method, world=world):

@@ -143,6 +143,7 @@ def run_programs(group: Group, shape: tuple[int, ...], batch: list[Program]) -> 
     return results
 
 
+@pytest.mark.usefixtures("world_backend")
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 def test_random_bodies_have_the_gradient_of_what_they_denote(world: int) -> None:
     shape = MESHES[world]

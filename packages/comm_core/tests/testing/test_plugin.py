@@ -28,6 +28,68 @@ def test_without_a_marker_the_sizes_are_one_two_three(pytester):
     result.stdout.fnmatch_lines(["*test_it?world1?", "*test_it?world2?", "*test_it?world3?"])
 
 
+@pytest.mark.parametrize("how", ["option", "ini"])
+def test_tests_that_name_no_backend_run_on_each(pytester, how):
+    pytester.makepyfile(
+        """
+        import pytest
+        from comm_core.testing import run_ranks
+
+        def name(group):
+            return group.backend
+
+        def test_it(world):
+            assert world.run(name) == [world.backend] * world.size
+
+        @pytest.mark.world(1, backend="fake")
+        def test_of_one_backend(world):
+            assert world.run(name) == ["fake"]
+
+        @pytest.mark.usefixtures("world_backend")
+        def test_of_its_own(request):
+            assert run_ranks(name, 1) == [request.getfixturevalue("world_backend")]
+
+        def test_by_argument(world_backend):
+            assert run_ranks(name, 1) == [world_backend]
+        """
+    )
+    if how == "ini":
+        pytester.makeini("[pytest]\nworld_backends = gloo fake\n")
+    words = [] if how == "ini" else ["--world-backends=gloo,fake"]
+    result = pytester.runpytest("-v", "-p", "no:cacheprovider", *words)
+    result.assert_outcomes(passed=11)
+    said = result.stdout.str()
+    for name in (
+        "test_it[world1-gloo]",
+        "test_it[world3-fake]",
+        "test_of_one_backend[world1]",
+        "test_of_its_own[gloo]",
+    ):
+        assert f"{name} PASSED" in said
+
+
+def test_without_backends_it_is_the_default_one(pytester, monkeypatch):
+    monkeypatch.setenv("COMM_CORE_BACKEND", "fake")
+    pytester.makepyfile(
+        """
+        def test_it(world, world_backend):
+            assert world.run(lambda group: group.backend) == ["fake"] * world.size
+            assert world_backend == world.backend == "fake"
+        """
+    )
+    result = pytester.runpytest("-v", "-p", "no:cacheprovider")
+    result.assert_outcomes(passed=3)
+    assert "test_it[world1-default]" in result.stdout.str()
+
+
+def test_a_backend_that_is_not_there_is_skipped_with_the_reason(pytester, monkeypatch):
+    from comm_core.testing import backends
+
+    monkeypatch.setattr(backends, "why_not", lambda backend: "it rains")
+    pytester.makepyfile("import pytest\n\n@pytest.mark.world(2, backend='shm')\ndef test_it(world): world.run(print)")
+    pytester.runpytest("-rs").stdout.fnmatch_lines(["*no backend 'shm': it rains*", "*1 skipped*"])
+
+
 def test_a_class_marker_and_another_parameter(pytester):
     pytester.makepyfile(
         """

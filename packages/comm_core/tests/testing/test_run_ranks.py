@@ -110,7 +110,7 @@ def test_the_group_is_the_default_group():
     def body(group):
         return group == as_group(None), group.backend, group.ranks, dist.get_world_size()
 
-    assert run_ranks(body, 3) == [(True, "gloo", (0, 1, 2), 3)] * 3
+    assert run_ranks(body, 3, "gloo") == [(True, "gloo", (0, 1, 2), 3)] * 3
 
 
 def test_backend_strings_are_passed_on():
@@ -201,7 +201,7 @@ def test_ranks_may_run_ranks():
         ({"world": 0}, "world=0"),
         ({"world": True}, "world=True"),
         ({"world": "2"}, "world='2'"),
-        ({"backend": None}, "backend=None"),
+        ({"backend": 1}, "backend=1"),
         ({"timeout": 0}, "timeout=0"),
         ({"fn": 3}, "fn of type int"),
         ({"args": (threading.Lock(),)}, "cannot be sent"),

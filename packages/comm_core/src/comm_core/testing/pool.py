@@ -12,6 +12,7 @@ from typing import Any
 
 from comm_core.errors import ArgumentError, RankFailedError
 from comm_core.testing import payload
+from comm_core.testing.backends import default_backend
 from comm_core.testing.forker import Forker
 from comm_core.testing.one_run import OneRun
 from comm_core.testing.wire import RunOrder, Surroundings
@@ -47,7 +48,7 @@ class RankPool:
         self,
         fn: Callable[..., Any],
         world: int = 2,
-        backend: str = "gloo",
+        backend: str | None = None,
         timeout: float = 60.0,
         args: tuple[Any, ...] = (),
     ) -> list[Any]:
@@ -55,6 +56,7 @@ class RankPool:
 
         The parameters and errors are those of `run_ranks`.
         """
+        backend = default_backend() if backend is None else backend
         _check(fn, world, backend, timeout)
         call = payload.dump_call(fn, tuple(args))
         with self._lock:

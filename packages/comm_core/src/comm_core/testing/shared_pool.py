@@ -14,7 +14,7 @@ _shared: dict[str, RankPool] = {}
 def run_ranks(
     fn: Callable[..., Any],
     world: int = 2,
-    backend: str = "gloo",
+    backend: str | None = None,
     timeout: float = 60.0,
     args: tuple[Any, ...] = (),
 ) -> list[Any]:
@@ -28,7 +28,8 @@ def run_ranks(
     Args:
         fn: what every rank calls, with its group first.
         world: how many ranks.
-        backend: the c10d backend: `"gloo"`, `"nccl"`, `"shm"`, `"fake"` or a string such as `"cpu:gloo,cuda:nccl"`.
+        backend: the c10d backend: `"shm"`, `"gloo"`, `"nccl"`, `"fake"` or a string such as `"cpu:gloo,cuda:nccl"`;
+            by default that of `default_backend`: shared memory where it is there, else gloo.
         timeout: seconds that the run may take, start-up of the processes not counted.
         args: what follows the group; every rank gets a copy.
 
