@@ -14,7 +14,7 @@ SOURCES = Path("csrc")
 native = Extension(
     "comm_shm._native",
     sources=sorted(map(str, SOURCES.glob("*.c"))),
-    depends=[str(SOURCES / "shm.h")],
+    depends=sorted(map(str, SOURCES.glob("*.h"))),
     define_macros=[("Py_LIMITED_API", "0x030B0000")],
     extra_compile_args=[
         "-std=c11",

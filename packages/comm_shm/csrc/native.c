@@ -2,7 +2,7 @@
 #define _GNU_SOURCE
 #include <Python.h>
 
-#include "shm.h"
+#include "door.h"
 
 #include <stdlib.h>
 
@@ -14,12 +14,7 @@ static void free_capsule(PyObject *capsule) {
         shm_free_group(group);
 }
 
-static shm_group *group_of(PyObject *capsule) { return PyCapsule_GetPointer(capsule, CAPSULE); }
-
-/* Signal handlers run here, between two slices of waiting, with the GIL taken for just that long. */
-typedef struct {
-    PyThreadState *thread;
-} released;
+shm_group *group_of(PyObject *capsule) { return PyCapsule_GetPointer(capsule, CAPSULE); }
 
 static int interrupted(void *context) {
     released *gil = context;
@@ -29,7 +24,7 @@ static int interrupted(void *context) {
     return raised != 0;
 }
 
-static int read_counts(PyObject *const *args, Py_ssize_t nargs, Py_ssize_t expected, uint64_t *counts) {
+int read_counts(PyObject *const *args, Py_ssize_t nargs, Py_ssize_t expected, uint64_t *counts) {
     if (nargs != expected) {
         PyErr_Format(PyExc_TypeError, "%zd arguments expected, got %zd", expected, nargs);
         return -1;
@@ -42,7 +37,7 @@ static int read_counts(PyObject *const *args, Py_ssize_t nargs, Py_ssize_t expec
     return 0;
 }
 
-static int read_patience(PyObject *seconds, shm_patience *patience) {
+int read_patience(PyObject *seconds, shm_patience *patience) {
     double limit = PyFloat_AsDouble(seconds);
     if (limit == -1.0 && PyErr_Occurred())
         return -1;
@@ -57,7 +52,7 @@ static PyObject *answer(shm_status status) {
     return status == SHM_INTERRUPTED ? NULL : PyLong_FromLong((long)status);
 }
 
-static PyObject *perform(shm_group *group, shm_collective *collective, shm_call *call, shm_patience *patience) {
+PyObject *perform(shm_group *group, shm_collective *collective, shm_call *call, shm_patience *patience) {
     released gil = {PyEval_SaveThread()};
     patience->context = &gil;
     shm_status status = collective(group, call, patience);
@@ -65,7 +60,7 @@ static PyObject *perform(shm_group *group, shm_collective *collective, shm_call 
     return answer(status);
 }
 
-static int check_reduction(uint64_t dtype, uint64_t reduce_op) {
+int check_reduction(uint64_t dtype, uint64_t reduce_op) {
     if (dtype <= UINT32_MAX && reduce_op <= UINT32_MAX && shm_reduces((uint32_t)dtype, (uint32_t)reduce_op))
         return 0;
     PyErr_SetString(PyExc_ValueError, "not a reduce op of that dtype");
@@ -275,7 +270,7 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static PyModuleDef_Slot slots[] = {{0, NULL}};
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, add_symmetric}, {0, NULL}};
 
 static PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,

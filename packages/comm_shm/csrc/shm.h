@@ -134,6 +134,12 @@ int shm_reduces(uint32_t kind, uint32_t op);     /* whether that is defined */
 void shm_reduce(void *out, void *also, const void *const *sources, uint32_t world, size_t numel, uint32_t kind,
                 uint32_t op);
 
+/* One buffer of each rank, where all ranks have them mapped: see symmetric.c. */
+typedef struct {
+    unsigned char *first; /* rank 0's */
+    size_t stride;        /* bytes from one rank's to the next one's */
+} shm_buffers;
+
 /* pipeline.c */
 typedef struct {
     shm_header header;       /* .numel counts what one rank gives (broadcast, all_gather) or gets (reduce_scatter) */
@@ -141,6 +147,7 @@ typedef struct {
     unsigned char *out;
     size_t width;           /* bytes of an element */
     const uint64_t *splits; /* all_to_all: elements for each rank, then elements from each rank */
+    shm_buffers buffers;    /* symmetric.c: in place of `in` */
     /* from here on the C core's own */
     size_t piece, pieces; /* elements that one rank gives another one at a time, and how often */
     size_t front;         /* bytes of a slot before them */
@@ -166,5 +173,19 @@ shm_status shm_broadcast(shm_group *group, shm_call *call, const shm_patience *p
 shm_status shm_all_gather(shm_group *group, shm_call *call, const shm_patience *patience);
 shm_status shm_reduce_scatter(shm_group *group, shm_call *call, const shm_patience *patience);
 shm_status shm_all_to_all(shm_group *group, shm_call *call, const shm_patience *patience);
+
+/* symmetric.c */
+shm_status shm_one_shot_all_reduce(shm_group *group, shm_call *call, const shm_patience *patience);
+shm_status shm_two_shot_all_reduce(shm_group *group, shm_call *call, const shm_patience *patience);
+shm_status shm_symmetric_all_gather(shm_group *group, shm_call *call, const shm_patience *patience);
+shm_status shm_symmetric_reduce_scatter(shm_group *group, shm_call *call, const shm_patience *patience);
+
+/* A channel from one rank to another: how many signals were sent, and how many of them taken. In shared memory. */
+typedef struct {
+    _Atomic uint32_t sent, taken, sleepers, unused;
+} shm_channel;
+
+shm_status shm_signal(const shm_group *group, shm_channel *channel);
+shm_status shm_take_signal(shm_group *group, uint32_t from, shm_channel *channel, const shm_patience *patience);
 
 #endif

@@ -7,6 +7,7 @@ from comm_core.execution import launch, run, start, transport, wait
 from comm_core.groups import Group, GroupLike, as_group
 from comm_core.pending import Pending
 from comm_core.simulate import SimulatedGroup, World
+from comm_core.symmetric import SymmetricBuffer, SymmetricMemory, symmetric_memory
 from comm_core.transports import Transport
 
 __version__ = "0.1.0"
@@ -20,6 +21,8 @@ __all__ = [
     "Missing",
     "Pending",
     "SimulatedGroup",
+    "SymmetricBuffer",
+    "SymmetricMemory",
     "Transport",
     "World",
     "as_group",
@@ -29,6 +32,7 @@ __all__ = [
     "missing",
     "run",
     "start",
+    "symmetric_memory",
     "transport",
     "wait",
 ]

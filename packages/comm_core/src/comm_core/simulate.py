@@ -56,7 +56,7 @@ class _Call:
 
 
 @dataclass(slots=True)
-class _Meeting:
+class Meeting:
     """One collective of one group: who came, and what each takes away."""
 
     calls: dict[int, _Call] = field(default_factory=dict)
@@ -65,9 +65,11 @@ class _Meeting:
 
     @property
     def over(self) -> bool:
+        """Whether nobody waits in it any more."""
         return self.results is not None or self.error is not None
 
     def hold(self, world: int) -> None:
+        """Give every rank its result, or all of them an error."""
         calls = [self.calls[rank] for rank in range(world)]
         if len({call.said() for call in calls}) > 1:
             who = "; ".join(f"rank {rank}: {call}" for rank, call in enumerate(calls))
@@ -135,8 +137,9 @@ class _Session:
         self.size = size
         self.results: list[Any] = [None] * size
         self.changed = threading.Condition()
-        self.meetings: dict[tuple[tuple[int, ...], int, int], _Meeting] = {}  # of the n-th call on the m-th group
-        self.waiting: dict[int, tuple[_Meeting, SimulatedGroup, _Call]] = {}
+        self.meetings: dict[tuple[tuple[int, ...], int, int], Meeting] = {}  # of the n-th call on the m-th group
+        self.waiting: dict[int, tuple[Meeting, SimulatedGroup, object]] = {}  # the last: what it says it does
+        self.memories: dict[object, Any] = {}  # simulated_symmetric: what the ranks of a group share
         self.left: set[int] = set()
         self.errors: dict[int, BaseException] = {}
         self.grad_enabled = torch.is_grad_enabled()
@@ -185,13 +188,13 @@ class _Session:
             _simulated.group = None
             with self.changed:
                 self.left.add(rank)
-                self._end_hopeless_meetings()
+                self.end_hopeless_meetings()
                 self.changed.notify_all()
 
     def meet(self, group: SimulatedGroup, call: _Call) -> torch.Tensor:
         with self.changed:
             key = (group.ranks, group.number, group.next_meeting())
-            meeting = self.meetings.setdefault(key, _Meeting())
+            meeting = self.meetings.setdefault(key, Meeting())
             meeting.calls[group.rank] = call
             me = group.ranks[group.rank]
             if len(meeting.calls) == group.world:
@@ -200,7 +203,7 @@ class _Session:
                 self.changed.notify_all()
             else:
                 self.waiting[me] = (meeting, group, call)
-                self._end_hopeless_meetings()
+                self.end_hopeless_meetings()
                 self.changed.wait_for(lambda: meeting.over)
                 del self.waiting[me]
         if meeting.error is not None:
@@ -209,7 +212,7 @@ class _Session:
             raise DeadlockError(call.entry.name, got="a meeting that ended without a result")
         return meeting.results[group.rank]
 
-    def _end_hopeless_meetings(self) -> None:
+    def end_hopeless_meetings(self) -> None:
         """End the waits that nobody can end any more, with the same error on each of their ranks."""
         alive = self._ranks_that_can_go_on()
         stuck = {rank: state for rank, state in self.waiting.items() if rank not in alive and not state[0].over}
@@ -266,7 +269,7 @@ class SimulatedGroup:
         self.rank = rank
         self.world = len(ranks)
         self.ranks = ranks
-        self._session = session
+        self.session = session
         self.number = session.groups_made[ranks[rank], ranks]  # the n-th group of these ranks, alike on its members
         session.groups_made[ranks[rank], ranks] += 1
         self.name = session.register(self)
@@ -278,7 +281,7 @@ class SimulatedGroup:
     @property
     def process_group(self) -> SimulatedProcessGroup:
         """It as torch's own functional ops take it, while the run lasts."""
-        return self._session.registered[self.name]
+        return self.session.registered[self.name]
 
     def next_meeting(self) -> int:
         """Number this rank's collectives on the group, so that the n-th of each rank meet."""
@@ -304,14 +307,14 @@ class SimulatedGroup:
             raise GroupError(
                 "subgroup", got=f"ranks {positions} on rank {self.rank}", need="a group that this rank is in"
             )
-        return SimulatedGroup(self._session, positions.index(self.rank), tuple(self.ranks[p] for p in positions))
+        return SimulatedGroup(self.session, positions.index(self.rank), tuple(self.ranks[p] for p in positions))
 
     def meet(self, entry: Collective, x: torch.Tensor, params: Params) -> Pending:
         """Take part in a collective whose parameters `check` has parsed; returns when all ranks have."""
         if not entry.agrees(x, **params):
             return Pending(x)
         return Pending(
-            self._session.meet(self, _Call(entry, x.detach().clone(memory_format=torch.contiguous_format), params)),
+            self.session.meet(self, _Call(entry, x.detach().clone(memory_format=torch.contiguous_format), params)),
             what=entry.name,
         )
 

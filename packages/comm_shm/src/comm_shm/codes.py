@@ -27,6 +27,12 @@ COLLECTIVES = (
     "all_reduce_coalesced",
     "all_gather_coalesced",
     "reduce_scatter_coalesced",
+    "symmetric empty",  # from here on of symmetric memory, which the ranks meet over apart from the group
+    "symmetric barrier",
+    "one_shot_all_reduce",
+    "two_shot_all_reduce",
+    "symmetric all_gather",
+    "symmetric reduce_scatter",
 )
 DTYPES = (
     torch.float32,  # 0: from here to complex128 in the order of shm_kind, which are those that can be reduced
@@ -63,12 +69,22 @@ REFUSALS = (
     "dtypes that differ",
     "not such a call",
 )
-_OF_REDUCTION = ("all_reduce", "all_reduce_coalesced", "reduce_scatter", "reduce_scatter_coalesced", "reduce")
-_SIZED = (*_OF_REDUCTION, "broadcast", "all_gather", "all_gather_coalesced", "gather", "scatter")
+_ON_BUFFERS = COLLECTIVES[COLLECTIVES.index("symmetric barrier") :]
+_REDUCING_BUFFERS = ("one_shot_all_reduce", "two_shot_all_reduce", "symmetric reduce_scatter")
+_OF_REDUCTION = (
+    "all_reduce",
+    "all_reduce_coalesced",
+    "reduce_scatter",
+    "reduce_scatter_coalesced",
+    "reduce",
+    *_REDUCING_BUFFERS,
+)
+_SIZED = (*_OF_REDUCTION, "broadcast", "all_gather", "all_gather_coalesced", "gather", "scatter", *_ON_BUFFERS)
 
 COLLECTIVE_CODE = {word: code for code, word in enumerate(COLLECTIVES)}
 DTYPE_CODE = {dtype: code for code, dtype in enumerate(DTYPES)}
 UNKNOWN = 255
+OFFSETS = 1 << 40  # the detail of a collective on a buffer: its number times this, and the byte where the part begins
 PREMUL_SUM = REDUCE_OPS.index("premul_sum")
 
 _CODE: dict[str | dist.ReduceOp.RedOpType, int] = {word: code for code, word in enumerate(REDUCE_OPS)} | {
@@ -130,7 +146,7 @@ class RankState:
         dtype: code of its dtype.
         reduce_op: code of its reduce op.
         numel: how many elements it said.
-        detail: the root of a broadcast, or how many tensors the call is made of.
+        detail: the root of a broadcast, how many tensors the call is made of, or which buffer it is on.
         refusal: why it will not do it, 0 when it will.
     """
 
@@ -163,4 +179,7 @@ class RankState:
             word += f" of {self.numel} {dtype}" if name in _SIZED else f" of {dtype}"
         if name.endswith("_coalesced") and self.detail:
             word += f", one of {self.detail} tensors"
+        if name in _ON_BUFFERS:
+            number, offset = divmod(self.detail, OFFSETS)
+            word += f" in buffer {number}" + (f" from byte {offset}" if offset else "")
         return f"{word} (refused: {REFUSALS[self.refusal]})" if self.refusal else word

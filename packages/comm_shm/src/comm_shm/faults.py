@@ -37,6 +37,7 @@ class Scene:
         states: each rank's control block.
         first: status and rank of the failure that broke the group first.
         pair: a rank, another one, what the first sends to it in an all_to_all, and what that one expects.
+        awaited: the ranks that were waited for, where not all were.
     """
 
     where: str
@@ -46,6 +47,7 @@ class Scene:
     states: Sequence[RankState]
     first: tuple[int, int]
     pair: tuple[int, int, int, int] = (0, 0, 0, 0)
+    awaited: Sequence[int] = ()
 
     def name(self, rank: int) -> str:
         """Return `rank 1`, with the global rank where it is another number."""
@@ -55,6 +57,8 @@ class Scene:
 
     def missing(self) -> list[int]:
         """Return the ranks that have not arrived."""
+        if self.awaited:
+            return list(self.awaited)
         return [rank for rank, state in enumerate(self.states) if state.behind > 0]
 
 

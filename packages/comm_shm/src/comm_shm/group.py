@@ -20,6 +20,7 @@ from comm_shm.rooted import RootedGroup
 from comm_shm.work import FinishedWork
 
 if TYPE_CHECKING:
+    from comm_shm.symmetric import SharedMemory
     from comm_shm.torch_compat import Store
 
 # What the C core reduces as it is: a premultiplied sum is scaled before.
@@ -181,6 +182,12 @@ class SharedMemoryGroup(RootedGroup):
         """
         self.agree("barrier", timeout_s=self._limit(opts, timeout))
         return FinishedWork([])
+
+    def symmetric_memory(self) -> SharedMemory:
+        """Return the memory of this group that all its ranks have mapped; for `comm_core.symmetric_memory`."""
+        from comm_shm.symmetric import memory_of
+
+        return memory_of(self)
 
     # -- what torch asks of a group ------------------------------------------------------------------------------
 

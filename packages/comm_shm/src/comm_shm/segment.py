@@ -34,29 +34,53 @@ def slot_bytes(world: int) -> int:
     return max(SLOT_BYTES, LEAST_FOR_A_RANK * world)
 
 
-def create(world: int) -> tuple[int, str]:
+def create(world: int, slot: int | None = None) -> tuple[int, str]:
     """Return the descriptor and the name of a new segment, with all its memory set aside.
+
+    Args:
+        world: how many ranks share it.
+        slot: bytes of a slot; `slot_bytes(world)` by default.
 
     Raises:
         TransportError: there is not enough memory.
     """
-    name = f"comm_shm-{secrets.token_hex(8)}"
-    size = _native.segment_bytes(world, slot_bytes(world))
-    memfd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    slot = slot_bytes(world) if slot is None else slot
+    size = _native.segment_bytes(world, slot)
+    memfd, name = create_file(size)
     try:
         os.posix_fallocate(memfd, 0, size)  # an error here, rather than SIGBUS at the first use
+    except OSError as error:
+        os.close(memfd)
+        raise no_room(size, f"{world} ranks, each with slots of {slot} bytes", error) from error
+    return memfd, name
+
+
+def create_file(size: int) -> tuple[int, str]:
+    """Return the descriptor and the name of an anonymous file of that size, for which no memory is set aside yet.
+
+    Raises:
+        TransportError: the kernel refuses.
+    """
+    name = f"comm_shm-{secrets.token_hex(8)}"
+    memfd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(memfd, size)
         # A peer that shrank the file would kill the others.
         fcntl.fcntl(memfd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
     except OSError as error:
         os.close(memfd)
-        raise TransportError(
-            _WHERE,
-            got=f"no room for {size} bytes of shared memory ({world} ranks, each with slots of {slot_bytes(world)} "
-            f"bytes): {error}",
-            need="that much free memory",
-            hint='raise the memory limit, or use backend="gloo" for this group',
-        ) from error
+        raise no_room(size, "a file of that size", error) from error
     return memfd, name
+
+
+def no_room(size: int, what: str, error: OSError) -> TransportError:
+    """Return the error for memory that cannot be had, with the numbers."""
+    return TransportError(
+        _WHERE,
+        got=f"no room for {size} bytes of shared memory ({what}): {error}",
+        need="that much free memory",
+        hint='raise the memory limit, or use backend="gloo" for this group',
+    )
 
 
 def fetch(host: Card) -> int:
@@ -82,7 +106,7 @@ def fetch(host: Card) -> int:
     return memfd
 
 
-def attach(memfd: int, cards: Sequence[Card], rank: int) -> Any:
+def attach(memfd: int, cards: Sequence[Card], rank: int, slot: int | None = None) -> Any:
     """Return the C core's handle of a mapped segment; the descriptor may be closed afterwards.
 
     Raises:
@@ -91,7 +115,7 @@ def attach(memfd: int, cards: Sequence[Card], rank: int) -> Any:
     """
     pidfds = open_pidfds(cards, rank)
     try:
-        return _native.open_group(memfd, rank, len(cards), slot_bytes(len(cards)), pidfds)
+        return _native.open_group(memfd, rank, len(cards), slot_bytes(len(cards)) if slot is None else slot, pidfds)
     except OSError as error:
         raise TransportError(
             _WHERE, got=f"a segment that cannot be mapped: {error}", hint="free some memory"

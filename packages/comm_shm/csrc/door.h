@@ -1,0 +1,24 @@
+/* What the doors from Python share. Arguments come as an array: a group, then integers, then a number of seconds. */
+#ifndef COMM_SHM_DOOR_H
+#define COMM_SHM_DOOR_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "shm.h"
+
+/* Signal handlers run between two slices of waiting, with the GIL taken for just that long. */
+typedef struct {
+    PyThreadState *thread;
+} released;
+
+shm_group *group_of(PyObject *capsule);
+int read_counts(PyObject *const *args, Py_ssize_t nargs, Py_ssize_t expected, uint64_t *counts);
+int read_patience(PyObject *seconds, shm_patience *patience);
+int check_reduction(uint64_t dtype, uint64_t reduce_op);
+PyObject *perform(shm_group *group, shm_collective *collective, shm_call *call, shm_patience *patience);
+
+/* native_symmetric.c: adds its functions and its type to the module */
+int add_symmetric(PyObject *module);
+
+#endif
