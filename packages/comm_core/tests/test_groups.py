@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from comm_core import Group, World, as_group, catalog, run
+from comm_core import Group, World, as_group, catalog, run, transport
 from comm_core.errors import GroupError
 from comm_core_pytest import Ranks
 
@@ -230,3 +230,43 @@ def test_as_group_starts_nothing() -> None:
     refusal("anything")
     assert not dist.is_initialized()
     assert dict(os.environ) == before
+
+
+def made_again(group: Any) -> list[Any]:
+    """Another group under an old one's name: what was parsed of the old one must not be served."""
+    first = dist.new_group([group.rank], use_local_synchronization=True)
+    old = as_group(first)
+    same = as_group(first) is old
+    wire = transport(old)
+    dist.destroy_process_group(first)
+    said = []
+    for use in (lambda: old.process_group, lambda: wire.all_reduce(torch.ones(1), "sum")):
+        with pytest.raises(GroupError) as caught:
+            use()
+        said.append("has been destroyed" in str(caught.value))
+    second = dist.new_group([group.rank], use_local_synchronization=True)
+    new = as_group(second)
+    return [same, new is not old, run(catalog.ALL_REDUCE, torch.ones(1), second, reduce_op="sum").item(), *said]
+
+
+@ALL
+def test_what_is_kept_of_a_group_ends_with_it(world: Ranks) -> None:
+    assert world.run(made_again) == [[True, True, 1.0, True, True]] * world.size
+
+
+def forgotten(group: Any) -> bool:
+    import gc
+    import weakref
+
+    made = dist.new_group([group.rank], use_local_synchronization=True)
+    run(catalog.ALL_REDUCE, torch.ones(1), made, reduce_op="sum")
+    alive = weakref.ref(made)
+    dist.destroy_process_group(made)
+    del made
+    gc.collect()
+    return alive() is None
+
+
+@ALL
+def test_what_is_kept_of_a_group_does_not_keep_the_group(world: Ranks) -> None:
+    assert world.run(forgotten) == [True] * world.size

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from comm_core.errors import ArgumentError, MismatchError, TransportError
+from comm_core.callsite import caller
+from comm_core.errors import ArgumentError, MismatchError, TransportError, UnwaitedWarning
 from comm_core.pending import Pending
 
 
@@ -133,3 +134,40 @@ def test_the_input_is_kept_until_the_work_is_done_and_then_let_go() -> None:
     assert alive() is not None
     pending.wait()
     assert alive() is None
+
+
+def started(work: Work | None) -> Pending:
+    pending = Pending(torch.ones(2), work, what="all_gather")
+    pending.started = caller()
+    return pending
+
+
+def test_a_result_dropped_before_its_wait_is_reported_with_the_line_that_started_it() -> None:
+    pending = started(Work())
+    line = pending.where
+    assert line.partition(":")[0] == __file__
+    with pytest.warns(UnwaitedWarning, match="all_gather: the result, started at .* was dropped") as seen:
+        del pending
+    assert line in str(seen[0].message)
+
+
+def test_what_was_waited_for_has_failed_or_has_no_work_is_dropped_in_silence() -> None:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        started(None)
+        started(Work()).wait()
+        Pending(torch.ones(2), Work())  # nobody noted a start: it is not for users
+        with pytest.raises(TransportError):
+            started(Work(RuntimeError("reset"))).wait()
+
+
+def test_a_write_to_the_input_names_the_line_of_the_start() -> None:
+    x, pending = torch.ones(2), started(Work())
+    pending.sends(x)
+    x.add_(1)
+    with pytest.raises(ArgumentError) as caught:
+        pending.wait()
+    assert f"after the start at {__file__}:" in str(caught.value)
+    pending.started = None

@@ -11,7 +11,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 
 from comm_core import compat
-from comm_core.tracing import is_traced
+from comm_core.tracing import is_plain, is_traced
 
 
 class Marked(torch.Tensor):
@@ -99,3 +99,43 @@ def test_a_mode_outside_the_rank_does_not_reach_its_thread() -> None:
     with FakeTensorMode():
         inside = World(2).run(lambda group: compat.dispatch_modes_active())
     assert inside == [False, False]
+
+
+@pytest.mark.parametrize("x", [torch.ones(2), torch.nn.Parameter(torch.ones(2)), torch.ones(4)[::2], torch.ones(())])
+def test_the_fast_path_takes_plain_tensors(x: torch.Tensor) -> None:
+    assert is_plain(x)
+    with torch.inference_mode():
+        assert is_plain(x)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        3,
+        None,
+        [torch.ones(2)],
+        torch.ones(2).as_subclass(Marked),
+        torch.ones(2).to_sparse(),
+        torch.ones(2, dtype=torch.complex64).conj(),
+        torch.ones(2, dtype=torch.complex64).conj().imag,
+        torch.quantize_per_tensor(torch.ones(2), 1.0, 0, torch.qint8),
+        torch.nested.nested_tensor([torch.ones(2)]),
+    ],
+    ids=["int", "None", "list", "subclass", "sparse", "conjugated", "negated", "quantized", "nested"],
+)
+def test_the_fast_path_takes_nothing_else(x: object) -> None:
+    assert not is_plain(x)
+
+
+def test_the_fast_path_is_closed_where_something_watches() -> None:
+    x = torch.ones(2)
+    with FlopCounterMode(display=False):
+        assert not is_plain(x)
+    with torch.autograd.forward_ad.dual_level():
+        assert not is_plain(x)
+    answers: list[bool] = []
+    torch.vmap(lambda row: (answers.append(is_plain(row)), row)[1])(torch.ones(2, 2))
+    assert answers == [False]
+    compiled = torch.compile(lambda y: y + 1 if is_plain(y) else y - 1, fullgraph=True, backend="eager")
+    assert compiled(x).tolist() == [0.0, 0.0]
+    assert is_plain(x)

@@ -239,3 +239,58 @@ def test_odd_uses_wait_too():
     z, _ = started(2, dtype=torch.complex64)
     assert z.conj().imag.tolist() == [0.0, 0.0]
     assert z.conj().is_conj()
+
+
+@pytest.mark.parametrize("saved", ["the result", "what wait gave"])
+def test_a_write_to_one_of_a_result_and_its_wait_is_seen_by_what_the_other_was_saved_for(saved):
+    x, _ = started(2)
+    weight = torch.ones(2, requires_grad=True)
+    plain = x.wait()
+    kept, written = (x, plain) if saved == "the result" else (plain, x)
+    product = (kept * weight).sum()
+    written.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.backward()
+
+
+def test_the_transports_own_writes_do_not_count():
+    x, work = started(2)
+    weight = torch.ones(2, requires_grad=True)
+    product = (x * weight).sum()
+    work.buffer.add_(0)  # as a backend may that is late with its bookkeeping
+    product.backward()
+    assert weight.grad.tolist() == [7.0, 7.0]
+
+
+def test_a_write_in_place_with_a_gradient_is_not_lost_on_the_other_one():
+    weight = torch.full((2,), 3.0, requires_grad=True)
+    x, _ = started(2)
+    x.mul_(weight)  # alone, it is as with any tensor
+    x.sum().backward()
+    assert weight.grad.tolist() == [7.0, 7.0]
+
+    x, _ = started(2)
+    plain = x.wait()
+    plain.mul_(weight)
+    with pytest.raises(errors.GradientError, match="in-place write with a gradient"):
+        x + 1
+    x, _ = started(2)
+    x.wait()
+    with pytest.raises(errors.GradientError, match="in-place write with a gradient"):
+        x.mul_(weight)
+    x, _ = started(2)
+    x.wait()
+    with torch.no_grad():
+        x.mul_(weight)
+    assert (x + 0).tolist() == [21.0, 21.0]
+
+
+def test_a_result_in_flight_gives_no_memory_away():
+    x, work = started(4)
+    assert x.untyped_storage().nbytes() == 0
+    assert work.waits == 0
+
+
+def test_a_dropped_result_is_reported_with_the_users_line():
+    with pytest.warns(errors.UnwaitedWarning, match=r"all_reduce: the result, started at .*test_async_tensor\.py:\d+"):
+        started(2)

@@ -14,6 +14,9 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+_is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+_modes = torch._C._len_torch_dispatch_stack
+
 
 def group_by_name(name: str) -> dist.ProcessGroup:
     """Return the process group registered under a name (2.11 to 2.14: no public look-up exists).
@@ -22,6 +25,11 @@ def group_by_name(name: str) -> dist.ProcessGroup:
         RuntimeError, LookupError: no group has that name.
     """
     return torch._C._distributed_c10d._resolve_process_group(cast(Any, name))
+
+
+def is_registered(group: object) -> bool:
+    """Tell whether c10d still knows a group: made by it, and not destroyed since (2.11 to 2.14)."""
+    return group in c10d._world.pg_map
 
 
 def register_group(name: str, group: dist.ProcessGroup) -> None:
@@ -46,14 +54,14 @@ def flatten_mesh(mesh: DeviceMesh) -> DeviceMesh:
     return mesh._flatten()
 
 
-def all_gather_base(group: dist.ProcessGroup, out: torch.Tensor, x: torch.Tensor) -> Any:
-    """Gather along dim 0 into one tensor: `all_gather_single` from 2.13 on, `_allgather_base` before."""
-    return (getattr(group, "all_gather_single", None) or group._allgather_base)(out, x)
+def all_gather_base(group: dist.ProcessGroup) -> Callable[..., Any]:
+    """Return `(out, x) -> Work`, along dim 0 into one tensor: `all_gather_single`, `_allgather_base` before 2.13."""
+    return getattr(group, "all_gather_single", None) or group._allgather_base
 
 
-def reduce_scatter_base(group: dist.ProcessGroup, out: torch.Tensor, x: torch.Tensor, options: Any) -> Any:
-    """Reduce and scatter along dim 0: `reduce_scatter_single` from 2.13 on, `_reduce_scatter_base` before."""
-    return (getattr(group, "reduce_scatter_single", None) or group._reduce_scatter_base)(out, x, options)
+def reduce_scatter_base(group: dist.ProcessGroup) -> Callable[..., Any]:
+    """Return `(out, x, options) -> Work`: `reduce_scatter_single`, `_reduce_scatter_base` before 2.13."""
+    return getattr(group, "reduce_scatter_single", None) or group._reduce_scatter_base
 
 
 def is_transformed(x: torch.Tensor) -> bool:
@@ -74,6 +82,11 @@ def forward_ad_active() -> bool:
 def dispatch_modes_active() -> bool:
     """Tell whether a dispatch mode such as FakeTensorMode or make_fx watches the ops (2.11 to 2.14)."""
     return bool(torch._C._len_torch_dispatch_stack())
+
+
+def is_watched(x: torch.Tensor) -> bool:
+    """Tell whether torch.func, a dispatch mode or forward-mode AD looks at an op on `x`: the three above in one."""
+    return _is_wrapped(x) or _modes() > 0 or torch.autograd.forward_ad._current_level >= 0
 
 
 def constant_in_graphs(fn: Function) -> Function:

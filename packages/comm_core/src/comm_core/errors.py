@@ -121,3 +121,7 @@ class RankFailedError(CommError, RuntimeError):
 
 class RankTimeoutError(CommError, TimeoutError):
     """A rank did not finish or arrive within the time limit."""
+
+
+class UnwaitedWarning(UserWarning):
+    """A collective was started, and nobody waited for its result."""

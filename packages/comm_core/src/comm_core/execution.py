@@ -15,12 +15,12 @@ from comm_core.collective import Collective, Missing, Params
 from comm_core.compat import constant_in_graphs, forward_ad_active, functions_transformed, is_transformed
 from comm_core.compiled_groups import compiled_group
 from comm_core.errors import ArgumentError, CommError, DtypeError, GradientError
-from comm_core.groups import AnyGroup, GroupLike, as_group
+from comm_core.groups import AnyGroup, Group, GroupLike, as_group
 from comm_core.pending import Pending
 from comm_core.reduce_ops import REDUCE_OPS
 from comm_core.simulate import SimulatedGroup, SimulatedTransport
 from comm_core.simulated_process_group import SimulatedTracedTransport
-from comm_core.tracing import is_traced
+from comm_core.tracing import is_plain, is_traced
 from comm_core.transports import ProcessGroupTransport, TracedTransport, Transport
 
 Finish = Callable[[Pending], torch.Tensor]
@@ -65,18 +65,25 @@ def start(entry: Collective, x: torch.Tensor, finish: Finish, group: GroupLike =
         >>> World(2).run(body)
         [[2.0, 2.0], [2.0, 2.0]]
     """
+    if is_plain(x) and not (x.requires_grad and torch.is_grad_enabled()):
+        on = as_group(group)
+        return finish(launch_parsed(entry, x, on, parsed_params(entry, x, on, params)))
     if torch.compiler.is_dynamo_compiling():
         return start_in_graph(entry, x, group, params)
+    return start_watched(entry, x, finish, group, params)
+
+
+def start_watched(entry: Collective, x: torch.Tensor, finish: Finish, group: GroupLike, params: Params) -> torch.Tensor:
+    """Start a collective that something looks at: autograd, a transform, a mode; or whose input is no plain tensor."""
     x = settled(x, entry.name)
     on = as_group(group)
-    check_names(entry, params)
-    parsed = entry.check(x, on.world, on.rank, **params)
+    parsed = parsed_params(entry, x, on, params)
     plain = not is_transformed(x)
     if plain and not (torch.is_grad_enabled() and x.requires_grad) and not forward_ad_active():
         return move(entry, x, on, parsed, finish)
     if torch.is_grad_enabled() and x.requires_grad:
         check_gradient(entry)
-    return recorder(x).apply(x, entry.key, on, parsed, finish if plain else Pending.wait)
+    return cast(torch.Tensor, recorder(x).apply(x, entry.key, on, parsed, finish if plain else Pending.wait))
 
 
 def start_in_graph(entry: Collective, x: torch.Tensor, group: GroupLike, params: Params) -> torch.Tensor:
@@ -84,8 +91,7 @@ def start_in_graph(entry: Collective, x: torch.Tensor, group: GroupLike, params:
     try:
         x = settled(x, entry.name)
         on = compiled_group(group)
-        check_names(entry, params)
-        parsed = entry.check(x, on.world, on.rank, **params)
+        parsed = parsed_params(entry, x, on, params)
         if torch.is_grad_enabled() and x.requires_grad:
             check_gradient(entry)
     except CommError as error:  # anew, by position: of an error's arguments Dynamo shows only those
@@ -136,17 +142,24 @@ def launch(entry: Collective, x: torch.Tensor, group: GroupLike = None, **params
     """
     x = settled(x, entry.name)
     on = as_group(group)
-    check_names(entry, params)
-    return launch_parsed(entry, x, on, entry.check(x, on.world, on.rank, **params))
+    return launch_parsed(entry, x, on, parsed_params(entry, x, on, params))
 
 
 def launch_parsed(entry: Collective, x: torch.Tensor, group: AnyGroup, params: Params) -> Pending:
     """Start a collective whose parameters `check` has parsed."""
     if isinstance(group, SimulatedGroup):
         return group.meet(entry, x, params)
-    pending = entry.kernel(ProcessGroupTransport(group), x, **params)
+    pending = entry.kernel(process_transport(group), x, **params)
     pending.what = entry.name
     return pending
+
+
+def process_transport(group: AnyGroup) -> ProcessGroupTransport:
+    """Return the transport of a process group, which is made once and kept with it."""
+    kept = cast(Group, group).kept
+    if "transport" not in kept:
+        kept["transport"] = ProcessGroupTransport(group)
+    return cast(ProcessGroupTransport, kept["transport"])
 
 
 def wait(x: torch.Tensor) -> torch.Tensor:
@@ -201,7 +214,7 @@ def transport(group: GroupLike = None) -> Transport:
     if torch.compiler.is_compiling():
         return traced_transport(compiled_group(group))
     on = as_group(group)
-    return SimulatedTransport(on) if isinstance(on, SimulatedGroup) else ProcessGroupTransport(on)
+    return SimulatedTransport(on) if isinstance(on, SimulatedGroup) else process_transport(on)
 
 
 def traced_transport(group: AnyGroup) -> TracedTransport:
@@ -210,11 +223,12 @@ def traced_transport(group: AnyGroup) -> TracedTransport:
     return SimulatedTracedTransport(group) if simulated else TracedTransport(group)
 
 
-def check_names(entry: Collective, params: Params) -> None:
-    """Refuse parameters that the collective does not have, and ask for those that it needs.
+def parsed_params(entry: Collective, x: torch.Tensor, group: AnyGroup, params: Params) -> Params:
+    """Parse a collective's own parameters.
 
     Raises:
         ArgumentError: the names are not the entry's own.
+        CommError: as the entry's `check` does.
     """
     if params.keys() != entry.parameters:
         raise ArgumentError(
@@ -222,6 +236,7 @@ def check_names(entry: Collective, params: Params) -> None:
             got="parameters " + (", ".join(sorted(params)) or "none"),
             need=", ".join(sorted(entry.parameters)) or "none",
         )
+    return entry.check(x, group.world, group.rank, **params)
 
 
 def check_gradient(entry: Collective) -> None:

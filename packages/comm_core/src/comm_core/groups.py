@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import threading
+import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeAlias, cast
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, TypeAlias, cast
 
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
@@ -24,6 +26,10 @@ class Group:
         world: the number of ranks in the group.
         ranks: the global rank of each position.
         backend: c10d's name of the transport, for example `"gloo"`.
+        source: the process group itself, held weakly; None where only the name is known, as in a graph.
+
+    Attributes:
+        kept: what others keep with the group, such as its transport; it goes when the process group goes.
     """
 
     name: str
@@ -31,22 +37,34 @@ class Group:
     world: int
     ranks: tuple[int, ...]
     backend: str
+    source: weakref.ref[dist.ProcessGroup] | None = field(default=None, compare=False, repr=False)
+    kept: dict[str, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     is_simulated: ClassVar[bool] = False
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Group, (self.name, self.rank, self.world, self.ranks, self.backend)
+
     @property
     def process_group(self) -> dist.ProcessGroup:
-        """The c10d process group of this name.
+        """The c10d process group.
 
         Raises:
             GroupError: it has been destroyed since.
         """
+        if self.source is not None:
+            known = self.source()
+            if known is not None and compat.is_registered(known):
+                return known
+            raise self._destroyed()  # not by name: another group may have it by now
         try:
             return compat.group_by_name(self.name)
         except (RuntimeError, LookupError) as error:
-            raise GroupError(
-                "group", got=f"group {self.name!r}, which has been destroyed", need="a group of this process"
-            ) from error
+            raise self._destroyed() from error
+
+    def _destroyed(self) -> GroupError:
+        got = f"group {self.name!r}, which has been destroyed"
+        return GroupError("group", got=got, need="a group of this process")
 
 
 class AnyGroup(Protocol):
@@ -92,6 +110,7 @@ GroupLike: TypeAlias = (
     "AnyGroup | dist.ProcessGroup | DeviceMesh | tuple[DeviceMesh, int | str] | str | Sequence[int] | None"
 )
 
+_parsed: dict[int, tuple[weakref.ref[dist.ProcessGroup], Group]] = {}  # of each living ProcessGroup, by its id()
 _simulated = threading.local()  # .group: the SimulatedGroup of this thread while a World runs
 
 
@@ -112,10 +131,15 @@ def as_group(group: GroupLike = None) -> AnyGroup:
         >>> World(3).run(lambda group: (as_group().rank, as_group().world))
         [(0, 3), (1, 3), (2, 3)]
     """
-    if isinstance(group, Group) or getattr(group, "is_simulated", False):
-        return cast(AnyGroup, group)
+    if isinstance(group, Group):
+        return group
+    known = _known(group)
+    if known is not None:
+        return known
     if group is None:
         return _default_group()
+    if getattr(group, "is_simulated", False):
+        return cast(AnyGroup, group)
     if isinstance(group, str):
         return _named_group(group)
     if isinstance(group, tuple) and group and isinstance(group[0], DeviceMesh):
@@ -142,16 +166,36 @@ def as_group(group: GroupLike = None) -> AnyGroup:
     )
 
 
+def _known(group: object) -> Group | None:
+    """Return what was made of this very object before: an equal name may be another group's by now."""
+    found = _parsed.get(id(group))
+    return found[1] if found is not None and found[0]() is group else None
+
+
 def _parse(group: dist.ProcessGroup) -> AnyGroup:
     name = group.group_name
     group = compat.group_by_name(name)  # under Dynamo the argument is a stand-in
     simulated: AnyGroup | None = getattr(group, "simulated", None)
     if simulated is not None:
         return simulated
+    known = _known(group)
+    if known is not None:
+        return known
     rank = group.rank()
     if rank < 0:
         raise GroupError("group", got=f"group {name!r}", need="a group that this rank is in")
-    return Group(name, rank, group.size(), tuple(dist.get_process_group_ranks(group)), dist.get_backend(group))
+    ranks, backend = tuple(dist.get_process_group_ranks(group)), dist.get_backend(group)
+    if not compat.is_registered(group):
+        return Group(name, rank, group.size(), ranks, backend)
+    source = weakref.ref(group, functools.partial(_forget, id(group)))
+    found = Group(name, rank, group.size(), ranks, backend, source)
+    _parsed[id(group)] = source, found
+    return found
+
+
+def _forget(key: int, source: weakref.ref[dist.ProcessGroup]) -> None:
+    if key in _parsed and _parsed[key][0] is source:
+        del _parsed[key]
 
 
 def _default_group() -> AnyGroup:
@@ -165,7 +209,8 @@ def _default_group() -> AnyGroup:
             need="an initialised process group",
             hint="call torch.distributed.init_process_group(), or run the function in comm_core.World(n).run(fn)",
         )
-    return _parse(cast(dist.ProcessGroup, dist.group.WORLD))
+    default = cast(dist.ProcessGroup, dist.group.WORLD)
+    return _known(default) or _parse(default)
 
 
 def _named_group(name: str) -> AnyGroup:

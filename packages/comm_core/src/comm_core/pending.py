@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Callable
 from typing import Protocol
 
 import torch
 
 from comm_core import compat
-from comm_core.errors import ArgumentError, CommError, TransportError, first_line
+from comm_core.callsite import Started, place
+from comm_core.errors import ArgumentError, CommError, TransportError, UnwaitedWarning, first_line
 
 
 class Waitable(Protocol):
@@ -23,7 +26,7 @@ class Pending:
     """The result of a collective that may not have finished.
 
     Attributes:
-        shape: the result's shape.
+        started: who called the collective, where somebody noted it.
 
     Args:
         tensor: the buffer that the collective writes; its contents are undefined until `wait`.
@@ -36,23 +39,48 @@ class Pending:
         tensor([3., 3.])
     """
 
-    __slots__ = ("__weakref__", "_finish", "_keep", "_sent", "_work", "shape", "tensor", "what")
+    __slots__ = ("__weakref__", "_finish", "_keep", "_sent", "_shape", "_work", "started", "tensor", "what")
 
     def __init__(
         self, tensor: torch.Tensor, work: Waitable | None = None, keep: object = None, what: str = "collective"
     ) -> None:
         self.tensor = tensor
         self.what = what
-        self.shape: tuple[int, ...] = tuple(tensor.shape)
         self._work = work
         self._keep = keep
+        self._shape: tuple[int, ...] | None = None
         self._sent: tuple[torch.Tensor, int] | None = None
         self._finish: Callable[[torch.Tensor], torch.Tensor] | None = None
+        self.started: Started | None = None
+
+    def __del__(self) -> None:
+        if getattr(self, "started", None) is not None and self._work is not None and not sys.is_finalizing():
+            warnings.warn(
+                f"{self.what}: the result, started at {self.where}, was dropped before anybody waited for it: use it, "
+                "or call wait_tensor on it",
+                UnwaitedWarning,
+                stacklevel=2,
+            )
+
+    @property
+    def where(self) -> str:
+        """The file and line that started it, where somebody noted that."""
+        return "an unknown place" if self.started is None else place(self.started)
 
     @property
     def done(self) -> bool:
         """Whether nothing is left to wait for or to rearrange."""
         return self._work is None and self._finish is None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The result's shape."""
+        return tuple(self.tensor.shape) if self._shape is None else self._shape
+
+    @property
+    def is_buffer(self) -> bool:
+        """Whether the result is the buffer itself, so that no step comes after the wait."""
+        return self._finish is None
 
     def sends(self, x: torch.Tensor) -> None:
         """Say what the transport reads; a write to it before `wait` is an error.
@@ -60,10 +88,7 @@ class Pending:
         Only a tensor that fills its storage is watched: a write to another part of it would look the same. Nor is one
         that shares its storage with the result, as in a gather in place.
         """
-        storage = x.untyped_storage()
-        fills = storage.nbytes() == x.numel() * x.element_size()
-        in_place = storage.data_ptr() == self.tensor.untyped_storage().data_ptr()
-        if self._work is not None and fills and not in_place and not x.is_inference():
+        if self._work is not None and not x.is_inference():
             self._sent = (x, compat.version(x))
 
     def then(self, finish: Callable[[torch.Tensor], torch.Tensor], shape: tuple[int, ...]) -> Pending:
@@ -71,7 +96,7 @@ class Pending:
 
         It runs once: in `wait`, or at once where there is nothing to wait for.
         """
-        self.shape = shape
+        self._shape = shape
         if self._work is None:
             self.tensor = finish(self.tensor)
             return self
@@ -88,26 +113,37 @@ class Pending:
         """
         if self._work is not None:
             self._wait_for_work(self._work)
-        if self._sent is not None and compat.version(self._sent[0]) != self._sent[1]:
-            raise ArgumentError(
-                self.what,
-                got="an input that was written while it was being sent",
-                need="an input that stays as it is until the result is waited for",
-                hint="pass x.clone(), or wait before the write",
-            )
-        self._sent = None
+        if self._sent is not None:
+            self._check_sent(*self._sent)
+            self._sent = None
         if self._finish is not None:
             with compat.as_made(self.tensor):
                 self.tensor = self._finish(self.tensor)
             self._finish = None
         return self.tensor
 
+    def _check_sent(self, x: torch.Tensor, version: int) -> None:
+        if compat.version(x) == version:
+            return
+        storage = x.untyped_storage()
+        fills = storage.nbytes() == x.numel() * x.element_size()
+        in_place = storage.data_ptr() == self.tensor.untyped_storage().data_ptr()
+        if fills and not in_place:
+            raise ArgumentError(
+                self.what,
+                got=f"an input that was written while it was being sent, after the start at {self.where}",
+                need="an input that stays as it is until the result is waited for",
+                hint="pass x.clone(), or wait before the write",
+            )
+
     def _wait_for_work(self, work: Waitable) -> None:
         try:
             work.wait()
         except CommError:
+            self.started = None  # it has been waited for
             raise
         except RuntimeError as error:
+            self.started = None
             raise TransportError(
                 self.what,
                 got=f"{first_line(error)} (a {self.tensor.dtype} tensor of shape {self.shape})",

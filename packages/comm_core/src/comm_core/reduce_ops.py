@@ -65,6 +65,8 @@ def reduce_word(op: object, where: str = "reduce op") -> str:
         ('sum', 'max')
     """
     if isinstance(op, str):
+        if op in REDUCE_OPS:
+            return op
         word = op.lower()
         if word in REDUCE_OPS:
             return word

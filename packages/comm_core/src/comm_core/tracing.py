@@ -27,3 +27,23 @@ def is_traced(x: torch.Tensor) -> bool:
     if compat.dispatch_modes_active():
         return True
     return type(x) not in (torch.Tensor, torch.nn.Parameter)
+
+
+def is_plain(x: object) -> bool:
+    """Tell whether a call on `x` may go straight to the transport: the first question of every eager call.
+
+    | where the call runs | result |
+    |---|---|
+    | eager, plain tensor or parameter, dense and neither conjugated nor negated | True |
+    | any other layout or type, also a result in flight | False |
+    | where something watches: a graph, a dispatch mode, torch.func, forward-mode AD | False |
+
+    Example:
+        >>> is_plain(torch.ones(2)), is_plain(torch.ones(2).to_sparse()), is_plain(3)
+        (True, False, False)
+    """
+    if torch.compiler.is_compiling() or not (type(x) is torch.Tensor or type(x) is torch.nn.Parameter):
+        return False
+    if x.layout is not torch.strided or x.is_nested or x.is_quantized or x.is_conj() or x.is_neg():
+        return False
+    return not compat.is_watched(x)

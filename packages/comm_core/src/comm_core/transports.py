@@ -6,7 +6,8 @@ kernel runs over a process group, in a traced graph and in the simulator.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -29,6 +30,9 @@ _MOVES_AS = {
     torch.float8_e5m2: torch.uint8,
     torch.float8_e5m2fnuz: torch.uint8,
 }
+_SAME = frozenset(  # what every backend reduces and moves as it is
+    {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int8, torch.uint8}
+)
 _CANNOT_REDUCE = {"gloo": {dtype for dtype in _MOVES_AS if dtype is not torch.bool}}
 _ON_BYTES = {"sum": "max", "product": "min", "band": "min", "bor": "max"}  # bool as 0 and 1 in a uint8
 
@@ -92,8 +96,8 @@ class ProcessGroupTransport:
     def __init__(self, group: AnyGroup) -> None:
         self.rank = group.rank
         self.world = group.world
-        self._group = group.process_group
-        self._backend = group.backend
+        self._group = group
+        self._cannot_reduce: Collection[torch.dtype] = _CANNOT_REDUCE.get(group.backend, ())
 
     def _start(self, what: str, out: torch.Tensor, method: Callable[..., Any], *args: Any) -> Pending:
         """Call a method of the process group and keep its arguments alive until the wait."""
@@ -104,17 +108,17 @@ class ProcessGroupTransport:
         except (RuntimeError, ValueError, TypeError) as error:
             raise TransportError(
                 what,
-                got=f"{out.dtype} on {out.device}, which {self._backend} refused: {first_line(error)}",
+                got=f"{out.dtype} on {out.device}, which {self._group.backend} refused: {first_line(error)}",
                 hint="cast or move the tensor, or use a group of another backend",
             ) from error
         return Pending(out, work, args, what)
 
     def _check_reduces(self, what: str, x: torch.Tensor) -> None:
         """Refuse at the call what this backend would only refuse at the wait."""
-        if x.dtype in _CANNOT_REDUCE.get(self._backend, ()):
+        if x.dtype in self._cannot_reduce:
             raise ReduceOpError(
                 what,
-                got=f"a reduction of {x.dtype}, which {self._backend} does not have",
+                got=f"a reduction of {x.dtype}, which {self._group.backend} does not have",
                 need="a dtype that the backend reduces",
                 hint="cast to a wider type, for example x.int() or x.float()",
             )
@@ -124,31 +128,28 @@ class ProcessGroupTransport:
         self._check_reduces("all_reduce", x)
         out = _filled(out, x)
         moved, op = _to_reduce(out, reduce_op)
-        options = dist.AllreduceOptions()
-        options.reduceOp = op
-        return self._start("all_reduce", out, self._group.allreduce, [moved], options)
+        return self._start("all_reduce", out, self._group.process_group.allreduce, [moved], _all_reduce_options(op))
 
     def all_gather(self, x: torch.Tensor, out: torch.Tensor | None = None) -> Pending:
         """Run the process group's gather into one tensor."""
-        x = x.detach()
+        x = _detached(x)
         if out is None:
             out = x.new_empty(enlarged(x, x.shape[0] * self.world))
-        moved, into = _to_move(x), _to_move(out)
-        pending = self._start("all_gather", out, compat.all_gather_base, self._group, into, moved)
+        gather = compat.all_gather_base(self._group.process_group)
+        pending = self._start("all_gather", out, gather, _to_move(out), _to_move(x))
         pending.sends(x)
         return pending
 
     def reduce_scatter(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
         """Run the process group's reduce and scatter of one tensor."""
         self._check_reduces("reduce_scatter", x)
-        x = x.detach()
+        x = _detached(x)
         if out is None:
             out = x.new_empty(enlarged(x, x.shape[0] // self.world))
         moved, op = _to_reduce(x, reduce_op)
         into, _ = _to_reduce(out, reduce_op)
-        options = dist.ReduceScatterOptions()
-        options.reduceOp = op
-        pending = self._start("reduce_scatter", out, compat.reduce_scatter_base, self._group, into, moved, options)
+        scatter = compat.reduce_scatter_base(self._group.process_group)
+        pending = self._start("reduce_scatter", out, scatter, into, moved, _reduce_scatter_options(op))
         pending.sends(x)
         return pending
 
@@ -160,11 +161,12 @@ class ProcessGroupTransport:
         out: torch.Tensor | None = None,
     ) -> Pending:
         """Run `ProcessGroup.alltoall_base`."""
-        x = x.detach()
+        x = _detached(x)
         if out is None:
             out = x.new_empty(enlarged(x, sum(output_splits)))
+        exchange = self._group.process_group.alltoall_base
         splits = list(output_splits), list(input_splits)
-        pending = self._start("all_to_all", out, self._group.alltoall_base, _to_move(out), _to_move(x), *splits)
+        pending = self._start("all_to_all", out, exchange, _to_move(out), _to_move(x), *splits)
         pending.sends(x)
         return pending
 
@@ -173,7 +175,7 @@ class ProcessGroupTransport:
         out = _filled(out, x)
         options = dist.BroadcastOptions()
         options.rootRank = src
-        return self._start("broadcast", out, self._group.broadcast, [_to_move(out)], options)
+        return self._start("broadcast", out, self._group.process_group.broadcast, [_to_move(out)], options)
 
     def wait(self, x: torch.Tensor) -> Pending:
         """Wait through torch's registry of works; nothing is registered for a finished tensor."""
@@ -232,21 +234,45 @@ def traced(started: torch.Tensor, out: torch.Tensor | None) -> Pending:
     return Pending(finished if out is None else out.copy_(finished))
 
 
+@functools.cache
+def _all_reduce_options(word: str) -> dist.AllreduceOptions:
+    """Return c10d's options of a reduce op: made once, as no backend writes to them."""
+    options = dist.AllreduceOptions()
+    options.reduceOp = c10d_op(word)  # type: ignore[assignment]
+    return options
+
+
+@functools.cache
+def _reduce_scatter_options(word: str) -> dist.ReduceScatterOptions:
+    """Return c10d's options of a reduce op: made once, as no backend writes to them."""
+    options = dist.ReduceScatterOptions()
+    options.reduceOp = c10d_op(word)  # type: ignore[assignment]
+    return options
+
+
+def _detached(x: torch.Tensor) -> torch.Tensor:
+    return x.detach() if x.requires_grad else x
+
+
 def _filled(out: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
     if out is None:
-        return x.detach().clone(memory_format=torch.contiguous_format)
+        return _detached(x).clone(memory_format=torch.contiguous_format)
     return out if out is x else out.copy_(x.detach())
 
 
 def _to_move(x: torch.Tensor) -> torch.Tensor:
     """Show a tensor to the transport in a dtype of the same width that every backend can move."""
+    if x.dtype in _SAME:
+        return x
     if x.is_complex():
         return torch.view_as_real(x)
     return x.view(_MOVES_AS[x.dtype]) if x.dtype in _MOVES_AS else x
 
 
-def _to_reduce(x: torch.Tensor, reduce_op: str) -> tuple[torch.Tensor, Any]:
-    """Show a tensor to the transport so that its reduce op means the same there."""
+def _to_reduce(x: torch.Tensor, reduce_op: str) -> tuple[torch.Tensor, str]:
+    """Show a tensor to the transport so that the reduce op of the word means the same there."""
+    if x.dtype in _SAME:
+        return x, reduce_op
     if x.dtype is torch.bool:
-        return x.view(torch.uint8), c10d_op(_ON_BYTES.get(reduce_op, reduce_op))
-    return torch.view_as_real(x) if x.is_complex() else x, c10d_op(reduce_op)
+        return x.view(torch.uint8), _ON_BYTES.get(reduce_op, reduce_op)
+    return torch.view_as_real(x) if x.is_complex() else x, reduce_op

@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 import torch
 
 from comm_core import Pending
-from comm_core.errors import ArgumentError
+from comm_core.errors import ArgumentError, GradientError
 from functional_collectives import torch_compat
 
 
@@ -52,12 +52,33 @@ class AsyncCollectiveTensor(torch.Tensor):
     """
 
     _pending: Unfinished
+    _shares_writes = False
+    _given = False  # the buffer itself, by `wait`
 
     @staticmethod
     def __new__(cls, pending: Unfinished, like: torch.Tensor, device: torch.device) -> AsyncCollectiveTensor:
         """Make the wrapper; it has no storage of its own."""
         self = cast(AsyncCollectiveTensor, torch_compat.wrapper(cls, like, device))
         self._pending = pending
+        return self
+
+    @staticmethod
+    def over_buffer(pending: Pending) -> AsyncCollectiveTensor:
+        """Make the tensor of a result that is the pending's buffer itself, which needs no wrapper beside it.
+
+        It is that memory, with the buffer's count of writes, so that `wait` can give the buffer as it is. Code that
+        reads memory behind torch's back, as C++ may, must be handed `wait()`.
+
+        Example:
+            >>> class Work:
+            ...     def wait(self) -> None: ...
+            >>> AsyncCollectiveTensor.over_buffer(Pending(torch.ones(2), Work())) + 1
+            tensor([2., 2.])
+        """
+        pending.tensor = pending.tensor.data  # the transport's own writes are not counted
+        self = torch_compat.same_memory(AsyncCollectiveTensor, pending.tensor)
+        self._pending = pending
+        self._shares_writes = True
         return self
 
     __torch_function__ = torch_compat.no_torch_function
@@ -69,19 +90,27 @@ class AsyncCollectiveTensor(torch.Tensor):
         """Defer views, wait for everything else; `alias` is how `wait` comes here."""
         kwargs = kwargs or {}
         base = args[0] if args else None
-        if func is torch.ops.aten.alias.default and isinstance(base, AsyncCollectiveTensor):
-            return func(base.trigger_wait())
-        if isinstance(base, AsyncCollectiveTensor) and torch.Tag.inplace_view in func.tags:
-            raise ArgumentError(
-                func.name(), got="a result in flight", need="a plain tensor to reshape in place", hint="use x.wait()"
-            )
-        if func.is_view and isinstance(base, AsyncCollectiveTensor) and not base._pending.done:
-            views = _deferred_view(base, func, args[1:], kwargs)
+        special = _special(func)
+        if special and isinstance(base, AsyncCollectiveTensor):
+            if special == "wait":
+                return func(base.trigger_wait())
+            if special == "reshapes":
+                raise ArgumentError(
+                    func.name(),
+                    got="a result in flight",
+                    need="a plain tensor to reshape in place",
+                    hint="use x.wait()",
+                )
+            views = None if base._pending.done else _deferred_view(base, func, args[1:], kwargs)
             if views is not None:
                 return views
         plain_args = tuple(map(_finished, args))
         result = func(*plain_args, **{name: _finished(value) for name, value in kwargs.items()})
-        return base if plain_args and result is plain_args[0] else result
+        if not plain_args or result is not plain_args[0]:
+            return result
+        if isinstance(base, AsyncCollectiveTensor) and base._given:
+            _check_unrecorded(any(isinstance(x, torch.Tensor) and x.requires_grad for x in args))
+        return base
 
     def trigger_wait(self) -> torch.Tensor:
         """Wait and return the plain result, outside autograd."""
@@ -90,10 +119,17 @@ class AsyncCollectiveTensor(torch.Tensor):
     def wait(self) -> torch.Tensor:
         """Wait and return the plain result.
 
-        To autograd it is a view of this tensor, so that a write to one is seen by what the other was saved for.
+        A write to one is seen by what autograd saved the other for. The result of what requires grad is a view of it.
 
         Gradient: the identity.
         """
+        if self._shares_writes and not torch_compat.is_watched():
+            finished = self._pending.wait()
+            if self.requires_grad:
+                with torch_compat.without_dispatch():
+                    return self.view_as(self)
+            self._given = True
+            return finished
         return cast(torch.Tensor, torch.ops.aten.alias.default(self))
 
     @property
@@ -115,6 +151,10 @@ class AsyncCollectiveTensor(torch.Tensor):
     def data_ptr(self) -> int:
         """Wait and return the address of the values."""
         return self.trigger_wait().data_ptr()
+
+    def untyped_storage(self) -> torch.UntypedStorage:
+        """Return no memory: the values are in the storage of `wait()`, and nobody may read them before."""
+        return torch.UntypedStorage(0, device=self.device)
 
     def share_memory_(self) -> AsyncCollectiveTensor:
         """Wait and move the values to shared memory."""
@@ -174,10 +214,38 @@ class _View:
         return self._taken
 
 
+@functools.cache
+def _special(func: Any) -> str:
+    """Say what an op asks of a result in flight other than its values; empty where it is those."""
+    if func is torch.ops.aten.alias.default:
+        return "wait"
+    if torch.Tag.inplace_view in func.tags:
+        return "reshapes"
+    return "view" if func.is_view else ""
+
+
+def _check_unrecorded(recorded: bool) -> None:
+    """Refuse that one of a result and its `wait()` got a history by a write in place, of which the other knows nothing.
+
+    Raises:
+        GradientError: autograd has recorded the write.
+    """
+    if recorded and torch.is_grad_enabled():
+        raise GradientError(
+            "AsyncCollectiveTensor",
+            got="an in-place write with a gradient to one of a result and its wait()",
+            need="one of the two to be used from there on, or a result of the write that is a new tensor",
+            hint="write x = x * w in place of x *= w",
+        )
+
+
 def _finished(value: Any) -> Any:
     """Wait for what is in flight in an op's argument: a tensor, or a list of them."""
     if isinstance(value, AsyncCollectiveTensor):
-        return value.trigger_wait()
+        plain = value.trigger_wait()
+        if value._given:
+            _check_unrecorded(plain.grad_fn is not None)
+        return plain
     if isinstance(value, (list, tuple)):
         return type(value)(map(_finished, value))
     return value

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-import weakref
+import gc
 from dataclasses import dataclass
 
 import torch
 
 from comm_core import Pending
+from comm_core.callsite import caller, place
 from functional_collectives.async_tensor import AsyncCollectiveTensor
-
-_OURS = ("functional_collectives", "comm_core", "torch")
-_flying: weakref.WeakKeyDictionary[Pending, InFlight] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +30,15 @@ class InFlight:
 def inflight() -> list[InFlight]:
     """Return the collectives of this process whose results nobody has waited for, oldest first.
 
+    It asks Python's garbage collector for them, so that starting a collective need not enter it in a list.
+
     Example:
         >>> inflight()
         []
     """
-    alive = [pending for reference in _flying.keyrefs() if (pending := reference()) is not None]
-    return [_flying[pending] for pending in alive if not pending.done]
+    known = [(getattr(one, "started", None), one) for one in gc.get_objects() if type(one) is Pending]
+    flying = [(by, one) for by, one in known if by is not None and not one.done]
+    return [InFlight(one.what, one.shape, place(by)) for by, one in sorted(flying, key=lambda each: each[0][0])]
 
 
 def in_flight(pending: Pending) -> torch.Tensor:
@@ -50,16 +50,9 @@ def in_flight(pending: Pending) -> torch.Tensor:
     """
     if pending.done:
         return pending.tensor
-    _flying[pending] = InFlight(pending.what, pending.shape, _caller())
+    pending.started = caller()
+    if pending.is_buffer:
+        return AsyncCollectiveTensor.over_buffer(pending)
     buffer = pending.tensor
-    same = tuple(buffer.shape) == pending.shape
-    like = buffer if same else torch.empty(pending.shape, dtype=buffer.dtype, device="meta")
+    like = torch.empty(pending.shape, dtype=buffer.dtype, device="meta")
     return AsyncCollectiveTensor(pending, like, buffer.device)
-
-
-def _caller() -> str:
-    """Return the nearest line outside of commbook and torch, as `file:line`."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _OURS:
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

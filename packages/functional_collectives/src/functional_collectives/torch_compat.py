@@ -6,20 +6,36 @@ from typing import Any
 
 import torch
 
-from comm_core.compat import as_made, forward_ad_active, is_transformed
+from comm_core.compat import as_made, dispatch_modes_active, forward_ad_active, is_transformed
 
 __all__ = [
     "as_made",
     "forward_ad_active",
     "is_leaf_or_view_of_one",
     "is_transformed",
+    "is_watched",
     "no_torch_function",
+    "same_memory",
     "shares_storage",
+    "without_dispatch",
     "wrapper",
 ]
 
 # A wrapper subclass handles everything in __torch_dispatch__, so the outer protocol is switched off (2.11 to 2.14).
 no_torch_function: Any = torch._C._disabled_torch_function_impl
+
+
+without_dispatch = torch._C._DisableTorchDispatch  # a context in which a tensor subclass is its memory (2.11 to 2.14)
+
+
+def is_watched() -> bool:
+    """Tell whether Dynamo or a dispatch mode watches the ops (2.11 to 2.14)."""
+    return torch.compiler.is_compiling() or dispatch_modes_active()
+
+
+def same_memory(cls: type[torch.Tensor], buffer: torch.Tensor) -> Any:
+    """Make a tensor of class `cls` over the memory of `buffer` and with its count of writes (2.11 to 2.14)."""
+    return torch.Tensor._make_subclass(cls, buffer)
 
 
 def wrapper(cls: type[torch.Tensor], like: torch.Tensor, device: torch.device) -> Any:
