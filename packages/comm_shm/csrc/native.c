@@ -2,16 +2,20 @@
 #define _GNU_SOURCE
 #include <Python.h>
 
-#include "door.h"
+#include "native.h"
 
 #include <stdlib.h>
 
 #define CAPSULE "comm_shm._native.group"
 
+/* Threads of the group may have to end first, and one of them may want the GIL. */
 static void free_capsule(PyObject *capsule) {
     shm_group *group = PyCapsule_GetPointer(capsule, CAPSULE);
-    if (group != NULL)
-        shm_free_group(group);
+    if (group == NULL)
+        return;
+    Py_BEGIN_ALLOW_THREADS
+    shm_free_group(group);
+    Py_END_ALLOW_THREADS
 }
 
 shm_group *group_of(PyObject *capsule) { return PyCapsule_GetPointer(capsule, CAPSULE); }
@@ -48,14 +52,23 @@ int read_patience(PyObject *seconds, shm_patience *patience) {
     return 0;
 }
 
-static PyObject *answer(shm_status status) {
-    return status == SHM_INTERRUPTED ? NULL : PyLong_FromLong((long)status);
+PyObject *answer(shm_status status) {
+    return PyErr_Occurred() ? NULL : PyLong_FromLong((long)status); /* a signal handler may have raised */
 }
 
 PyObject *perform(shm_group *group, shm_collective *collective, shm_call *call, shm_patience *patience) {
     released gil = {PyEval_SaveThread()};
     patience->context = &gil;
-    shm_status status = collective(group, call, patience);
+    shm_status status = SHM_OK;
+    if (!shm_foreign(group) && !shm_queue_idle(group->queue)) { /* what was started comes first */
+        int64_t given_ns = patience->deadline_ns - shm_now_ns();
+        status = shm_catch_up(group->queue, NULL, patience, 1);
+        patience->deadline_ns = shm_now_ns() + given_ns;
+        if (status != SHM_OK)
+            shm_break(group, status);
+    }
+    if (status == SHM_OK)
+        status = collective(group, call, patience);
     PyEval_RestoreThread(gil.thread);
     return answer(status);
 }
@@ -101,12 +114,13 @@ static PyObject *py_agree(PyObject *module, PyObject *const *args, Py_ssize_t na
 }
 
 /* (group, op, dtype, numel, detail, in, out, width or reduce_op, timeout_s): what all that follow are given */
-static PyObject *move(PyObject *const *args, Py_ssize_t nargs, shm_collective *collective, int reduces) {
+shm_group *read_move(PyObject *const *args, Py_ssize_t nargs, const movement *kind, shm_call *given,
+                     shm_patience *patience) {
     uint64_t counts[8];
-    shm_patience patience;
     shm_group *group;
+    int reduces = kind->reduces;
     if (read_counts(args, nargs, 9, counts) < 0 || (group = group_of(args[0])) == NULL ||
-        read_patience(args[8], &patience) < 0 || (reduces && check_reduction(counts[2], counts[7]) < 0))
+        read_patience(args[8], patience) < 0 || (reduces && check_reduction(counts[2], counts[7]) < 0))
         return NULL;
     shm_call call = {.header = {.op = (uint32_t)counts[1],
                                 .dtype = (uint32_t)counts[2],
@@ -120,29 +134,41 @@ static PyObject *move(PyObject *const *args, Py_ssize_t nargs, shm_collective *c
         PyErr_SetString(PyExc_ValueError, "an element has from 1 to 64 bytes");
         return NULL;
     }
-    if (collective == shm_all_to_all) { /* `detail` is where the splits are */
+    if (kind->collective == shm_all_to_all) { /* `detail` is where the splits are */
         call.splits = (const uint64_t *)(uintptr_t)counts[4];
         call.header.detail = 0;
     }
-    return perform(group, collective, &call, &patience);
+    *given = call;
+    return group;
 }
 
-#define MOVE(name, reduces)                                                                 \
+static PyObject *move(PyObject *const *args, Py_ssize_t nargs, const movement *kind) {
+    shm_call call;
+    shm_patience patience;
+    shm_group *group = read_move(args, nargs, kind, &call, &patience);
+    return group == NULL ? NULL : perform(group, kind->collective, &call, &patience);
+}
+
+/* all_reduce_one_of: all_reduce with a code and a count of its own. */
+const movement movements[] = {
+    {"all_reduce_one_of", shm_all_reduce, 1}, {"broadcast", shm_broadcast, 0},
+    {"all_gather", shm_all_gather, 0},        {"all_to_all", shm_all_to_all, 0},
+    {"reduce_scatter", shm_reduce_scatter, 1}, {"announce", shm_agree, 0},
+    {NULL, NULL, 0},
+};
+
+#define MOVE(name, place)                                                                   \
     static PyObject *py_##name(PyObject *module, PyObject *const *args, Py_ssize_t nargs) { \
         (void)module;                                                                       \
-        return move(args, nargs, shm_##name, reduces);                                      \
+        return move(args, nargs, &movements[place]);                                        \
     }
 
-MOVE(broadcast, 0)
-MOVE(all_gather, 0)
-MOVE(all_to_all, 0)
-MOVE(reduce_scatter, 1)
-
-/* Of several tensors in one call: all_reduce with a code and a count of its own. */
-static PyObject *py_all_reduce_one_of(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
-    (void)module;
-    return move(args, nargs, shm_all_reduce, 1);
-}
+MOVE(all_reduce_one_of, 0)
+MOVE(broadcast, 1)
+MOVE(all_gather, 2)
+MOVE(all_to_all, 3)
+MOVE(reduce_scatter, 4)
+MOVE(announce, 5)
 
 /* pair(group) -> (from, to, sent, expected), after a status that says that splits do not meet */
 static PyObject *py_pair(PyObject *module, PyObject *capsule) {
@@ -253,6 +279,16 @@ static PyObject *py_segment_bytes(PyObject *module, PyObject *args) {
     return PyLong_FromSize_t(shm_bytes(world, (size_t)slot_bytes));
 }
 
+/* reserved_bytes(world, slot_bytes): how many of segment_bytes are used from the start */
+static PyObject *py_reserved_bytes(PyObject *module, PyObject *args) {
+    (void)module;
+    unsigned int world;
+    unsigned long long slot_bytes;
+    if (!PyArg_ParseTuple(args, "IK", &world, &slot_bytes))
+        return NULL;
+    return PyLong_FromSize_t(shm_reserved_bytes(world, (size_t)slot_bytes));
+}
+
 static PyMethodDef methods[] = {
     {"all_reduce", (PyCFunction)(void (*)(void))py_all_reduce, METH_FASTCALL, NULL},
     {"all_reduce_one_of", (PyCFunction)(void (*)(void))py_all_reduce_one_of, METH_FASTCALL, NULL},
@@ -260,6 +296,7 @@ static PyMethodDef methods[] = {
     {"all_gather", (PyCFunction)(void (*)(void))py_all_gather, METH_FASTCALL, NULL},
     {"reduce_scatter", (PyCFunction)(void (*)(void))py_reduce_scatter, METH_FASTCALL, NULL},
     {"all_to_all", (PyCFunction)(void (*)(void))py_all_to_all, METH_FASTCALL, NULL},
+    {"announce", (PyCFunction)(void (*)(void))py_announce, METH_FASTCALL, NULL},
     {"pair", py_pair, METH_O, NULL},
     {"agree", (PyCFunction)(void (*)(void))py_agree, METH_FASTCALL, NULL},
     {"open_group", py_open_group, METH_VARARGS, NULL},
@@ -267,6 +304,8 @@ static PyMethodDef methods[] = {
     {"states", py_states, METH_O, NULL},
     {"broken", py_broken, METH_O, NULL},
     {"segment_bytes", py_segment_bytes, METH_VARARGS, NULL},
+    {"reserved_bytes", py_reserved_bytes, METH_VARARGS, NULL},
+    LATER_METHODS
     {NULL, NULL, 0, NULL},
 };
 

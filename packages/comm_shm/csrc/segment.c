@@ -1,6 +1,7 @@
 /* Mapping the segment, and letting it go. The file descriptor belongs to the caller and may be closed after mapping. */
 #define _GNU_SOURCE
-#include "shm.h"
+#include "mail.h"
+#include "queue.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -15,7 +16,14 @@ static size_t control_bytes(uint32_t world) {
     return round_up(sizeof(shm_preamble) + world * sizeof(shm_control), 4096);
 }
 
-size_t shm_bytes(uint32_t world, size_t slot_bytes) { return control_bytes(world) + SHM_SLOTS * (size_t)world * slot_bytes; }
+/* What is used from the start; the lanes of messages come behind it, and take memory when they are used. */
+size_t shm_reserved_bytes(uint32_t world, size_t slot_bytes) {
+    return round_up(control_bytes(world) + SHM_SLOTS * (size_t)world * slot_bytes, 4096);
+}
+
+size_t shm_bytes(uint32_t world, size_t slot_bytes) {
+    return shm_reserved_bytes(world, slot_bytes) + shm_mail_bytes(world);
+}
 
 unsigned char *shm_slot(const shm_group *group, uint32_t rank, uint32_t step) {
     return group->slots + (SHM_SLOTS * (size_t)rank + step % SHM_SLOTS) * group->slot_bytes;
@@ -54,7 +62,9 @@ static uint32_t spins_for(uint32_t world) {
 static int describe(shm_group *group, const int *pidfds) {
     group->watch = calloc(group->world, sizeof *group->watch);
     group->sources = calloc(group->world, sizeof *group->sources);
-    if (group->watch == NULL || group->sources == NULL) {
+    group->mail = calloc(1, sizeof *group->mail);
+    group->queue = calloc(1, sizeof *group->queue);
+    if (group->watch == NULL || group->sources == NULL || group->mail == NULL || group->queue == NULL) {
         errno = ENOMEM;
         return -1;
     }
@@ -65,6 +75,8 @@ static int describe(shm_group *group, const int *pidfds) {
     group->spins = spins_for(group->world);
     group->owner = this_process();
     int failed = pthread_mutex_init(&group->turn, NULL);
+    if (failed == 0)
+        failed = shm_queue_init(group->queue, group);
     if (failed != 0)
         errno = failed;
     return failed == 0 ? 0 : -1;
@@ -79,6 +91,11 @@ static int map(shm_group *group, int fd) {
     group->base = at;
     group->controls = (shm_control *)(group->base + 1);
     group->slots = (unsigned char *)at + control_bytes(group->world);
+    int failed = shm_mail_init(group->mail, group, (unsigned char *)at + shm_reserved_bytes(group->world, group->slot_bytes));
+    if (failed != 0) {
+        errno = failed;
+        return -1;
+    }
     if (group->rank == 0) {
         group->base->slot_bytes = group->slot_bytes;
         group->base->world = group->world;
@@ -119,6 +136,8 @@ static void release(shm_group *group) {
     /* In a forked child the range was never mapped, and may hold something else by now. */
     if (group->base != NULL && !shm_foreign(group))
         munmap(group->base, group->bytes);
+    if (group->mail != NULL)
+        shm_mail_free(group->mail);
     free(group->watch);
     free(group->sources);
     group->watch = NULL;
@@ -129,6 +148,8 @@ static void release(shm_group *group) {
 void shm_close_group(shm_group *group) {
     if (shm_foreign(group) || group->closed)
         return;
+    shm_queue_close(group->queue);
+    shm_mail_close(group->mail);
     pthread_mutex_lock(&group->turn);
     if (!group->closed) {
         group->closed = 1;
@@ -144,5 +165,7 @@ void shm_free_group(shm_group *group) {
     release(group);
     if (!shm_foreign(group))
         pthread_mutex_destroy(&group->turn);
+    free(group->mail);
+    free(group->queue);
     free(group);
 }

@@ -30,7 +30,11 @@ typedef enum {
     SHM_BROKEN = 6,      /* an earlier or another rank's failure, see shm_broken() */
     SHM_CLOSED = 7,
     SHM_FORKED = 8, /* used in a child of the process that joined */
-    SHM_SPLITS = 9  /* as SHM_MISMATCH, for splits of all_to_all that do not meet, see shm_group.pair */
+    SHM_SPLITS = 9,  /* as SHM_MISMATCH, for splits of all_to_all that do not meet, see shm_group.pair */
+    /* of messages from rank to rank, see mail.h; none of them breaks the group */
+    SHM_MISFIT = 10, /* the receiver had asked for another size or dtype */
+    SHM_CUT = 11,    /* the sender had given up in the middle of a message: nothing can follow it */
+    SHM_NO_ROOM = 12 /* no memory for the ring, or for a message that came before it was asked for */
 } shm_status;
 
 /* In the order of c10d's ReduceOp. For a premultiplied sum the inputs are scaled before they come here. */
@@ -101,6 +105,8 @@ typedef struct {
     uint64_t pair[4]; /* after SHM_SPLITS: a rank, another one, what the first sends to it, what that one expects */
     pthread_mutex_t turn; /* threads of one rank take turns */
     int closed;
+    struct shm_mail *mail;   /* messages from rank to rank, mail.h */
+    struct shm_queue *queue; /* collectives that were started, queue.h */
 } shm_group;
 
 /* How long to wait, and what to ask now and then while waiting. */
@@ -112,6 +118,7 @@ typedef struct {
 
 /* segment.c */
 size_t shm_bytes(uint32_t world, size_t slot_bytes);
+size_t shm_reserved_bytes(uint32_t world, size_t slot_bytes);
 shm_group *shm_open_group(int fd, uint32_t rank, uint32_t world, size_t slot_bytes, const int *pidfds);
 void shm_close_group(shm_group *group);
 void shm_free_group(shm_group *group);

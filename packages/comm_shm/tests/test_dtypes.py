@@ -162,7 +162,7 @@ def test_what_is_not_defined_is_refused_on_every_rank_and_touches_nothing(world)
         for op, dtype in UNDEFINED:
             x = torch.ones(3).to(dtype)
             try:
-                dist.group.WORLD.allreduce([x], reduce_op(op))  # dist.all_reduce looks at complex itself
+                dist.group.WORLD.allreduce([x], reduce_op(op)).wait()  # dist.all_reduce looks at complex itself
             except CommError as error:
                 answers.append((type(error), str(error), x.float().tolist() if dtype not in COMPLEX else None))
         x = torch.ones(1)
@@ -184,7 +184,7 @@ def test_several_tensors_in_one_call(world):
         dist.group.WORLD.allreduce_coalesced(many).wait()
         odd = [torch.ones(2)] * (2 if group.rank == group.world - 1 else 1)
         try:
-            dist.group.WORLD.allreduce_coalesced(odd)
+            dist.group.WORLD.allreduce_coalesced(odd).wait()
         except MismatchError as error:
             return [x.tolist() for x in many], str(error)
         return [x.tolist() for x in many], ""

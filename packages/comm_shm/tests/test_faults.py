@@ -26,8 +26,8 @@ DISAGREEMENTS = {
     "reduce op": (lambda x: dist.all_reduce(x, op=dist.ReduceOp.MAX), "all_reduce(max) of 4 float32"),
     "collective": (lambda x: dist.barrier(), "barrier"),
     "refused": (
-        lambda x: dist.group.WORLD.allgather_coalesced([[x]], [x]),
-        "all_gather (refused: not offered by shm yet)",
+        lambda x: dist.group.WORLD.allreduce([x, x]),
+        "all_reduce (refused: not such a call)",
     ),
     "strides": (
         lambda x: dist.all_reduce(x[:1].expand(4)),
@@ -175,7 +175,7 @@ def test_barrier_takes_a_timeout_of_its_own(fleet):
         if rank == 1:
             store.wait(["given up"])
             return None
-        said = attempt(lambda: dist.group.WORLD.barrier(timeout=timedelta(milliseconds=100)))
+        said = attempt(lambda: dist.group.WORLD.barrier(timeout=timedelta(milliseconds=100)).wait())
         store.set("given up", "")
         return said
 

@@ -119,16 +119,6 @@ def test_functional_ops_find_the_group_by_name(world):
     assert world.run(body) == [([rank + 1.0] * 4, [total] * 4, "shm") for rank in range(world.size)]
 
 
-def test_async_op_returns_a_work_that_has_finished(world):
-    def body(group):
-        x = torch.ones(2)
-        work = dist.all_reduce(x, async_op=True)
-        done = work.is_completed() and work.is_success() and work.wait() and work.exception() is None
-        return done, work.get_future().wait()[0].tolist(), work.result()[0] is x
-
-    assert world.run(body) == [(True, [float(world.size)] * 2, True)] * world.size
-
-
 def test_the_group_can_be_called_directly(world):
     def body(group):
         pg = dist.group.WORLD

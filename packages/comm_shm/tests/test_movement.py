@@ -41,7 +41,7 @@ def test_broadcast_of_any_dtype_size_and_root(world):
                     dist.broadcast(x, root)
                     good.append(same(x, drawn(root, numel, dtype)))
         wide = torch.full((3, 4), float(group.rank)).t()[1:, ::2]
-        dist.group.WORLD.broadcast(wide, group.world - 1)
+        dist.group.WORLD.broadcast(wide, group.world - 1).wait()
         return all(good), wide.unique().tolist()
 
     assert world.run(body) == [(True, [world.size - 1.0])] * world.size
@@ -172,7 +172,7 @@ def test_functional_ops_and_their_gradients_reach_the_group(world):
         root = ops.wait_tensor(ops.broadcast(x, n - 1, name))
         leaf = torch.ones(2, requires_grad=True)
         (funcol.all_gather_tensor_autograd(leaf, 0, dist.group.WORLD) * (me + 1)).sum().backward()
-        given = ops.all_gather_into_tensor(x, n, dist.group.WORLD)
+        given = ops.wait_tensor(ops.all_gather_into_tensor(x, n, dist.group.WORLD))
         answers = [gathered, scattered, coalesced, twice, swapped, root, leaf.grad, given]
         return [answer[:, 0].tolist() if answer.dim() == 2 else answer.tolist() for answer in answers]
 

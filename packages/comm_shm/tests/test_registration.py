@@ -76,7 +76,8 @@ x = torch.ones(2)
 before = there()
 dist.init_process_group("shm", store=dist.HashStore(), rank=0, world_size=1)
 during = there()
-print(torch.ops._c10d_functional.all_gather_into_tensor(x, 1, dist.group.WORLD.group_name).tolist())
+ops = torch.ops._c10d_functional
+print(ops.wait_tensor(ops.all_gather_into_tensor(x, 1, dist.group.WORLD.group_name)).tolist())
 comm_shm.unregister()
 print(before, during, there())
 """

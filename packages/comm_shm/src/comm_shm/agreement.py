@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import torch
 
-from comm_core.errors import CommError, TransportError
+from comm_core.errors import CommError
 from comm_shm import codes
 from comm_shm.faults import Scene, Status, fault
 from comm_shm.torch_compat import NamedGroup
@@ -16,10 +15,7 @@ from comm_shm.torch_compat import NamedGroup
 if TYPE_CHECKING:
     from comm_shm.torch_compat import Store
 
-OFFERED = "a collective that shm has (all but send, recv and allgather_coalesced), of CPU tensors"
-GLOO = 'until shm has it, use new_group(backend="gloo") for this call'
-
-Native = Callable[[Any, int, int, int, int, int, int, int, float], int]
+GLOO = 'use new_group(backend="gloo") for this call, or name a backend for each device: "cpu:shm,cuda:nccl"'
 
 
 class BackendOptions(Protocol):
@@ -86,29 +82,10 @@ class AgreeingGroup(NamedGroup):
         self.agree(collective, x, refusal=codes.REFUSALS.index(refusal))
         raise error
 
-    def refuse_together(self, collective: str) -> NoReturn:
-        """Refuse a collective of the whole group, on every rank of it.
-
-        Raises:
-            TransportError: always, unless the ranks do not agree on what they called.
-        """
-        self.agree(collective, refusal=1)
-        self.refuse_alone(collective)
-
-    def refuse_alone(self, operation: str) -> NoReturn:
-        """Refuse an operation that not every rank takes part in.
-
-        Raises:
-            TransportError: always.
-        """
-        raise TransportError(operation, got='a group on backend "shm"', need=OFFERED, hint=GLOO)
-
-    def _limit(self, opts: Any, timeout: timedelta | None) -> float:
-        """Return the seconds to wait: of the call, else of its options, else of the group."""
-        given = timeout if timeout is not None else getattr(opts, "timeout", None)
-        return given.total_seconds() if given is not None and given > timedelta(0) else self._timeout_s
-
     def _fault(self, status: int, where: str, limit: float) -> CommError:
+        return fault(Status(status), self._scene(where, limit))
+
+    def _scene(self, where: str, limit: float) -> Scene:
         states = [codes.RankState(*state) for state in self._native.states(self._handle)]
         first, pair = self._native.broken(self._handle), self._native.pair(self._handle)
-        return fault(Status(status), Scene(where, self._rank, self._ranks, limit, states, first, pair))
+        return Scene(where, self._rank, self._ranks, limit, states, first, pair)

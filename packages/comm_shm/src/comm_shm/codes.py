@@ -33,6 +33,7 @@ COLLECTIVES = (
     "two_shot_all_reduce",
     "symmetric all_gather",
     "symmetric reduce_scatter",
+    "monitored_barrier",
 )
 DTYPES = (
     torch.float32,  # 0: from here to complex128 in the order of shm_kind, which are those that can be reduced
@@ -61,7 +62,6 @@ REDUCED = DTYPES[: DTYPES.index(torch.complex128) + 1]
 REDUCE_OPS = ("sum", "avg", "product", "min", "max", "band", "bor", "bxor", "premul_sum")  # as in shm_reduce_op
 REFUSALS = (
     "",
-    "not offered by shm yet",
     "not on the CPU",
     "not a dense layout",
     "not defined for this dtype",

@@ -23,6 +23,9 @@ class Status(IntEnum):
     CLOSED = 7
     FORKED = 8
     SPLITS = 9
+    MISFIT = 10
+    CUT = 11
+    NO_ROOM = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class Scene:
 
 _SAME = "the same collective, dtype, size and reduce op on every rank"
 _MEETING = "input_splits of each rank that are the output_splits of the others"
-_REBUILD = "destroy the process group on every rank and create it again"
+REBUILD = "destroy the process group on every rank and create it again"
 
 
 def fault(status: int, scene: Scene) -> CommError:
@@ -91,6 +94,10 @@ def fault(status: int, scene: Scene) -> CommError:
                 need="a group that this process joined itself",
                 hint="call init_process_group in the child, or start it with spawn",
             )
+        case Status.INTERRUPTED:
+            return RankFailedError(
+                scene.where, got="a signal while this rank waited", need="to run to its end", hint=REBUILD
+            )
         case _:
             return TransportError(
                 scene.where, got="a process group that was destroyed", need="a live one", hint="create it again"
@@ -116,16 +123,17 @@ def _splits(scene: Scene) -> CommError:
 
 
 def _timed_out(scene: Scene) -> CommError:
-    late = "; ".join(f"{scene.name(rank)} (its last: {_last(scene.states[rank])})" for rank in scene.missing())
+    late = "; ".join(f"{scene.name(rank)} (its last: {last_of(scene.states[rank])})" for rank in scene.missing())
     return RankTimeoutError(
         scene.where,
         got=f"no arrival within {scene.timeout_s:g} s of {late}",
         need="every rank of the group to make this call",
-        hint=f"see where that rank is, or give a longer timeout; then {_REBUILD}",
+        hint=f"see where that rank is, or give a longer timeout; then {REBUILD}",
     )
 
 
-def _last(state: RankState) -> str:
+def last_of(state: RankState) -> str:
+    """Return what a rank announced last, in words."""
     return f"{state.said()}, its number {state.serial}" if state.serial else "nothing yet"
 
 
@@ -135,14 +143,14 @@ def _lost(scene: Scene, ranks: Sequence[int], happened: str) -> CommError:
         scene.where,
         got=f"{who}, which {happened}",
         need="every rank of the group",
-        hint=f"look at its output; then {_REBUILD}",
+        hint=f"look at its output; then {REBUILD}",
     )
 
 
 def _broken(scene: Scene) -> CommError:
     code, rank = scene.first
     by = "this rank" if rank == scene.rank else scene.name(rank)
-    need, hint = "a group that has not failed", _REBUILD
+    need, hint = "a group that has not failed", REBUILD
     match Status(code):
         case Status.TIMED_OUT:
             return RankTimeoutError(scene.where, got=f"a group on which {by} had timed out", need=need, hint=hint)

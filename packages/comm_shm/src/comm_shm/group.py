@@ -9,14 +9,17 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 
 from comm_core.errors import TransportError
-from comm_shm import rendezvous, unsupported
+from comm_shm import rendezvous
 from comm_shm.agreement import BackendOptions
 from comm_shm.availability import why_not
+from comm_shm.calls import Step
 from comm_shm.codes import DEFINED, DTYPE_CODE, PREMUL_SUM, reduce_code
+from comm_shm.delegation import DelegatingGroup, delegated
 from comm_shm.functional_compat import install
-from comm_shm.rooted import RootedGroup
+from comm_shm.terms import Terms, terms
 from comm_shm.work import FinishedWork
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from comm_shm.torch_compat import Store
 
 # What the C core reduces as it is: a premultiplied sum is scaled before.
+NO_TIME = timedelta(0)
 PLAIN = {(dtype, op): DTYPE_CODE[dtype] for dtype, op in DEFINED if op != PREMUL_SUM}
 
 
@@ -93,10 +97,11 @@ def _join(options: BackendOptions, cards: Sequence[rendezvous.Card], memfd: int)
     return group
 
 
-class SharedMemoryGroup(RootedGroup):
+class SharedMemoryGroup(DelegatingGroup):
     """Ranks of one machine that reduce and exchange CPU tensors in memory that all of them map.
 
-    Every collective has finished when its call returns, also with `async_op=True`.
+    A call that waits (`async_op=False`) has finished when it returns. One that does not has been started: it runs in
+    its turn, and its work says when it has finished.
 
     Args:
         options: store, rank, size, timeout, name and global ranks, as torch hands them to a backend.
@@ -109,9 +114,14 @@ class SharedMemoryGroup(RootedGroup):
 
     # -- collectives ---------------------------------------------------------------------------------------------
 
-    def allreduce(
-        self, tensors: list[torch.Tensor] | torch.Tensor, opts: Any = None, timeout: timedelta | None = None
-    ) -> FinishedWork:
+    def allreduce(  # type: ignore[override]  # one signature for all overloads
+        self,
+        tensors: list[torch.Tensor] | torch.Tensor,
+        opts: Any = None,
+        timeout: timedelta | None = None,
+        *,
+        op: Any = None,
+    ) -> dist.Work:
         """Reduce a CPU tensor over all ranks in place, in rank order, with the same bits on every rank.
 
         float16 and bfloat16 are accumulated in float32 and rounded once; integers wrap around; a sum of bools says
@@ -121,6 +131,7 @@ class SharedMemoryGroup(RootedGroup):
             tensors: the tensor, or a list that holds just it; of any strides.
             opts: `dist.AllreduceOptions`, or a `dist.ReduceOp`; a sum by default.
             timeout: how long to wait for the other ranks; the group's timeout by default.
+            op: the `dist.ReduceOp`, by name.
 
         Shapes:
             Any shape, the same number of elements on every rank; the result has the tensor's own shape.
@@ -139,49 +150,64 @@ class SharedMemoryGroup(RootedGroup):
             ReduceOpError: no reduce op, or one that is not defined for the dtype, on every rank.
         """
         x = tensors if isinstance(tensors, torch.Tensor) else self._only("all_reduce", tensors)
-        code, limit = 0, self._timeout_s
-        op = getattr(opts, "reduceOp", opts)
-        if opts is not None:
-            code = reduce_code(op)
-        if timeout is not None:
-            limit = timeout.total_seconds()
+        if opts is None or getattr(opts, "asyncOp", True) or opts.timeout > NO_TIME:
+            return self._reduce_all(x, terms(opts, timeout, op))
+        chosen = opts.reduceOp
+        code = reduce_code(chosen)
         dtype = PLAIN.get((x.dtype, code))
-        if dtype is not None and x.is_cpu and x.is_contiguous() and not x.is_neg() and not x.is_conj():
-            status = self._all_reduce(self._handle, x.data_ptr(), x.numel(), dtype, code, limit)
-            if status:
-                raise self._fault(status, "all_reduce", limit)
-        else:
-            self._reduce_in_place("all_reduce", x, op, limit)
+        if dtype is None or not x.is_cpu or not x.is_contiguous() or x.is_neg() or x.is_conj():
+            return self._reduce_all(x, terms(opts))
+        status = self._all_reduce(self._handle, x.data_ptr(), x.numel(), dtype, code, self._timeout_s)
+        if status:
+            raise self._fault(status, "all_reduce", self._timeout_s)
+        if self._open:
+            self._sweep()
         return FinishedWork([x])
 
-    def allreduce_coalesced(
-        self, tensors: list[torch.Tensor], opts: Any = None, timeout: timedelta | None = None
-    ) -> FinishedWork:
+    def _reduce_all(self, x: torch.Tensor, given: Terms) -> dist.Work:
+        other = self._other(x)
+        if other is not None:
+            return other.allreduce([x], self._options_of(dist.AllreduceOptions(), given))
+        return self.run([self._reduce_in_place("all_reduce", x, given.op)], [x], given)
+
+    def allreduce_coalesced(self, tensors: list[torch.Tensor], *given: Any, **named: Any) -> dist.Work:
         """Reduce several tensors in place; as many calls of `allreduce` that know of each other.
 
         Raises:
             MismatchError: also when the ranks bring different numbers of tensors.
         """
-        for x in tensors:
-            self._reduce_in_place(
-                "all_reduce_coalesced", x, getattr(opts, "reduceOp", None), self._limit(opts, timeout), len(tensors)
-            )
-        return FinishedWork(tensors)
+        asked, count = terms(*given, **named), len(tensors)
+        return self.run(
+            [self._reduce_in_place("all_reduce_coalesced", x, asked.op, count) for x in tensors], tensors, asked
+        )
 
-    def barrier(self, opts: Any = None, timeout: timedelta | None = None) -> FinishedWork:  # type: ignore[override]
+    def barrier(self, *given: Any, **named: Any) -> dist.Work:
         """Wait until every rank has come here.
 
         Args:
-            opts: `dist.BarrierOptions`; its timeout is used when it has one.
-            timeout: how long to wait; the group's timeout by default.
+            given: `dist.BarrierOptions`, or a timeout; the group's timeout by default.
+            named: the same by name.
 
         Raises:
             MismatchError: another rank called something else.
             RankTimeoutError: ranks did not arrive in time; they are named.
             RankFailedError: a rank died or left; it is named.
         """
-        self.agree("barrier", timeout_s=self._limit(opts, timeout))
-        return FinishedWork([])
+        return self.run([Step("announce", "barrier", 0, 0)], [], terms(*given, **named))
+
+    def monitored_barrier(self, timeout: timedelta | None = None, wait_all_ranks: bool = False) -> None:
+        """Wait until every rank has come here; every rank that did learns which ranks did not.
+
+        Args:
+            timeout: how long to wait; the group's timeout by default.
+            wait_all_ranks: for c10d's sake: all missing ranks are named in either case.
+
+        Raises:
+            MismatchError: another rank called something else.
+            RankTimeoutError: ranks did not arrive in time; all of them are named.
+            RankFailedError: a rank died or left; it is named.
+        """
+        self.run([Step("announce", "monitored_barrier", 0, 0)], [], Terms(timeout=timeout, later=False))
 
     def symmetric_memory(self) -> SharedMemory:
         """Return the memory of this group that all its ranks have mapped; for `comm_core.symmetric_memory`."""
@@ -204,14 +230,34 @@ class SharedMemoryGroup(RootedGroup):
         self._timeout_s = timeout.total_seconds()
 
     def shutdown(self) -> None:
-        """Give the memory back; ranks that still wait for this one are told that it has left."""
+        """Run what was started, then give the memory back; ranks that wait for this one are told that it has left."""
+        self._drain()
+        self._close()
+
+    def _close(self) -> None:
         self._native.close_group(self._handle)
+        self._sweep()
+        self._close_others()
 
     def abort(self) -> None:
-        """Give the memory back; ranks that still wait for this one are told that it has left."""
+        """Give the memory back at once; what was started fails, here and on the other ranks."""
         with contextlib.suppress(Exception):
-            self.shutdown()
+            self._close()
 
 
-for _name, _refused in unsupported.METHODS.items():
-    setattr(SharedMemoryGroup, _name, _refused)
+for _method in (
+    *("broadcast", "all_gather_single", "all_gather_single_coalesced", "allgather", "allgather_coalesced"),
+    *("reduce_scatter_single", "reduce_scatter_single_coalesced", "reduce_scatter", "all_to_all_single", "alltoall"),
+    *("allreduce_coalesced", "reduce", "gather", "scatter", "send", "recv", "recv_anysource"),
+):
+    setattr(SharedMemoryGroup, _method, delegated(getattr(SharedMemoryGroup, _method)))
+
+# What torch 2.11 and 2.12 call, and 2.13 for backward compatibility.
+for _old, _method in {
+    "_allgather_base": "all_gather_single",
+    "allgather_into_tensor_coalesced": "all_gather_single_coalesced",
+    "_reduce_scatter_base": "reduce_scatter_single",
+    "reduce_scatter_tensor_coalesced": "reduce_scatter_single_coalesced",
+    "alltoall_base": "all_to_all_single",
+}.items():
+    setattr(SharedMemoryGroup, _old, getattr(SharedMemoryGroup, _method))

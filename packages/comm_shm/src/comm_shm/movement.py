@@ -6,157 +6,149 @@ torch has several names for one collective; both spellings of a renamed method s
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
-from datetime import timedelta
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from comm_core.errors import ArgumentError, DtypeError, ReduceOpError, ShapeError, TransportError
-from comm_shm.agreement import GLOO, AgreeingGroup, Native
-from comm_shm.codes import COLLECTIVE_CODE, DTYPE_CODE, PREMUL_SUM, REDUCE_OPS, UNKNOWN, defined, reduce_code
-from comm_shm.torch_compat import premul_factor
-from comm_shm.work import FinishedWork
+from comm_shm.agreement import GLOO
+from comm_shm.calls import CallingGroup, Step
+from comm_shm.codes import REDUCE_OPS, defined, reduce_code
+from comm_shm.layout import apart, expanded, flat_of, one_list, put, scaled, target_of
+from comm_shm.terms import terms
 
 Tensors = list[torch.Tensor]
 
 
-class Message(NamedTuple):
-    """What a rank says of a call in its header: the collective, its size, and what else must agree or be found."""
-
-    where: str
-    """The collective."""
-    numel: int
-    """Elements of one rank's part."""
-    detail: int
-    """The root, the number of tensors, or the address of the splits."""
-
-
-class MovingGroup(AgreeingGroup):
+class MovingGroup(CallingGroup):
     """The collectives of a group over shared memory that give their result in another tensor, and broadcast.
 
     Inputs and outputs may have any strides: what is not contiguous goes through a copy.
     """
 
-    def broadcast(
-        self, tensors: Tensors | torch.Tensor, opts: Any = None, timeout: timedelta | None = None
-    ) -> FinishedWork:
+    def broadcast(  # type: ignore[override]  # the forms of all overloads
+        self, tensors: Tensors | torch.Tensor, *given: Any, **named: Any
+    ) -> dist.Work:
         """Copy the root's tensor into everyone's, in place.
 
         Args:
             tensors: the tensor, or a list that holds just it; of any dtype.
-            opts: `dist.BroadcastOptions`, or the root's rank in the group; 0 by default.
-            timeout: how long to wait for the other ranks; the group's timeout by default.
+            given: `dist.BroadcastOptions`, or the root's rank in the group and a timeout; root 0 by default.
+            named: the same by name.
 
         Raises:
             MismatchError: sizes, dtypes or roots differ; raised on every rank, no data was touched.
         """
+        asked = terms(*given, **named)
         x = tensors if isinstance(tensors, torch.Tensor) else self._only("broadcast", tensors)
-        root = int(getattr(opts, "rootRank", opts or 0))
-        if not 0 <= root < self._world:
-            need = f"a root from 0 to {self._world - 1}"
-            self.refuse("broadcast", "not such a call", ArgumentError("broadcast", got=f"root {root}", need=need), x)
+        root = self._root("broadcast", asked.root)
         self._check("broadcast", x, x)
         flat = flat_of(x)
-        self._move(
-            self._native.broadcast, Message("broadcast", x.numel(), root), (flat, flat), self._limit(opts, timeout)
-        )
-        if flat.data_ptr() != x.data_ptr() and self._rank != root:
-            put(x, flat)
-        return FinishedWork([x])
+        finish = None if flat is x or self._rank == root else lambda: put(x, flat)
+        return self.run([Step("broadcast", "broadcast", x.numel(), root, (flat, flat), None, finish)], [x], asked)
 
-    def all_gather_single(
-        self, out: torch.Tensor, x: torch.Tensor, opts: Any = None, timeout: timedelta | None = None
-    ) -> FinishedWork:
+    def all_gather_single(  # type: ignore[override]  # the forms of all overloads
+        self, out: torch.Tensor, x: torch.Tensor, *given: Any, **named: Any
+    ) -> dist.Work:
         """Write every rank's tensor into `out`, one after the other in rank order.
 
         Args:
             out: as many elements as all inputs together; the input may be this rank's part of it.
             x: the same size and dtype on every rank.
-            opts: `dist.AllgatherOptions`; its timeout is used when it has one.
-            timeout: how long to wait; the group's timeout by default.
+            given: `dist.AllgatherOptions`.
+            named: the same by name.
 
         Raises:
             MismatchError: the ranks called different things; raised on all of them, no data was touched.
             ShapeError: `out` has another size.
             DtypeError: `out` has another dtype.
         """
-        self._gather("all_gather", out, x, self._limit(opts, timeout))
-        return FinishedWork([out])
+        return self.run([self._gather("all_gather", out, x)], [out], terms(*given, **named))
 
-    def all_gather_single_coalesced(
-        self, outs: Tensors, inputs: Tensors, opts: Any = None, timeout: timedelta | None = None
-    ) -> FinishedWork:
+    def all_gather_single_coalesced(  # type: ignore[override]  # the forms of all overloads
+        self, outs: Tensors, inputs: Tensors, *given: Any, **named: Any
+    ) -> dist.Work:
         """Gather each of several tensors into its own output."""
-        for out, x in self._pairs("all_gather_coalesced", outs, inputs):
-            self._gather("all_gather_coalesced", out, x, self._limit(opts, timeout), len(inputs))
-        return FinishedWork(outs)
+        pairs = self._pairs("all_gather_coalesced", outs, inputs)
+        steps = [self._gather("all_gather_coalesced", out, x, len(inputs)) for out, x in pairs]
+        return self.run(steps, outs, terms(*given, **named))
 
-    def allgather(  # type: ignore[override]  # one signature for both overloads
-        self,
-        lists: list[Tensors] | Tensors,
-        inputs: Tensors | torch.Tensor,
-        opts: Any = None,
-        timeout: timedelta | None = None,
-    ) -> FinishedWork:
+    def allgather(  # type: ignore[override]  # the forms of all overloads
+        self, lists: list[Tensors] | Tensors, inputs: Tensors | torch.Tensor, *given: Any, **named: Any
+    ) -> dist.Work:
         """Write every rank's tensor into a tensor of its own; all of one size."""
         x = inputs if isinstance(inputs, torch.Tensor) else self._only("all_gather", inputs)
         outs = one_list(lists)
-        whole = self._whole("all_gather", outs, x)
-        self._gather("all_gather", whole, x, self._limit(opts, timeout))
-        for out, part in zip(outs, whole.chunk(self._world) if whole.numel() else (), strict=False):
-            put(out, part)
-        return FinishedWork(outs)
+        return self.run([self._gather_list("all_gather", outs, x)], outs, terms(*given, **named))
 
-    def reduce_scatter_single(
-        self, out: torch.Tensor, x: torch.Tensor, opts: Any = None, timeout: timedelta | None = None
-    ) -> FinishedWork:
+    def allgather_coalesced(  # type: ignore[override]  # the forms of all overloads
+        self, lists: list[Tensors], inputs: Tensors, *given: Any, **named: Any
+    ) -> dist.Work:
+        """Gather each of several tensors into a list of one tensor for each rank.
+
+        Args:
+            lists: for each input the list of its outputs.
+            inputs: the tensors, of any sizes, each the same on every rank.
+            given: `dist.AllgatherOptions`.
+            named: the same by name.
+
+        Raises:
+            MismatchError: also when the ranks bring different numbers of tensors.
+        """
+        where = "all_gather_coalesced"
+        if len(lists) != len(inputs):
+            got = f"{len(inputs)} inputs and {len(lists)} lists of outputs"
+            self.refuse(where, "not such a call", ArgumentError(where, got=got, need="as many of both"))
+        steps = [self._gather_list(where, outs, x, len(inputs)) for outs, x in zip(lists, inputs, strict=True)]
+        return self.run(steps, [out for outs in lists for out in outs], terms(*given, **named))
+
+    def reduce_scatter_single(  # type: ignore[override]  # the forms of all overloads
+        self, out: torch.Tensor, x: torch.Tensor, *given: Any, **named: Any
+    ) -> dist.Work:
         """Reduce the parts of all inputs that belong to this rank into `out`, in rank order.
 
         Args:
             out: this rank's part; it may be that part of the input.
             x: one part for each rank, one after the other.
-            opts: `dist.ReduceScatterOptions`, or a `dist.ReduceOp`; a sum by default.
-            timeout: how long to wait; the group's timeout by default.
+            given: `dist.ReduceScatterOptions`, or a `dist.ReduceOp`; a sum by default.
+            named: the same by name.
 
         Raises:
             MismatchError: the ranks called different things; raised on all of them, no data was touched.
             ShapeError: the input has another size.
             ReduceOpError: the reduce op is not defined for the dtype.
         """
-        self._scatter("reduce_scatter", out, x, opts, self._limit(opts, timeout))
-        return FinishedWork([out])
+        asked = terms(*given, **named)
+        return self.run([self._scatter("reduce_scatter", out, x, asked.op)], [out], asked)
 
-    def reduce_scatter_single_coalesced(
-        self, outs: Tensors, inputs: Tensors, opts: Any = None, timeout: timedelta | None = None
-    ) -> FinishedWork:
+    def reduce_scatter_single_coalesced(  # type: ignore[override]  # the forms of all overloads
+        self, outs: Tensors, inputs: Tensors, *given: Any, **named: Any
+    ) -> dist.Work:
         """Reduce and scatter each of several tensors into its own output."""
-        for out, x in self._pairs("reduce_scatter_coalesced", outs, inputs):
-            self._scatter("reduce_scatter_coalesced", out, x, opts, self._limit(opts, timeout), len(inputs))
-        return FinishedWork(outs)
+        asked, where = terms(*given, **named), "reduce_scatter_coalesced"
+        pairs = self._pairs(where, outs, inputs)
+        return self.run([self._scatter(where, out, x, asked.op, len(inputs)) for out, x in pairs], outs, asked)
 
-    def reduce_scatter(
-        self,
-        outs: Tensors | torch.Tensor,
-        lists: list[Tensors] | Tensors,
-        opts: Any = None,
-        timeout: timedelta | None = None,
-    ) -> FinishedWork:
+    def reduce_scatter(  # type: ignore[override]  # the forms of all overloads
+        self, outs: Tensors | torch.Tensor, lists: list[Tensors] | Tensors, *given: Any, **named: Any
+    ) -> dist.Work:
         """Reduce a list of tensors, one for each rank and all of one size, into this rank's."""
+        asked = terms(*given, **named)
         out = outs if isinstance(outs, torch.Tensor) else self._only("reduce_scatter", outs)
-        parts = one_list(lists)
-        whole = self._whole("reduce_scatter", parts, out, filled=True)
-        self._scatter("reduce_scatter", out, whole, opts, self._limit(opts, timeout))
-        return FinishedWork([out])
+        whole = self._whole("reduce_scatter", one_list(lists), out, filled=True)
+        return self.run([self._scatter("reduce_scatter", out, whole, asked.op)], [out], asked)
 
-    def all_to_all_single(
+    def all_to_all_single(  # type: ignore[override]  # the forms of all overloads
         self,
         out: torch.Tensor,
         x: torch.Tensor,
         output_splits: Sequence[int] = (),
         input_splits: Sequence[int] = (),
-        opts: Any = None,
-    ) -> FinishedWork:
+        *given: Any,
+        **named: Any,
+    ) -> dist.Work:
         """Send a part of dim 0 to each rank, and write what each rank sends one after the other.
 
         Args:
@@ -164,20 +156,23 @@ class MovingGroup(AgreeingGroup):
             x: rows for rank 0, then for rank 1, and so on.
             output_splits: how many rows come from each rank; equal parts by default.
             input_splits: how many rows go to each rank; equal parts by default.
-            opts: `dist.AllToAllOptions`; its timeout is used when it has one.
+            given: `dist.AllToAllOptions`.
+            named: the same by name.
 
         Raises:
             MismatchError: a rank expects another number of elements than it is sent; raised on every rank.
             ShapeError: the splits are not those of the tensor.
         """
+        output_splits = named.pop("output_split_sizes", output_splits)
+        input_splits = named.pop("input_split_sizes", input_splits)
         self._check("all_to_all", out, x)
         give, take = self._elements(x, input_splits), self._elements(out, output_splits)
-        self._exchange("all_to_all", (out, x), array("Q", give + take), self._limit(opts, None))
-        return FinishedWork([out])
+        step = self._exchange("all_to_all", (out, x), array("Q", give + take))
+        return self.run([step], [out], terms(*given, **named))
 
-    def alltoall(  # type: ignore[override]  # one signature for both overloads
-        self, outs: Tensors, inputs: Tensors, opts: Any = None, timeout: timedelta | None = None
-    ) -> FinishedWork:
+    def alltoall(  # type: ignore[override]  # the forms of all overloads
+        self, outs: Tensors, inputs: Tensors, *given: Any, **named: Any
+    ) -> dist.Work:
         """Send a tensor to each rank; sizes may differ."""
         if {len(outs), len(inputs)} != {self._world} or len({x.dtype for x in [*outs, *inputs]}) != 1:
             got = f"lists of {len(inputs)} and {len(outs)} tensors"
@@ -189,67 +184,53 @@ class MovingGroup(AgreeingGroup):
         sizes = [part.numel() for part in outs]
         whole = x.new_empty(sum(sizes))
         splits = array("Q", [part.numel() for part in inputs] + sizes)
-        self._exchange("all_to_all", (whole, x), splits, self._limit(opts, timeout))
-        for out, part in zip(outs, whole.split(sizes), strict=True):
-            put(out, part)
-        return FinishedWork(outs)
+        step = self._exchange("all_to_all", (whole, x), splits, put_parts=(outs, whole.split(sizes)))
+        return self.run([step], outs, terms(*given, **named))
 
     # -- one tensor ----------------------------------------------------------------------------------------------
 
-    def _gather(self, where: str, out: torch.Tensor, x: torch.Tensor, limit: float, count: int = 0) -> None:
+    def _gather(self, where: str, out: torch.Tensor, x: torch.Tensor, count: int = 0) -> Step:
         self._check(where, out, x)
         if out.numel() != x.numel() * self._world:
             got = f"an output of {out.numel()} elements for inputs of {x.numel()} on {self._world} ranks"
             need = f"an output of {x.numel() * self._world} elements"
             self.refuse(where, "sizes that do not fit", ShapeError(where, got=got, need=need), x)
-        flat, target = flat_of(x), _target(out)
-        flat = _apart(flat, target, self._rank * x.numel())
-        self._move(self._native.all_gather, Message(where, x.numel(), count), (flat, target), limit)
-        put(out, target)
+        target = target_of(out)
+        flat = apart(flat_of(x), target, self._rank * x.numel())
+        return Step("all_gather", where, x.numel(), count, (flat, target), None, _putting(out, target))
 
-    def _scatter(self, where: str, out: torch.Tensor, x: torch.Tensor, opts: Any, limit: float, count: int = 0) -> None:
-        op = getattr(opts, "reduceOp", opts)
+    def _gather_list(self, where: str, outs: Tensors, x: torch.Tensor, count: int = 0) -> Step:
+        whole = self._whole(where, outs, x)
+        parts = whole.chunk(self._world) if whole.numel() else ()
+        return self._gather(where, whole, x, count)._replace(finish=_putting_all(outs, parts))
+
+    def _scatter(self, where: str, out: torch.Tensor, x: torch.Tensor, op: Any, count: int = 0) -> Step:
         code = self._reduction(where, out, x, op)
         if x.numel() != out.numel() * self._world:
             got = f"an input of {x.numel()} elements for outputs of {out.numel()} on {self._world} ranks"
             need = f"an input of {out.numel() * self._world} elements"
             self.refuse(where, "sizes that do not fit", ShapeError(where, got=got, need=need), out)
-        flat, target = scaled(flat_of(x), op, code), _target(out)
-        flat = _apart(target, flat, self._rank * out.numel(), copied=flat)
-        self._move(self._native.reduce_scatter, Message(where, out.numel(), count), (flat, target), limit, code)
-        put(out, target)
+        flat, target = scaled(flat_of(x), op, code), target_of(out)
+        flat = apart(target, flat, self._rank * out.numel(), copied=flat)
+        return Step("reduce_scatter", where, out.numel(), count, (flat, target), code, _putting(out, target))
 
-    def _reduce_in_place(self, where: str, x: torch.Tensor, op: Any, limit: float, count: int = 0) -> None:
+    def _reduce_in_place(self, where: str, x: torch.Tensor, op: Any, count: int = 0) -> Step:
         code = self._reduction(where, x, x, op)
         flat = scaled(flat_of(x), op, code)
-        native = self._native.all_reduce_one_of
-        self._move(native, Message(where, x.numel(), count), (flat, flat), limit, code)
-        put(x, flat)
+        return Step("all_reduce_one_of", where, x.numel(), count, (flat, flat), code, _putting(x, flat))
 
     def _exchange(
-        self, where: str, pair: tuple[torch.Tensor, torch.Tensor], splits: array[int], limit: float, numel: int = 0
-    ) -> None:
-        out, flat, target = pair[0], flat_of(pair[1]), _target(pair[0])
-        flat = _apart(flat, target, None)
-        self._move(self._native.all_to_all, Message(where, numel, splits.buffer_info()[0]), (flat, target), limit)
-        put(out, target)
-
-    def _move(
         self,
-        native: Native,
-        message: Message,
-        tensors: tuple[torch.Tensor, torch.Tensor],
-        limit: float,
-        reduce_op: int | None = None,
-    ) -> None:
-        where, numel, detail = message
-        x, out = tensors
-        last = x.element_size() if reduce_op is None else reduce_op
-        dtype = DTYPE_CODE.get(x.dtype, UNKNOWN)
-        code = COLLECTIVE_CODE[where]
-        status = native(self._handle, code, dtype, numel, detail, x.data_ptr(), out.data_ptr(), last, limit)
-        if status:
-            raise self._fault(status, where, limit)
+        where: str,
+        pair: tuple[torch.Tensor, torch.Tensor],
+        splits: array[int],
+        numel: int = 0,
+        put_parts: tuple[Tensors, Sequence[torch.Tensor]] | None = None,
+    ) -> Step:
+        out, target = pair[0], target_of(pair[0])
+        flat = apart(flat_of(pair[1]), target, None)
+        finish = _putting(out, target) if put_parts is None else _putting_all(*put_parts)
+        return Step("all_to_all", where, numel, splits.buffer_info()[0], (flat, target), None, finish, splits)
 
     # -- what is refused -----------------------------------------------------------------------------------------
 
@@ -266,7 +247,7 @@ class MovingGroup(AgreeingGroup):
         if out.dtype is not x.dtype:
             got = f"{x.dtype} for an output of {out.dtype}"
             self.refuse(where, "dtypes that differ", DtypeError(where, got=got, need="one dtype"), x)
-        if not out.is_contiguous() and _expanded(out):
+        if not out.is_contiguous() and expanded(out):
             error = TransportError(
                 where,
                 got="an expanded tensor, whose elements share memory",
@@ -288,6 +269,12 @@ class MovingGroup(AgreeingGroup):
             )
             self.refuse(where, "not defined for this dtype", error, x)
         return code
+
+    def _root(self, where: str, root: int) -> int:
+        if not 0 <= root < self._world:
+            need = f"a root from 0 to {self._world - 1}"
+            self.refuse(where, "not such a call", ArgumentError(where, got=f"root {root}", need=need))
+        return root
 
     def _only(self, where: str, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         if len(tensors) != 1:
@@ -328,66 +315,13 @@ class MovingGroup(AgreeingGroup):
         return [size * row for size in sizes]
 
 
-# What torch 2.11 and 2.12 call, and 2.13 for backward compatibility.
-for _old, _method in {
-    "_allgather_base": MovingGroup.all_gather_single,
-    "allgather_into_tensor_coalesced": MovingGroup.all_gather_single_coalesced,
-    "_reduce_scatter_base": MovingGroup.reduce_scatter_single,
-    "reduce_scatter_tensor_coalesced": MovingGroup.reduce_scatter_single_coalesced,
-    "alltoall_base": MovingGroup.all_to_all_single,
-}.items():
-    setattr(MovingGroup, _old, _method)
+def _putting(out: torch.Tensor, flat: torch.Tensor) -> Callable[[], None] | None:
+    return None if flat is out else lambda: put(out, flat)
 
 
-def one_list(lists: list[Tensors] | Tensors) -> Tensors:
-    """Return the one list that c10d wraps in another, or the list itself."""
-    return lists[0] if lists and not isinstance(lists[0], torch.Tensor) else lists  # type: ignore[return-value]
+def _putting_all(outs: Sequence[torch.Tensor], parts: Sequence[torch.Tensor]) -> Callable[[], None]:
+    def finish() -> None:
+        for out, part in zip(outs, parts, strict=False):
+            put(out, part)
 
-
-def _plain(x: torch.Tensor) -> bool:
-    return x.is_contiguous() and not x.is_neg() and not x.is_conj()
-
-
-def flat_of(x: torch.Tensor) -> torch.Tensor:
-    """Return the elements as they lie in memory when the tensor is contiguous, else a copy that is."""
-    if _plain(x):
-        return x
-    with torch.no_grad():
-        return x.detach().resolve_neg().resolve_conj().contiguous()
-
-
-def _target(out: torch.Tensor) -> torch.Tensor:
-    """Return where to write: the tensor itself, or room for what is then put into it."""
-    if _plain(out):
-        return out
-    with torch.no_grad():
-        return torch.empty(out.shape, dtype=out.dtype)
-
-
-def put(out: torch.Tensor, flat: torch.Tensor) -> None:
-    """Copy a result to where it belongs, unless it is there."""
-    if flat is not out and (flat.data_ptr() != out.data_ptr() or out.is_neg() or out.is_conj()):
-        with torch.no_grad():
-            out.detach().copy_(flat.view(out.shape))
-
-
-def _apart(
-    part: torch.Tensor, whole: torch.Tensor, place: int | None, copied: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Return `copied`, by default `part`, or a copy where the two overlap other than element for element at `place`."""
-    source = part if copied is None else copied
-    begin, start = part.data_ptr(), whole.data_ptr()
-    size, total = part.numel() * part.element_size(), whole.numel() * whole.element_size()
-    if begin >= start + total or start >= begin + size:
-        return source
-    fits = place is not None and begin == start + place * part.element_size()
-    return source if fits else source.clone()
-
-
-def scaled(flat: torch.Tensor, op: Any, code: int) -> torch.Tensor:
-    """Return this rank's input of a reduction: multiplied by its factor where there is one."""
-    return flat if code != PREMUL_SUM else flat * premul_factor(op)
-
-
-def _expanded(x: torch.Tensor) -> bool:
-    return any(stride == 0 and size > 1 for stride, size in zip(x.stride(), x.shape, strict=True))
+    return finish

@@ -35,7 +35,9 @@ def slot_bytes(world: int) -> int:
 
 
 def create(world: int, slot: int | None = None) -> tuple[int, str]:
-    """Return the descriptor and the name of a new segment, with all its memory set aside.
+    """Return the descriptor and the name of a new segment, with the memory of its collectives set aside.
+
+    The rings of messages between two ranks lie behind that, and take memory when a rank first sends to the other.
 
     Args:
         world: how many ranks share it.
@@ -45,8 +47,8 @@ def create(world: int, slot: int | None = None) -> tuple[int, str]:
         TransportError: there is not enough memory.
     """
     slot = slot_bytes(world) if slot is None else slot
-    size = _native.segment_bytes(world, slot)
-    memfd, name = create_file(size)
+    size = _native.reserved_bytes(world, slot)
+    memfd, name = create_file(_native.segment_bytes(world, slot))
     try:
         os.posix_fallocate(memfd, 0, size)  # an error here, rather than SIGBUS at the first use
     except OSError as error:

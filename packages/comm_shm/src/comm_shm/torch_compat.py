@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+from torch._C import _distributed_c10d as c10d
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store as Store  # torch.distributed has it, but not in its stubs
@@ -60,3 +61,42 @@ class NamedGroup(dist.ProcessGroup):
     @property
     def _device_types(self) -> list[torch.device]:
         return [torch.device("cpu")]
+
+
+def group_of_backend(name: str, device: str, options: Any) -> Any:
+    """Return a process group of another backend for one device, over the same ranks and store.
+
+    In torch 2.11 to 2.14 the public `new_group` would have to be called by every rank of the job, and would name the
+    device's group differently from this one.
+
+    Raises:
+        RuntimeError: this torch does not have the backend, or it cannot be used here.
+    """
+    kinds = dist.Backend.backend_type_map
+    store = c10d.PrefixStore(f"{device}/", options.store)
+    rank, world = options.group_rank, options.group_size
+    plugin = getattr(dist.Backend, "_plugins", {}).get(name.upper())
+    if name == "nccl":
+        if not dist.is_nccl_available():
+            raise RuntimeError("this torch was built without NCCL")
+        chosen = dist.ProcessGroupNCCL.Options()
+        chosen._timeout = options.timeout
+        chosen.global_ranks_in_group = options.global_ranks_in_group
+        chosen.group_name = options.group_id
+        backend: Any = dist.ProcessGroupNCCL(store, rank, world, chosen)
+    elif name == "gloo":
+        backend = dist.ProcessGroupGloo(store, rank, world, timeout=options.timeout)
+    elif plugin is None:
+        raise RuntimeError(f"torch.distributed knows no backend {name!r}")
+    elif plugin.extended_api:
+        backend = plugin.creator_fn(options, None)
+    else:
+        backend = plugin.creator_fn(store, rank, world, options.timeout)
+    if isinstance(backend, dist.ProcessGroup):
+        return backend
+    group = dist.ProcessGroup(store, rank, world)
+    kind = kinds.get(name, dist.ProcessGroup.BackendType.CUSTOM)
+    group._set_default_backend(kind)
+    group._register_backend(torch.device(device), kind, backend)
+    group._set_group_name(options.group_id)
+    return group

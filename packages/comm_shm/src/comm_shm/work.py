@@ -1,15 +1,22 @@
-"""The handle that c10d expects of every collective."""
+"""The handles that c10d expects of a call: for what has finished when it returned, and for what was started."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.distributed as dist
 
+from comm_core.errors import CommError
+
+NONE = timedelta(0)
+
 
 class FinishedWork(dist.Work):
-    """A collective that was complete when its call returned, whether `async_op` was asked for or not."""
+    """A collective that was complete when its call returned."""
 
     def __init__(self, tensors: list[torch.Tensor]) -> None:
         super().__init__()
@@ -27,11 +34,11 @@ class FinishedWork(dist.Work):
         return True
 
     def is_success(self) -> bool:
-        """Return True: a collective that fails raises at its call."""
+        """Return True: a collective that fails while its call waits raises there."""
         return True
 
     def exception(self) -> None:
-        """Return None: a collective that fails raises at its call."""
+        """Return None: a collective that fails while its call waits raises there."""
 
     def result(self) -> list[torch.Tensor]:
         """Return the tensors that the collective wrote."""
@@ -42,3 +49,198 @@ class FinishedWork(dist.Work):
         future: torch.futures.Future[list[torch.Tensor]] = torch.futures.Future()
         future.set_result(self._tensors)
         return future
+
+
+class Started(NamedTuple):
+    """One thing that the C core was asked to do, and what is done when it has."""
+
+    request: Any
+    """The C core's handle."""
+    where: str
+    """The collective, or send or recv."""
+    finish: Callable[[], None] | None
+    """What brings the result to where it belongs."""
+    keep: tuple[torch.Tensor, ...]
+    """Tensors whose memory the C core uses."""
+    limit: float
+    """How many seconds it may take."""
+    message: bool = False
+    """Whether it goes to or comes from one rank."""
+
+
+class Home(Protocol):
+    """What a work needs of its group."""
+
+    def wait_for(self, started: Started, timeout_s: float | None) -> int:
+        """Return the C core's status of what was started, once it has one or the time is over."""
+
+    def has_finished(self, started: Started) -> bool:
+        """Return whether what was started has finished."""
+
+    def tell_when_finished(self, started: Started, tell: Callable[[], None]) -> bool:
+        """Return whether `tell` will be called; if not, what was started has finished already."""
+
+    def failure(self, status: int, started: Started, limit: float) -> CommError:
+        """Return the error for a status."""
+
+    def source_of(self, started: Started) -> int:
+        """Return the rank in the group that a message came from, or that it was asked of."""
+
+    def settled(self, work: StartedWork) -> None:
+        """Note that a work needs no more attention."""
+
+
+class StartedWork(dist.Work):
+    """What was started and runs while its caller does something else.
+
+    Args:
+        home: the group.
+        parts: what was started, in order.
+        tensors: the tensors that are written or sent.
+
+    Raises:
+        CommError: from `wait`, what made it fail; the same from every call of it.
+    """
+
+    def __init__(self, home: Home, parts: Sequence[Started], tensors: list[torch.Tensor]) -> None:
+        super().__init__()
+        self._home, self._parts, self._tensors = home, parts, tensors
+        self._error: BaseException | None = None
+        self._done = False
+        self._settling = threading.Lock()
+        self._future: torch.futures.Future[list[torch.Tensor]] | None = None
+
+    def wait(self, timeout: timedelta | None = None) -> bool:
+        """Wait until it has finished; return True.
+
+        Args:
+            timeout: how long; what was started goes on when it is over, except for a message, which is given up. By
+                default the time that the call was given, for messages that of the group.
+
+        Raises:
+            RankTimeoutError: it has not finished in time; who is missing is named.
+            CommError: whatever else made it fail.
+        """
+        if not self._done:
+            given = timeout.total_seconds() if timeout is not None and timeout > NONE else None
+            for part in self._parts:
+                status = self._home.wait_for(part, given)
+                if status and not self._home.has_finished(part):  # only this waiting has ended
+                    raise self._home.failure(status, part, given or 0.0)
+            self._settle(given)
+        if self._error is not None:
+            raise self._error
+        return True
+
+    def synchronize(self) -> None:
+        """Wait until it has finished."""
+        self.wait()
+
+    def is_completed(self) -> bool:
+        """Return whether it has finished, well or not."""
+        if not self._done and all(map(self._home.has_finished, self._parts)):
+            self._settle()
+        return self._done
+
+    def is_success(self) -> bool:
+        """Return whether it has finished well."""
+        return self.is_completed() and self._error is None
+
+    def exception(self) -> BaseException | None:
+        """Return what made it fail, None while it runs and when it has not failed."""
+        return self._error if self.is_completed() else None
+
+    def result(self) -> list[torch.Tensor]:
+        """Return the tensors that are written or sent."""
+        return self._tensors
+
+    def source_rank(self) -> int:
+        """Return the rank in the group that a received message came from."""
+        return self._home.source_of(self._parts[0])
+
+    def _source_rank(self) -> int:
+        return self.source_rank()
+
+    def get_future(self) -> torch.futures.Future[list[torch.Tensor]]:
+        """Return a future that gets the tensors, or the error, as soon as it has finished, in whichever thread."""
+        if self._future is None:
+            self._future = torch.futures.Future()
+            self._tell(0)
+        return self._future
+
+    def _tell(self, place: int) -> None:
+        """Fill the future once the parts from `place` on have finished."""
+        for index, part in enumerate(self._parts[place:], place + 1):
+            if self._home.tell_when_finished(part, lambda after=index: self._tell(after)):  # type: ignore[misc]
+                return
+        assert self._future is not None
+        self._settle()
+        if self._error is not None:
+            self._future.set_exception(self._error)  # type: ignore[arg-type]  # the stub asks for a result
+        else:
+            self._future.set_result(self._tensors)
+
+    def _settle(self, given: float | None = None) -> None:
+        """Bring the results to where they belong, once; every part has finished."""
+        with self._settling:
+            if self._done:
+                return
+            try:
+                for part in self._parts:
+                    status = self._home.wait_for(part, 0.0)
+                    if status:
+                        limit = part.limit if given is None or not part.message else given
+                        self._error = self._home.failure(status, part, limit)
+                        break
+                    if part.finish is not None:
+                        part.finish()
+            except Exception as error:  # a result that cannot be copied; KeyboardInterrupt goes through
+                self._error = error
+            self._done = True
+        self._home.settled(self)
+
+
+class ManyWorks(dist.Work):
+    """Several works as one, which is what coalescing gives."""
+
+    def __init__(self, works: Sequence[StartedWork]) -> None:
+        super().__init__()
+        self._works = works
+
+    def wait(self, timeout: timedelta | None = None) -> bool:
+        """Wait for all of them; raise the first error once all have finished."""
+        errors = []
+        for work in self._works:
+            try:
+                work.wait(timeout)
+            except CommError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        return True
+
+    def synchronize(self) -> None:
+        """Wait for all of them."""
+        self.wait()
+
+    def is_completed(self) -> bool:
+        """Return whether all of them have finished."""
+        finished = [work.is_completed() for work in self._works]  # each of them gets a look
+        return all(finished)
+
+    def is_success(self) -> bool:
+        """Return whether all of them have finished well."""
+        return self.is_completed() and all(work.is_success() for work in self._works)
+
+    def exception(self) -> BaseException | None:
+        """Return the first error, or None."""
+        return next((work.exception() for work in self._works if work.exception() is not None), None)
+
+    def result(self) -> list[torch.Tensor]:
+        """Return the tensors of all of them."""
+        return [x for work in self._works for x in work.result()]
+
+    def get_future(self) -> torch.futures.Future[list[torch.Tensor]]:
+        """Return a future for all of them."""
+        whole = torch.futures.collect_all([work.get_future() for work in self._works])
+        return whole.then(lambda futures: [x for future in futures.value() for x in future.value()])

@@ -1,0 +1,326 @@
+/* The door from Python to what is started and waited for later: requests in capsules that keep their group alive. */
+#define _GNU_SOURCE
+#include "native.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+#define CAPSULE "comm_shm._native.request"
+
+typedef struct {
+    PyObject *group; /* the capsule */
+    shm_errand *errand;
+    shm_job *job; /* one of the two is NULL */
+} handle;
+
+static shm_request *request_of(const handle *it) {
+    return it->errand != NULL ? &it->errand->request : &it->job->request;
+}
+
+static handle *handle_of(PyObject *capsule) { return PyCapsule_GetPointer(capsule, CAPSULE); }
+
+static void free_handle(PyObject *capsule) {
+    handle *it = handle_of(capsule);
+    if (it == NULL)
+        return;
+    shm_drop(request_of(it));
+    Py_DECREF(it->group);
+    PyMem_Free(it);
+}
+
+static PyObject *wrap(PyObject *group, shm_errand *errand, shm_job *job) {
+    handle *it = PyMem_Malloc(sizeof *it);
+    PyObject *capsule = NULL;
+    if (it != NULL) {
+        *it = (handle){group, errand, job};
+        capsule = PyCapsule_New(it, CAPSULE, free_handle);
+    }
+    if (capsule == NULL) {
+        PyMem_Free(it);
+        shm_drop(errand != NULL ? &errand->request : &job->request);
+        return it == NULL ? PyErr_NoMemory() : NULL;
+    }
+    Py_INCREF(group);
+    return capsule;
+}
+
+static PyObject *no_thread(int failed) {
+    errno = failed;
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+static int usable(const shm_group *group) { return !shm_foreign(group) && !group->closed; }
+
+/* An answer where a request is expected: what makes a group unusable. */
+static PyObject *unusable(const shm_group *group) {
+    return PyLong_FromLong(shm_foreign(group) ? SHM_FORKED : SHM_CLOSED);
+}
+
+static int follow(shm_job *job, PyObject *before) {
+    if (before == Py_None)
+        return 0;
+    handle *it = handle_of(before);
+    if (it == NULL)
+        return -1;
+    job->before = it->job;
+    atomic_fetch_add(&it->job->request.references, 1);
+    return 0;
+}
+
+/* launch(name, request of the same call before it or None, group, op, dtype, numel, detail, in, out,
+          width or reduce_op, timeout_s) -> request, or a status */
+PyObject *py_launch(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+    (void)module;
+    const movement *kind = movements;
+    shm_call call;
+    shm_patience patience;
+    int64_t now = shm_now_ns();
+    while (nargs > 2 && kind->name != NULL && PyUnicode_CompareWithASCIIString(args[0], kind->name) != 0)
+        kind++;
+    if (nargs < 3 || kind->name == NULL) {
+        PyErr_SetString(PyExc_ValueError, "no such collective");
+        return NULL;
+    }
+    shm_group *group = read_move(args + 2, nargs - 2, kind, &call, &patience);
+    if (group == NULL)
+        return NULL;
+    if (!usable(group))
+        return unusable(group);
+    shm_job *job = shm_job_new(group, kind->collective, &call, patience.deadline_ns - now);
+    if (job == NULL)
+        return PyErr_NoMemory();
+    PyObject *capsule = wrap(args[2], NULL, job);
+    if (capsule == NULL)
+        return NULL;
+    if (follow(job, args[1]) < 0) {
+        Py_DECREF(capsule);
+        return NULL;
+    }
+    int failed = shm_launch(group->queue, job);
+    if (failed != 0) {
+        Py_DECREF(capsule);
+        return no_thread(failed);
+    }
+    return capsule;
+}
+
+/* post(group, receives, peer, tag, dtype, numel, bytes, address) -> request, or a status; peer -1: from anyone */
+PyObject *py_post(PyObject *module, PyObject *args) {
+    (void)module;
+    PyObject *group_capsule;
+    int receives, peer, tag;
+    unsigned int dtype;
+    unsigned long long numel, bytes, address;
+    if (!PyArg_ParseTuple(args, "OiiiIKKK", &group_capsule, &receives, &peer, &tag, &dtype, &numel, &bytes, &address))
+        return NULL;
+    shm_group *group = group_of(group_capsule);
+    if (group == NULL)
+        return NULL;
+    if (!usable(group))
+        return unusable(group);
+    if (peer >= (int)group->world || peer < (receives ? SHM_ANY_SOURCE : 0)) {
+        PyErr_SetString(PyExc_ValueError, "no such rank");
+        return NULL;
+    }
+    shm_errand *errand = shm_errand_new(group->mail, receives, peer);
+    if (errand == NULL)
+        return PyErr_NoMemory();
+    errand->data = (unsigned char *)(uintptr_t)address;
+    errand->envelope = (shm_envelope){.bytes = bytes, .numel = numel, .tag = tag, .dtype = dtype};
+    PyObject *capsule = wrap(group_capsule, errand, NULL);
+    if (capsule == NULL)
+        return NULL;
+    int failed;
+    Py_BEGIN_ALLOW_THREADS
+    failed = shm_post(group->mail, errand);
+    Py_END_ALLOW_THREADS
+    if (failed != 0) {
+        Py_DECREF(capsule);
+        return no_thread(failed);
+    }
+    return capsule;
+}
+
+/* wait(request, timeout_s, help) -> status; with `help`, started collectives may run in this thread */
+PyObject *py_wait(PyObject *module, PyObject *args) {
+    (void)module;
+    PyObject *capsule, *seconds;
+    int help;
+    shm_patience patience;
+    if (!PyArg_ParseTuple(args, "OOi", &capsule, &seconds, &help))
+        return NULL;
+    handle *it = handle_of(capsule);
+    if (it == NULL || read_patience(seconds, &patience) < 0)
+        return NULL;
+    shm_request *request = request_of(it);
+    if (shm_is_finished(request))
+        return PyLong_FromLong(request->status);
+    shm_group *group = group_of(it->group);
+    if (shm_foreign(group))
+        return PyLong_FromLong(SHM_FORKED);
+    released gil = {PyEval_SaveThread()};
+    patience.context = &gil;
+    shm_status status = it->errand != NULL ? shm_await(group->mail, it->errand, &patience)
+                                           : shm_catch_up(group->queue, it->job, &patience, help);
+    if (it->job != NULL && status == SHM_OK)
+        status = request->status;
+    PyEval_RestoreThread(gil.thread);
+    return answer(status);
+}
+
+/* finished(request) -> bool */
+PyObject *py_finished(PyObject *module, PyObject *capsule) {
+    (void)module;
+    handle *it = handle_of(capsule);
+    if (it == NULL)
+        return NULL;
+    shm_group *group = group_of(it->group);
+    int finished = shm_is_finished(request_of(it));
+    if (!finished && it->errand != NULL && !shm_foreign(group)) {
+        Py_BEGIN_ALLOW_THREADS
+        finished = shm_probe(group->mail, it->errand);
+        Py_END_ALLOW_THREADS
+    }
+    return PyBool_FromLong(finished);
+}
+
+static void call_and_forget(void *context) {
+    PyGILState_STATE state = PyGILState_Ensure();
+    PyObject *callable = context, *result = PyObject_CallNoArgs(callable);
+    if (result == NULL)
+        PyErr_WriteUnraisable(callable);
+    Py_XDECREF(result);
+    Py_DECREF(callable);
+    PyGILState_Release(state);
+}
+
+/* tell(request, callable) -> bool: whether the callable will be called, once, in any thread; else it has finished */
+PyObject *py_tell(PyObject *module, PyObject *args) {
+    (void)module;
+    PyObject *capsule, *callable;
+    if (!PyArg_ParseTuple(args, "OO", &capsule, &callable))
+        return NULL;
+    handle *it = handle_of(capsule);
+    if (it == NULL)
+        return NULL;
+    shm_group *group = group_of(it->group);
+    shm_hand *hand = it->errand != NULL ? &group->mail->hand : &group->queue->hand;
+    int waits = 0;
+    if (!shm_is_finished(request_of(it)) && !shm_foreign(group)) {
+        Py_INCREF(callable);
+        Py_BEGIN_ALLOW_THREADS
+        waits = shm_tell(hand, request_of(it), call_and_forget, callable);
+        Py_END_ALLOW_THREADS
+        if (!waits)
+            Py_DECREF(callable);
+    }
+    return PyBool_FromLong(waits);
+}
+
+/* scene(request) -> (states as in states(group), (status, rank), pair) of a collective that failed, or None */
+PyObject *py_scene(PyObject *module, PyObject *capsule) {
+    (void)module;
+    handle *it = handle_of(capsule);
+    if (it == NULL)
+        return NULL;
+    const shm_scene *scene = it->job == NULL ? NULL : it->job->scene;
+    if (scene == NULL)
+        Py_RETURN_NONE;
+    PyObject *states = PyList_New(0);
+    for (uint32_t rank = 0; states != NULL && rank < scene->world; rank++) {
+        const shm_sight *sight = &scene->ranks[rank];
+        PyObject *one = Py_BuildValue(
+            "(iiiKIIIKKI)", sight->behind, sight->dead, sight->left, (unsigned long long)sight->said.serial,
+            sight->said.op, sight->said.dtype, sight->said.reduce_op, (unsigned long long)sight->said.numel,
+            (unsigned long long)sight->said.detail, sight->said.refusal);
+        if (one == NULL || PyList_Append(states, one) < 0)
+            Py_CLEAR(states);
+        Py_XDECREF(one);
+    }
+    if (states == NULL)
+        return NULL;
+    const uint64_t *pair = scene->pair;
+    return Py_BuildValue("(N(II)(KKKK))", states, scene->broken >> 16, scene->broken & 0xffff,
+                         (unsigned long long)pair[0], (unsigned long long)pair[1], (unsigned long long)pair[2],
+                         (unsigned long long)pair[3]);
+}
+
+static PyObject *describe(const shm_envelope *envelope, int source) {
+    return Py_BuildValue("(iiIKIK)", source, envelope->tag, envelope->dtype, (unsigned long long)envelope->numel,
+                         envelope->wanted_dtype, (unsigned long long)envelope->wanted_numel);
+}
+
+/* message(request) -> (rank, tag, dtype, numel, wanted dtype, wanted numel) */
+PyObject *py_message(PyObject *module, PyObject *capsule) {
+    (void)module;
+    handle *it = handle_of(capsule);
+    if (it == NULL)
+        return NULL;
+    return describe(&it->errand->envelope, it->errand->source);
+}
+
+/* regret(group, peer) -> as `message`, of a message to that rank which it put aside and then could not use; or None */
+PyObject *py_regret(PyObject *module, PyObject *args) {
+    (void)module;
+    PyObject *capsule;
+    unsigned int peer;
+    if (!PyArg_ParseTuple(args, "OI", &capsule, &peer))
+        return NULL;
+    shm_group *group = group_of(capsule);
+    if (group == NULL)
+        return NULL;
+    if (!usable(group) || peer >= group->world)
+        Py_RETURN_NONE;
+    shm_lane *lane = shm_lane_between(group->mail, group->rank, peer);
+    if (atomic_load(&lane->regretted) == 0)
+        Py_RETURN_NONE;
+    PyObject *answer = describe(&lane->regret, (int)peer);
+    atomic_store(&lane->regretted, 0);
+    return answer;
+}
+
+/* arrived(group) -> what nobody has asked for yet, as `message`s */
+PyObject *py_arrived(PyObject *module, PyObject *args) {
+    (void)module;
+    PyObject *capsule;
+    if (!PyArg_ParseTuple(args, "O", &capsule))
+        return NULL;
+    shm_group *group = group_of(capsule);
+    PyObject *all = group == NULL ? NULL : PyList_New(0);
+    if (all == NULL || !usable(group))
+        return all;
+    shm_envelope found[16];
+    int sources[16];
+    int count;
+    Py_BEGIN_ALLOW_THREADS
+    count = shm_mail_arrived(group->mail, found, sources, 16);
+    Py_END_ALLOW_THREADS
+    for (int i = 0; all != NULL && i < count; i++) {
+        PyObject *one = describe(&found[i], sources[i]);
+        if (one == NULL || PyList_Append(all, one) < 0)
+            Py_CLEAR(all);
+        Py_XDECREF(one);
+    }
+    return all;
+}
+
+/* drain(group, timeout_s) -> status: run what was started, and write what was sent into the rings */
+PyObject *py_drain(PyObject *module, PyObject *args) {
+    (void)module;
+    PyObject *capsule, *seconds;
+    shm_patience patience;
+    if (!PyArg_ParseTuple(args, "OO", &capsule, &seconds))
+        return NULL;
+    shm_group *group = group_of(capsule);
+    if (group == NULL || read_patience(seconds, &patience) < 0)
+        return NULL;
+    if (!usable(group))
+        return PyLong_FromLong(SHM_OK);
+    released gil = {PyEval_SaveThread()};
+    patience.context = &gil;
+    shm_status status = shm_catch_up(group->queue, NULL, &patience, 1);
+    if (status == SHM_OK)
+        status = shm_mail_flush(group->mail, &patience);
+    PyEval_RestoreThread(gil.thread);
+    return answer(status);
+}

@@ -1,0 +1,115 @@
+"""Tensors of other devices, for `init_process_group("cpu:shm,cuda:nccl")`: handed on to a group of that backend.
+
+torch lets a Python process group stand for all devices of a group, so this one makes those for the others itself, when
+the first tensor of such a device comes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from comm_core.errors import TransportError
+from comm_shm.messages import MessagingGroup
+from comm_shm.terms import Terms
+from comm_shm.torch_compat import group_of_backend
+
+
+class DelegatingGroup(MessagingGroup):
+    """A group over shared memory that has a group of another backend for each other device it was created with."""
+
+    def __init__(self, options: Any, handle: Any) -> None:
+        super().__init__(options, handle)
+        self._options = options
+        self._others: dict[str, Any] = {}
+
+    def _other(self, x: torch.Tensor | torch.device) -> Any:
+        """Return the group for a tensor's device, None for the CPU and where none was asked for."""
+        device = x if isinstance(x, torch.device) else x.device
+        if device.type == "cpu":
+            return None
+        if device.type not in self._others:
+            self._others[device.type] = self._make(device.type, self._backends().get(device.type))
+        return self._others[device.type]
+
+    def _make(self, device: str, backend: str | None) -> Any:
+        if backend in (None, "shm"):
+            return None
+        try:
+            made = group_of_backend(str(backend), device, self._options)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise TransportError(
+                f'backend "{device}:{backend}"',
+                got=f"no group of it: {error}",
+                need=f"a torch that has {backend}, and {device} devices",
+            ) from error
+        return made
+
+    def _backends(self) -> dict[str, str]:
+        """Return the backend of each device, from the string that the group was created with."""
+        import torch.distributed as dist
+
+        try:
+            config = str(dist.get_backend_config(self))
+        except (ValueError, KeyError):  # not known to torch, or not yet
+            return {}
+        pairs = (part.split(":") for part in config.split(","))
+        return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
+
+    def _get_backend(self, device: torch.device) -> Any:
+        """Return what handles tensors of a device: this group itself for the CPU."""
+        if device.type == "cpu":
+            return self
+        other = self._other(device)
+        if other is None:
+            raise RuntimeError(f"no backend for {device.type} in this group, which is of shm, for the CPU")
+        return other._get_backend(device)
+
+    def _options_of(self, options: Any, given: Terms) -> Any:
+        options.reduceOp = options.reduceOp if given.op is None else given.op
+        options.asyncOp = given.later
+        if given.timeout is not None:
+            options.timeout = given.timeout
+        return options
+
+    def _close_others(self) -> None:
+        for other in self._others.values():
+            if other is not None:
+                other.shutdown()
+        self._others.clear()
+
+
+def first_tensor(given: Any) -> torch.Tensor | None:
+    """Return the first tensor in nested lists, None when there is none.
+
+    Example:
+        >>> first_tensor([[], [torch.ones(2)]])
+        tensor([1., 1.])
+    """
+    if isinstance(given, torch.Tensor):
+        return given
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        for item in given:
+            found = first_tensor(item)
+            if found is not None:
+                return found
+    return None
+
+
+def delegated(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method of a group that hands tensors of other devices on to the group that is there for them."""
+    name = method.__name__
+
+    @functools.wraps(method)
+    def on_its_device(self: DelegatingGroup, *args: Any, **kwargs: Any) -> Any:
+        x = first_tensor(args)
+        if x is not None and not x.is_cpu:
+            other = self._other(x)
+            if other is not None:
+                return getattr(other, name)(*args, **kwargs)
+        return method(self, *args, **kwargs)
+
+    return on_its_device

@@ -1,0 +1,66 @@
+"""Tensors of any strides, seen as the contiguous memory that the C core reads and writes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from comm_shm.codes import PREMUL_SUM
+from comm_shm.torch_compat import premul_factor
+
+
+def plain(x: torch.Tensor) -> bool:
+    """Return whether a tensor's elements lie in memory one after the other, as they are."""
+    return x.is_contiguous() and not x.is_neg() and not x.is_conj()
+
+
+def flat_of(x: torch.Tensor) -> torch.Tensor:
+    """Return the elements as they lie in memory when the tensor is contiguous, else a copy that is."""
+    if plain(x):
+        return x
+    with torch.no_grad():
+        return x.detach().resolve_neg().resolve_conj().contiguous()
+
+
+def target_of(out: torch.Tensor) -> torch.Tensor:
+    """Return where to write: the tensor itself, or room for what is then put into it."""
+    if plain(out):
+        return out
+    with torch.no_grad():
+        return torch.empty(out.shape, dtype=out.dtype)
+
+
+def put(out: torch.Tensor, flat: torch.Tensor) -> None:
+    """Copy a result to where it belongs, unless it is there."""
+    if flat is not out and (flat.data_ptr() != out.data_ptr() or out.is_neg() or out.is_conj()):
+        with torch.no_grad():
+            out.detach().copy_(flat.view(out.shape))
+
+
+def apart(
+    part: torch.Tensor, whole: torch.Tensor, place: int | None, copied: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return `copied`, by default `part`, or a copy where the two overlap other than element for element at `place`."""
+    source = part if copied is None else copied
+    begin, start = part.data_ptr(), whole.data_ptr()
+    size, total = part.numel() * part.element_size(), whole.numel() * whole.element_size()
+    if begin >= start + total or start >= begin + size:
+        return source
+    fits = place is not None and begin == start + place * part.element_size()
+    return source if fits else source.clone()
+
+
+def scaled(flat: torch.Tensor, op: Any, code: int) -> torch.Tensor:
+    """Return this rank's input of a reduction: multiplied by its factor where there is one."""
+    return flat if code != PREMUL_SUM else flat * premul_factor(op)
+
+
+def expanded(x: torch.Tensor) -> bool:
+    """Return whether several elements of a tensor share memory, so that it cannot be written."""
+    return any(stride == 0 and size > 1 for stride, size in zip(x.stride(), x.shape, strict=True))
+
+
+def one_list(lists: Any) -> list[torch.Tensor]:
+    """Return the one list that c10d wraps in another, or the list itself."""
+    return lists[0] if lists and not isinstance(lists[0], torch.Tensor) else lists

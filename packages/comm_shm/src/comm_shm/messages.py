@@ -1,0 +1,119 @@
+"""Messages from one rank to another: send, recv and what torch builds on them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from comm_core.errors import ArgumentError, CommError, TransportError
+from comm_shm.agreement import GLOO
+from comm_shm.codes import DTYPE_CODE, UNKNOWN
+from comm_shm.faults import Status
+from comm_shm.layout import expanded, flat_of, put, target_of
+from comm_shm.message_faults import Message, misfit, undelivered
+from comm_shm.movement import Tensors
+from comm_shm.rooted import RootedGroup
+from comm_shm.work import Started, StartedWork
+
+ANY_SOURCE = -1
+
+
+class MessagingGroup(RootedGroup):
+    """The point-to-point operations of a group over shared memory.
+
+    A send has finished when the receiver has taken the whole message, so both learn when its size or dtype is not
+    what the receiver asked for. Messages of one tag arrive in the order in which they were sent.
+    """
+
+    def send(self, tensors: Tensors, peer: int, tag: int = 0, **named: Any) -> StartedWork:  # type: ignore[override]
+        """Start to send a tensor to a rank.
+
+        Args:
+            tensors: a list of just the tensor; of any strides.
+            peer: the receiver's rank in the group; this rank's own is allowed.
+            tag: the receiver asks for the same.
+            named: `dstRank`, as torch also calls `peer`.
+
+        Raises:
+            MismatchError: from `wait`, on both ranks: the receiver had asked for another size or dtype. Also at the
+                call, when that was found out about an earlier message after its send had finished.
+            RankFailedError: from `wait`: the receiver has ended or left; within a second.
+            RankTimeoutError: from `wait`: the receiver did not ask for it in time.
+            TransportError: another device or layout.
+        """
+        x = self._one("send", tensors, named.get("dstRank", peer), writes=False)
+        peer = self._peer("send", named.get("dstRank", peer))
+        regret = self._native.regret(self._handle, peer)
+        if regret is not None:
+            raise misfit("send", self._scene("send", 0.0), Message(*regret), sent=True, late=True)
+        flat = flat_of(x)
+        return self._start([self._posted("send", flat, (peer, tag))], [x])
+
+    def recv(self, tensors: Tensors, peer: int, tag: int = 0, **named: Any) -> StartedWork:  # type: ignore[override]
+        """Start to receive a tensor from a rank.
+
+        Args:
+            tensors: a list of just the tensor, of any strides; of the size and dtype that is sent.
+            peer: the sender's rank in the group.
+            tag: what the sender gave it.
+            named: `srcRank`, as torch also calls `peer`.
+
+        Raises:
+            MismatchError: from `wait`, on both ranks: another size or dtype was sent; nothing was written.
+            RankFailedError: from `wait`: the sender has ended or left; within a second.
+            RankTimeoutError: from `wait`: no such message came in time; what came instead is named.
+            TransportError: another device or layout.
+        """
+        return self._receive(tensors, self._peer("recv", named.get("srcRank", peer)), tag)
+
+    def recv_anysource(self, tensors: Tensors, tag: int = 0) -> StartedWork:
+        """Start to receive a tensor from whichever rank sends one of that tag first; the work knows from which.
+
+        Raises:
+            MismatchError: from `wait`, as in `recv`.
+            RankFailedError: from `wait`: a rank has ended, or all others have left.
+        """
+        return self._receive(tensors, ANY_SOURCE, tag)
+
+    def failure(self, status: int, started: Started, limit: float) -> CommError:
+        """Return the error for a status."""
+        if not started.message:
+            return super().failure(status, started, limit)
+        scene, message = self._scene(started.where, limit), Message(*self._native.message(started.request))
+        if status == Status.MISFIT:
+            return misfit(started.where, scene, message, sent=started.where == "send")
+        arrived = [Message(*one) for one in self._native.arrived(self._handle)]
+        return undelivered(Status(status), scene, message, arrived)
+
+    def _receive(self, tensors: Tensors, peer: int, tag: int) -> StartedWork:
+        x = self._one("recv", tensors, peer, writes=True)
+        target = target_of(x)
+        part = self._posted("recv", target, (peer, tag))
+        return self._start([part if target is x else part._replace(finish=lambda: put(x, target))], [x])
+
+    def _posted(self, where: str, flat: torch.Tensor, address: tuple[int, int]) -> Started:
+        dtype, size = DTYPE_CODE.get(flat.dtype, UNKNOWN), flat.numel() * flat.element_size()
+        request = self._native.post(self._handle, where == "recv", *address, dtype, flat.numel(), size, flat.data_ptr())
+        if isinstance(request, int):
+            raise self._fault(request, where, 0.0)
+        return Started(request, where, None, (flat,), self._timeout_s, message=True)
+
+    # -- what is refused: by this rank alone, because the other ranks may be elsewhere -----------------------------
+
+    def _peer(self, where: str, peer: int) -> int:
+        if not 0 <= peer < self._world:
+            raise ArgumentError(where, got=f"rank {peer}", need=f"a rank from 0 to {self._world - 1}")
+        return peer
+
+    def _one(self, where: str, tensors: Tensors, peer: int, writes: bool) -> torch.Tensor:
+        if len(tensors) != 1:
+            raise ArgumentError(where, got=f"{len(tensors)} tensors", need="one", hint="make one call for each")
+        x = tensors[0]
+        if not x.is_cpu or x.layout is not torch.strided:
+            got = f"a tensor of layout {x.layout} on {x.device}"
+            raise TransportError(where, got=got, need="dense CPU tensors", hint=GLOO)
+        if writes and expanded(x):
+            got = "an expanded tensor, whose elements share memory"
+            raise TransportError(where, got=got, need="a tensor that can be written", hint="pass x.contiguous()")
+        return x
