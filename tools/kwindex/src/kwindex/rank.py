@@ -77,6 +77,17 @@ class Hit(NamedTuple):
     score: int
     why: str
 
+    @property
+    def sure(self) -> bool:
+        """Whether names or messages answer the query as it is written, not a near spelling or words of a summary.
+
+        Example:
+            >>> entry = Entry("m.f", "function", "m.py", 1, 1, "f()", "")
+            >>> Hit(entry, 900, "exact name").sure, Hit(entry, 180, "near spelling: one letter differs").sure
+            (True, False)
+        """
+        return not self.why.startswith(("near", "in the summary"))
+
     def as_dict(self) -> dict[str, Any]:
         """Returns the hit as `kwindex search --json` prints it.
 
