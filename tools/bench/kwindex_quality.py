@@ -26,7 +26,8 @@ GOLDEN = ROOT / "tools/kwindex/golden"
 def corpus(all_of_torch: bool) -> list[Path]:
     """Return the sources that the golden queries are asked of."""
     spec = importlib.util.find_spec("torch")
-    assert spec is not None and spec.submodule_search_locations, "torch is not installed"
+    assert spec is not None, "torch is not installed"
+    assert spec.submodule_search_locations, "torch is not a package"
     torch = Path(next(iter(spec.submodule_search_locations)))
     named = tomllib.loads((GOLDEN / "corpus.toml").read_text())
     theirs = [torch] if all_of_torch else [torch / path for path in named["torch"]]

@@ -50,7 +50,7 @@ def test_build_json(tree: Tree, tmp_path: Path, command: Command) -> None:
         "entries": 3,
     }
     assert [(problem["file"], problem["line"]) for problem in said["problems"]] == [("bad.py", 2)]
-    assert list(json.loads((out / "index.json").read_bytes())) == ["entries"]
+    assert list(json.loads((out / "index.json").read_bytes())) == ["id", "entries"]
 
 
 def test_search_json(index: Path, command: Command) -> None:

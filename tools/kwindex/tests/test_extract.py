@@ -175,24 +175,24 @@ def test_what_cannot_be_read_says_line_and_why(data: bytes, line: int, why: str)
     "data", [b"", b"\n", b"\xef\xbb\xbfx = 1\n", b"x = 1\r\ny = 2\r\n", b"# coding: latin-1\n# \xe9\n"]
 )
 def test_odd_but_valid_files_are_read(data: bytes) -> None:
-    assert extract(data, "m.py", "m").entries[0].name == "m"
+    assert extract(data, "m.py", "m")[0].name == "m"
 
 
 @pytest.mark.parametrize(("text", "last"), [("", 1), ("x = 1", 1), ("x = 1\n", 1), ("x = 1\ny = 2", 2), ("\n\n", 2)])
 def test_a_module_ends_at_its_last_line(text: str, last: int) -> None:
-    assert extract(text.encode(), "m.py", "m").entries[0].end_line == last
+    assert extract(text.encode(), "m.py", "m")[0].end_line == last
 
 
 def test_deep_but_valid_nesting_is_read() -> None:
     chain = "if x: pass\n" + "elif y:\n    def f(): ...\n" * 300
-    assert sum(entry.kind == "function" for entry in extract(chain.encode(), "m.py", "m").entries) == 300
+    assert sum(entry.kind == "function" for entry in extract(chain.encode(), "m.py", "m")) == 300
     deep = "x = a" + ".b" * 900 + "\ny = 0x" + "f" * 6000 + "\n"
-    assert [entry.name for entry in extract(deep.encode(), "m.py", "m").entries] == ["m", "m.x", "m.y"]
+    assert [entry.name for entry in extract(deep.encode(), "m.py", "m")] == ["m", "m.x", "m.y"]
 
 
 def test_texts_never_act_on_a_terminal_nor_break_the_encoding() -> None:
     source = b"def f():\n    '''\\x1b[31mred \\ud800 text\\u202e.'''\nx: '\\x1b' = 1\n"
-    for entry in extract(source, "m.py", "m").entries:
+    for entry in extract(source, "m.py", "m"):
         text = "".join((entry.name, entry.signature, entry.summary))
         assert text.isprintable()
         assert text.encode()
@@ -215,7 +215,7 @@ def oracle(node: ast.AST, prefix: str) -> Iterator[tuple[str, int, int | None]]:
 
 def assert_equals_oracle(path: Path) -> int:
     data = path.read_bytes()
-    found = [e for e in extract(data, "m.py", "m").entries if e.kind in DEFINITIONS]
+    found = [e for e in extract(data, "m.py", "m") if e.kind in DEFINITIONS]
     expected = sorted(oracle(ast.parse(data), "m"))
     assert sorted((entry.name, entry.line, entry.end_line) for entry in found) == expected
     return len(expected)

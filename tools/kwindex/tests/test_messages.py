@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kwindex import Entry
-from kwindex.messages import Message, plain, replacement
+from kwindex.messages import replacement
+from kwindex.pasted import Message, plain
 
 Index = Callable[[str], list[Entry]]
 

@@ -63,6 +63,6 @@ def test_any_nesting_is_found_whole(program: list[Block]) -> None:
     expected: list[tuple[object, ...]] = []
     for block in program:
         write(block, 0, "pkg.m", "module", lines, expected)
-    record = extract("\n".join(lines).encode(), "m.py", "pkg.m")
-    found = [(e.name, e.kind, e.line, e.end_line) for e in record.entries if e.kind != "module"]
+    entries = extract("\n".join(lines).encode(), "m.py", "pkg.m")
+    found = [(e.name, e.kind, e.line, e.end_line) for e in entries if e.kind != "module"]
     assert found == expected

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-import kwindex.pipeline
+import kwindex.reading
 from kwindex import KwindexError, Problem, build, read_index
 from kwindex.discover import SourceFile
-from kwindex.store import INDEX, MARKER, READY
+from kwindex.pieces import SECTIONS
+from kwindex.store import INDEX, MARKER, READY, SOURCES
 
 Tree = Callable[..., Path]
 KEYS = ["name", "kind", "file", "line", "end_line", "signature", "summary"]
@@ -21,7 +22,7 @@ def test_index_json_has_exactly_this_shape(tree: Tree, tmp_path: Path) -> None:
     data = (tmp_path / "out" / INDEX).read_bytes()
     content = json.loads(data)
     assert built.path == tmp_path / "out" / INDEX
-    assert list(content) == ["entries"]
+    assert list(content) == ["id", "entries"]
     assert all(list(entry) == KEYS for entry in content["entries"])
     assert content["entries"][1]["summary"] == "Café → ok."
     assert "Café → ok.".encode() in data
@@ -42,8 +43,8 @@ def test_same_bytes_whatever_the_order_of_files_and_processes(
     build([root], tmp_path / "once")
     shuffled = [root, *(root / name for name in random.Random(7).sample(sorted(files), len(files)))]
     build(shuffled, tmp_path / "again")
-    monkeypatch.setattr(kwindex.pipeline, "PARALLEL_BYTES", 0)
-    monkeypatch.setattr(kwindex.pipeline, "_CHUNK_BYTES", 100)
+    monkeypatch.setattr(kwindex.reading, "PARALLEL_BYTES", 0)
+    monkeypatch.setattr(kwindex.reading, "_CHUNK_BYTES", 100)
     build([root], tmp_path / "both", jobs=2)
     once = (tmp_path / "once" / INDEX).read_bytes()
     assert once == (tmp_path / "again" / INDEX).read_bytes() == (tmp_path / "both" / INDEX).read_bytes()
@@ -82,7 +83,7 @@ def test_broken_files_are_reported_with_their_lines_and_the_rest_is_indexed(tree
 def test_only_broken_files_make_an_empty_index(tree: Tree, tmp_path: Path) -> None:
     built = build([tree({"a.py": "("})], tmp_path / "out")
     assert len(built.problems) == 1
-    assert json.loads(built.path.read_bytes()) == {"entries": []}
+    assert json.loads(built.path.read_bytes())["entries"] == []
 
 
 def test_an_unreadable_file_is_a_problem_without_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,8 +91,10 @@ def test_an_unreadable_file_is_a_problem_without_a_line(monkeypatch: pytest.Monk
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
-    problem = kwindex.pipeline.read(SourceFile("/x/a.py", "a.py", "a", 1))
+    piece = kwindex.reading.read(SourceFile("/x/a.py", "a.py", "a", 1)).piece
+    problem = Problem(**json.loads(piece[SECTIONS.index("problems")]))
     assert problem == Problem("a.py", 0, "Permission denied")
+    assert piece[0] == b""
     assert str(problem) == "a.py: Permission denied"
 
 
@@ -130,8 +133,8 @@ def test_the_marker_lists_what_was_written_and_a_second_build_replaces_it(tree: 
     root, out = tree({"a.py": ""}), tmp_path / "out"
     build([root], out)
     build([tree({"b.py": ""})], out)
-    assert sorted(path.name for path in out.iterdir()) == sorted([MARKER, INDEX, READY])
-    assert json.loads((out / MARKER).read_text())["generated"] == [INDEX, READY]
+    assert sorted(path.name for path in out.iterdir()) == sorted([MARKER, INDEX, READY, SOURCES])
+    assert json.loads((out / MARKER).read_text())["generated"] == [INDEX, READY, SOURCES]
     assert len(read_index(out)) == 2
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from kwindex import Searcher, build, read_index
-from kwindex.ready import Lines, open_searcher
+from kwindex.link import link
+from kwindex.ready import open_ready, open_searcher
 from kwindex.store import INDEX, READY
 
 QUERIES = ["all_gather", "agit", "Tensor.wait", "gather tensor", "all_redcue", "kind:env", "waits for", "need a group"]
@@ -20,9 +21,8 @@ def folder(originals: list[Path], tmp_path_factory: pytest.TempPathFactory) -> P
 
 def test_tables_give_what_the_index_gives(folder: Path) -> None:
     kept, fresh = open_searcher(folder), Searcher(read_index(folder))
-    assert isinstance(kept.entries, Lines)
-    assert list(kept.entries) == fresh.entries
-    assert kept.entries[-1:] == list(fresh.entries)[-1:]
+    assert link(list(kept.entries)) == list(fresh.entries)
+    assert kept.entries[-1:] == list(kept.entries)[-1:]
     for query in QUERIES:
         assert kept.search(query) == fresh.search(query)
 
@@ -32,15 +32,17 @@ def test_same_sources_make_the_same_tables(folder: Path, originals: list[Path], 
     assert (tmp_path / READY).read_bytes() == (folder / READY).read_bytes()
 
 
-@pytest.mark.parametrize("spoil", ["index", "tables", "short", "none"])
+@pytest.mark.parametrize("spoil", ["other", "longer", "short", "form", "contents", "none"])
 def test_tables_that_do_not_fit_are_left_aside(folder: Path, tmp_path: Path, spoil: str) -> None:
     index, tables = (folder / INDEX).read_bytes(), (folder / READY).read_bytes()
-    if spoil == "index":
-        index = index.replace(b"all_gather", b"all_father")
-    kept = {"tables": tables[:-1] + b"x", "short": tables[:9], "none": None}.get(spoil, tables)
+    if spoil == "other":
+        index = index.replace(b'{"id": "', b'{"id": "0', 1).replace(b'", "entries"', b'", "entries"', 1)
+    if spoil == "longer":
+        index += b"\n"
+    bad = {"short": tables[:9], "form": b"K" + tables[1:], "contents": tables.replace(b"{", b"[", 1), "none": None}
+    kept = bad.get(spoil, tables)
     (tmp_path / INDEX).write_bytes(index)
     if kept is not None:
         (tmp_path / READY).write_bytes(kept)
-    searcher = open_searcher(tmp_path)
-    assert isinstance(searcher.entries, list)
-    assert searcher.search("all_father" if spoil == "index" else "all_gather")[0].score >= 600
+    assert open_ready(tmp_path) is None
+    assert open_searcher(tmp_path).search("all_gather")[0].score >= 600

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kwindex.errors import KwindexError
-from kwindex.pipeline import Built, Progress, build, processors
-from kwindex.rank import Hit, suggest
+from kwindex.pipeline import Built, build
+from kwindex.rank import Hit
+from kwindex.reading import Progress, processors
 from kwindex.ready import open_searcher
 
 OK, NOTHING_FOUND, USAGE, UNREADABLE, INTERRUPTED = 0, 1, 2, 3, 130
@@ -173,9 +174,8 @@ def _search(options: argparse.Namespace) -> int:
         _show(hits)
     if hits:
         return OK
-    entries = searcher.entries
-    near = suggest(query, entries)
-    hint = f"; did you mean {', '.join(near)}?" if near else f" among {len(entries)} entries"
+    near = searcher.suggest(query)
+    hint = f"; did you mean {', '.join(near)}?" if near else f" among {len(searcher.entries)} entries"
     print(f"kwindex: nothing found for {query!r}{hint}", file=sys.stderr)
     return NOTHING_FOUND
 

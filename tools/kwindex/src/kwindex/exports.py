@@ -116,7 +116,7 @@ def write(path: Path, data: bytes) -> Path:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace(path, data)
+        replace(path, [data])
     except OSError as error:
         raise KwindexError(f"cannot write {error.filename or path}: {error.strerror}") from None
     return path

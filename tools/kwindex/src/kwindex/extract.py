@@ -37,8 +37,8 @@ _ABSENCE = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"}
 _MAKERS = {"__init__", "__post_init__", "setUp"}
 
 
-def extract(data: bytes, file: str, module: str) -> FileRecord:
-    r"""Returns the record of one Python source file.
+def extract(data: bytes, file: str, module: str) -> list[Entry]:
+    r"""Returns the entries of one Python source file, in the order of its lines.
 
     Args:
         data: The bytes of the file.
@@ -49,8 +49,8 @@ def extract(data: bytes, file: str, module: str) -> FileRecord:
         SourceError: The bytes are not text, or the text is not Python; says at which line.
 
     Example:
-        >>> record = extract(b"def outer():\n    def inner(x): ...\n", "m.py", "m")
-        >>> [(entry.name, entry.line) for entry in record.entries]
+        >>> entries = extract(b"def outer():\n    def inner(x): ...\n", "m.py", "m")
+        >>> [(entry.name, entry.line) for entry in entries]
         [('m', 1), ('m.outer', 1), ('m.outer.inner', 2)]
     """
     text = decode(data)
@@ -61,7 +61,7 @@ def extract(data: bytes, file: str, module: str) -> FileRecord:
     visitor.run(tree.body)
     if settings.may_read(text):
         visitor.add_settings(tree)
-    return visitor.record
+    return sorted(visitor.record.entries, key=lambda entry: (entry.line, -entry.end_line, entry))
 
 
 def decode(data: bytes) -> str:

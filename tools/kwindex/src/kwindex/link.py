@@ -1,45 +1,57 @@
-"""From the files' records to the entries of the index: what only all files together can tell."""
+"""What only all files together tell: the summaries of what imports bring."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
-from kwindex.model import Entry, FileRecord
+from kwindex.model import Entry
 
-_LONGEST_CHAIN = 8
+LONGEST_CHAIN = 8
+"""Modules that may hand a name on from one to the next."""
 
 
-def link(records: Iterable[FileRecord]) -> list[Entry]:
-    """Returns the entries of all records in the order of files and lines; imports say what they bring.
+def link(entries: Sequence[Entry]) -> list[Entry]:
+    """Returns the entries in the same order, imports with the summaries of what they bring.
 
     Example:
-        >>> one = FileRecord("a.py", "a", [Entry("a.f", "function", "a.py", 1, 1, "f()", "Adds.")], [])
-        >>> taken = Entry("b.g", "import", "b.py", 1, 1, "from a import f as g", "")
-        >>> link([FileRecord("b.py", "b", [taken], [(0, "a.f")]), one])[1].summary
+        >>> one = Entry("a.f", "function", "a.py", 1, 1, "f()", "Adds.")
+        >>> link([one, Entry("b.g", "import", "b.py", 1, 1, "from a import f as g", "")])[1].summary
         'Adds.'
     """
-    ordered = sorted(records, key=lambda record: record.file)
     summaries: dict[str, str] = {}
-    sources: dict[str, str] = {}
-    for record in ordered:
-        for entry in record.entries:
-            if entry.kind != "import":
-                summaries.setdefault(entry.name, entry.summary)
-        for place, target in record.targets:
-            sources.setdefault(record.entries[place].name, target)
-    linked: list[Entry] = []
-    for record in ordered:
-        entries = list(record.entries)
-        for place, target in record.targets:
-            entries[place] = entries[place]._replace(summary=_summary(target, summaries, sources))
-        linked += sorted(entries, key=lambda entry: (entry.line, -entry.end_line, entry))
-    return linked
+    targets: dict[str, str] = {}
+    for entry in entries:
+        if entry.kind == "import":
+            targets.setdefault(entry.name, target_of(entry.signature))
+        else:
+            summaries.setdefault(entry.name, entry.summary)
+    return [
+        entry._replace(summary=_summary(target_of(entry.signature), summaries, targets))
+        if entry.kind == "import" and not entry.summary
+        else entry
+        for entry in entries
+    ]
 
 
-def _summary(target: str, summaries: dict[str, str], sources: dict[str, str]) -> str:
+def _summary(target: str, summaries: dict[str, str], targets: dict[str, str]) -> str:
     """Returns the summary of a definition, followed through the modules that hand it on."""
-    for _ in range(_LONGEST_CHAIN):
+    for _ in range(LONGEST_CHAIN):
         if target in summaries:
             return summaries[target]
-        if target not in sources:
+        if target not in targets:
             return ""
-        target = sources[target]
+        target = targets[target]
+    return ""
+
+
+def target_of(statement: str) -> str:
+    """Returns what an import brings, from its statement for one name, as `bindings` writes it.
+
+    Example:
+        >>> target_of("from a.b import c as d  # may be missing"), target_of("import a.b as c")
+        ('a.b.c', 'a.b')
+    """
+    words = statement.split()
+    if words[:1] == ["import"] and len(words) > 1:
+        return words[1]
+    if words[:1] == ["from"] and len(words) > 3:
+        return words[1] if words[3] == "*" else f"{words[1]}.{words[3]}"
     return ""

@@ -1,9 +1,8 @@
-"""Messages that code gives its users: the templates they are written as, and what pasted text they answer."""
+"""Messages that code gives its users, as the templates that they are written as."""
 
 import ast
 import keyword
 import re
-from typing import NamedTuple
 
 from kwindex.render import cut, expression, string_of
 
@@ -11,54 +10,6 @@ LONGEST_TEMPLATE = 380
 _HOLE = "{…}"
 _HOLES = re.compile(r"\{[^{}]*\}|…$")
 _PERCENT = re.compile(r"%(?:\(\w+\))?[#0 +-]*[\d*]*(?:\.[\d*]+)?[sdrifgxXeEc]")
-_LEAST_LETTERS = 12
-"""Letters outside holes that a template needs: with fewer, it would answer nearly everything."""
-
-
-class Message(NamedTuple):
-    """A template as it is searched: its fixed pieces, in order, in lower case, and how many letters they hold."""
-
-    pieces: tuple[str, ...]
-    letters: int
-
-    @classmethod
-    def of(cls, template: str) -> "Message":
-        """Returns the pieces of a template between its holes.
-
-        Example:
-            >>> Message.of("ValueError: Got {x} ranks, need {y}").pieces
-            ('got', 'ranks, need')
-        """
-        text = template.partition(": ")[2]
-        pieces = tuple(piece for raw in _HOLES.split(plain(text)) if (piece := raw.strip()))
-        return cls(pieces, sum(map(len, pieces)))
-
-    def answers(self, pasted: str) -> bool:
-        """Says whether text, as `plain` gives it, holds every piece in order, the holes filled with anything.
-
-        Example:
-            >>> Message.of("ValueError: got {x} ranks, need {y}").answers(plain("Got  3 ranks, need 4"))
-            True
-        """
-        if self.letters < _LEAST_LETTERS:
-            return False
-        place = 0
-        for piece in self.pieces:
-            place = pasted.find(piece, place)
-            if place < 0:
-                return False
-            place += len(piece)
-        return True
-
-
-def plain(text: str) -> str:
-    r"""Returns a text as templates and pasted text are compared: in lower case, every gap one space.
-
-    Example:
-        >>> plain("Got\n  THREE ")
-        'got three'
-    """
-    return " ".join(text.lower().split())
 
 
 def template(node: ast.expr | None) -> str:

@@ -1,21 +1,26 @@
-"""The names of an index, laid out so that a query looks only at those it can answer.
+"""The names of an index as a query sees them: which can answer it, layer by layer, and at most how well.
 
-For each name that may match, an upper bound of its points is found from inverted lists; `rank` alone says what it
-really gets. Nothing that `rank` would match is left out.
+Each layer is found by going through text at the speed of C; `rank` alone says what a name really gets. Nothing that
+`rank` would match is left out, and no layer is looked at before those above it.
 """
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from itertools import accumulate
 
+from kwindex.nametable import mask
 from kwindex.rank import (
     EXACT,
     FARTHEST,
-    FIRST_INITIALS,
     FOLDED,
     INITIALS,
+    JOINED_PREFIX,
+    LONGEST_INITIALS,
     MIXED_INITIALS,
     PREFIX,
+    SAME_LETTERS,
     SUBSTRING,
     SYNONYM,
     WORDS_IN_ORDER,
@@ -23,158 +28,195 @@ from kwindex.rank import (
     Query,
     allowed_edits,
 )
-from kwindex.spelling import fold, subtokens
+from kwindex.tables import Tables
+
+Bounded = Iterator[tuple[int, int]]
+"""Names, each after the most points that it can get, the most first."""
+Layer = tuple[int, Callable[[], Bounded]]
 
 
-class Vocabulary:
-    """Words, sorted, each with the numbers of the texts that hold it."""
+class Column:
+    """One spelling of all names, a line each."""
 
-    def __init__(self, texts: Iterable[str]) -> None:
-        lists: dict[str, list[int]] = {}
-        for number, text in enumerate(texts):
-            for token in dict.fromkeys(subtokens(text)):
-                lists.setdefault(token, []).append(number)
-        self.words = sorted(lists)
-        self._lists = [lists[word] for word in self.words]
+    def __init__(self, text: bytes) -> None:
+        self.text = text.decode()
 
-    def starting(self, beginning: str) -> set[int]:
-        """Returns the texts that hold a word with this beginning.
+    @cached_property
+    def starts(self) -> list[int]:
+        """Where each line begins, and last where the text ends."""
+        return list(accumulate((len(line) + 1 for line in self.text[1:-1].split("\n")), initial=1))
+
+    def line(self, number: int) -> str:
+        r"""Returns a line.
 
         Example:
-            >>> Vocabulary(["all_gather", "AllReduce", "gather"]).starting("ga")
-            {0, 2}
+            >>> Column(b"\na\nbc\n").line(1)
+            'bc'
         """
-        first = bisect_left(self.words, beginning)
-        found: set[int] = set()
-        for place in range(first, len(self.words)):
-            if not self.words[place].startswith(beginning):
-                break
-            found.update(self._lists[place])
-        return found
+        return self.text[self.starts[number] : self.starts[number + 1] - 1]
 
-    def near(self, word: str) -> set[int]:
-        """Returns the texts that hold a word spelled nearly so."""
-        near, allowed = NearWord(word), allowed_edits(word)
-        found = self.starting(word)
-        for place, other in enumerate(self.words):
-            if abs(len(other) - len(word)) <= allowed and near.is_near(other):
-                found.update(self._lists[place])
-        return found
+    def holding(self, letters: str) -> Iterator[int]:
+        r"""Yields the lines in which letters stand; a newline among them is an end of a line.
+
+        Example:
+            >>> column = Column(b"\nab\nba\nb\n")
+            >>> [list(column.holding(letters)) for letters in ("b", "\nb", "b\n")]
+            [[0, 1, 2], [1, 2], [0, 2]]
+        """
+        place = self.text.find(letters)
+        skip = letters.startswith("\n")
+        while place >= 0:
+            number = bisect_right(self.starts, place + skip) - 1
+            yield number
+            place = self.text.find(letters, self.starts[number + 1] - 1)
+
+    def matching(self, pattern: str) -> Iterator[int]:
+        """Yields the lines that a pattern with a newline in front matches."""
+        for found in re.finditer(pattern, self.text):
+            yield bisect_right(self.starts, found.start() + 1) - 1
 
 
 class Names:
     """The distinct last parts of the names of an index, by every spelling."""
 
-    def __init__(self, shorts: Sequence[str]) -> None:
-        self.shorts = shorts
-        self._folds = [fold(name) for name in shorts]
-        self._text = "\n" + "\n".join(self._folds) + "\n"
-        self._starts = [0, *accumulate(len(folded) + 1 for folded in self._folds)]
-        self.vocabulary = Vocabulary(shorts)
-        self._by_name = {name: number for number, name in enumerate(shorts)}
-        self._by_fold: dict[str, list[int]] = {}
-        self._by_first: dict[str, list[tuple[str, int, int, int]]] = {}
-        self._by_length: dict[int, list[tuple[int, int]]] = {}
-        self._overloads = [number for number, name in enumerate(shorts) if "." in name]
-        for number, folded in enumerate(self._folds):
-            self._by_fold.setdefault(folded, []).append(number)
-            self._by_length.setdefault(len(folded), []).append((_mask(folded), number))
-            tokens = subtokens(shorts[number])
-            if len(tokens) > 1:
-                initials = "".join(token[0] for token in tokens)
-                row = initials, _mask(initials), sum(map(len, tokens)), number
-                for first in sorted({initials[:2], tokens[0][:2]}):
-                    self._by_first.setdefault(first, []).append(row)
+    def __init__(self, tables: Tables) -> None:
+        table = tables.names
+        self._names, self._folds = Column(table.names), Column(table.folds)
+        self.words, self._initials = Column(table.words), Column(table.initials)
+        self._masks = tables.numbers("masks", "Q")
 
-    def bounds(self, query: Query) -> dict[int, int]:
-        """Returns the names that can answer a query by their last part, each with the most it can get.
-
-        Example:
-            >>> Names(["all_gather_into_tensor", "wait"]).bounds(Query.of("agit"))
-            {0: 500}
-        """
-        bounds: dict[int, int] = {}
-        if query.folded:
-            self._letters(query.folded, bounds)
-            if query.words:
-                held = set.intersection(*map(self.vocabulary.starting, query.words))
-                self._raise(bounds, held, WORDS_IN_ORDER, query.folded)
-            for number in self._initials(query.folded):
-                bounds[number] = max(bounds.get(number, 0), INITIALS, MIXED_INITIALS, FIRST_INITIALS)
-            for name in query.names:
-                bounds.update((number, SYNONYM) for number in self._by_fold.get(name, ()))
-            bounds.update((number, FOLDED) for number in self._by_fold.get(query.folded, ()))
-        exact = self._by_name.get(query.text)
-        if exact is not None:
-            bounds[exact] = EXACT
-        return bounds
+    def name(self, number: int) -> str:
+        """Returns a name by its line."""
+        return self._names.line(number)
 
     def number(self, name: str) -> int:
-        """Returns the number of a name that is here."""
-        return self._by_name[name]
+        """Returns the line of a name, -1 for one that is not here."""
+        return next(self._names.holding(f"\n{name}\n"), -1)
 
-    def _letters(self, letters: str, bounds: dict[int, int]) -> None:
-        """Finds the names that begin with the letters, and those that hold them where there are at least three."""
-        sought = letters if len(letters) > 2 else "\n" + letters
-        place = self._text.find(sought)
-        while place >= 0:
-            start = place if len(letters) > 2 else place + 1
-            number = bisect_right(self._starts, start - 1) - 1
-            layer = PREFIX if self._text[start - 1] == "\n" else SUBSTRING
-            self._raise(bounds, (number,), layer, letters)
-            place = self._text.find(sought, self._starts[number + 1])
+    def folded(self, letters: str) -> Iterator[int]:
+        """Yields the names of these letters."""
+        return self._folds.holding(f"\n{letters}\n")
 
-    def _raise(self, bounds: dict[int, int], numbers: Iterable[int], layer: int, letters: str) -> None:
-        for number in numbers:
-            points = layer - min(len(self._folds[number]) - len(letters), FARTHEST)
-            if points > bounds.get(number, 0):
-                bounds[number] = points
+    def layers(self, query: Query) -> list[Layer]:
+        """Returns the layers in which names can answer a query by their last part, the best first.
 
-    def _initials(self, letters: str) -> Iterator[int]:
-        if len(letters) < 2:
-            return
-        missing = ~_mask(letters)
-        for initials, mask, length, number in self._by_first.get(letters[:2], ()):
-            if length >= len(letters) and (not mask & missing or initials.startswith(letters)):
+        Example:
+            >>> from kwindex.model import Entry
+            >>> entries = [Entry(name, "function", "m.py", 1, 1, "", "") for name in ("gather", "wait")]
+            >>> names = Names(Tables.of(entries))
+            >>> [(bound, names.name(n)) for _, layer in names.layers(Query.of("gat")) for bound, n in layer()]
+            [(700, 'gather'), (597, 'gather'), (480, 'gather'), (297, 'gather')]
+        """
+        exact: Layer = (EXACT, lambda: ((EXACT, number) for number in (self.number(query.text),) if number >= 0))
+        if not query.folded:
+            return [exact]
+        return [
+            exact,
+            (FOLDED, lambda: ((FOLDED, number) for number in self.folded(query.folded))),
+            (SYNONYM, lambda: ((SYNONYM, number) for name in query.names for number in self.folded(name))),
+            (JOINED_PREFIX if query.apart else PREFIX + SAME_LETTERS, lambda: self._beginning(query)),
+            (WORDS_IN_ORDER, lambda: self._by_words(query)),
+            (INITIALS, lambda: self._by_initials(query.folded)),
+            (SUBSTRING, lambda: self._inside(query.folded)),
+        ]
+
+    def _beginning(self, query: Query) -> Bounded:
+        """Yields names that begin with a query's letters, the shortest first."""
+        letters, best = query.folded, JOINED_PREFIX if query.apart else PREFIX + SAME_LETTERS
+        for least, most in ((0, 2), (3, 6), (7, 12), (13, 24), (25, "")):
+            for number in self._folds.matching(f"\n{re.escape(letters)}[^\n]{{{least},{most}}}(?=\n)"):
+                yield best - min(least, FARTHEST), number
+
+    def _by_words(self, query: Query) -> Bounded:
+        if query.words:
+            yield from self._sorted(WORDS_IN_ORDER, self.having(query.words), query.folded)
+
+    def having(self, beginnings: "tuple[str, ...]") -> Iterator[int]:
+        """Yields the names that hold a word with each of these beginnings."""
+        marked = sorted((f" {word}" for word in beginnings), key=self.words.text.count)
+        for number in self.words.holding(marked[0]):
+            line = self.words.line(number)
+            if all(word in line for word in marked):
                 yield number
 
-    def ending(self, folded: str) -> list[tuple[int, bool]]:
-        """Returns the names whose letters, or whose overload's, begin so, and whether these are all its letters."""
-        found = [(number, True) for number in self._by_fold.get(folded, ())]
-        found += [(number, False) for number in self._overloads]
-        place = self._text.find("\n" + folded) if folded else -1
-        while place >= 0:
-            number = bisect_right(self._starts, place) - 1
-            if self._folds[number] != folded:
-                found.append((number, False))
-            place = self._text.find("\n" + folded, place + 1)
-        return found
+    def _by_initials(self, letters: str) -> Bounded:
+        if len(letters) < 2:
+            return
+        for number in self._initials.holding("\n" + letters):
+            yield INITIALS, number
+        if 2 < len(letters) <= LONGEST_INITIALS:
+            first, *rest = map(re.escape, letters)
+            steps = "".join(f"(?:{letter}|[^ \n]* {letter})" for letter in rest)
+            for number in self.words.matching(f"\n {first}{steps}[^ \n]*(?=\n)"):
+                yield MIXED_INITIALS, number
+
+    def _inside(self, letters: str) -> Bounded:
+        if len(letters) > 2:
+            yield from self._sorted(SUBSTRING, self._folds.holding(letters), letters)
+
+    def _sorted(self, layer: int, numbers: Iterator[int], letters: str) -> Bounded:
+        starts = self._folds.starts
+        longer = ((min(starts[n + 1] - starts[n] - 1 - len(letters), FARTHEST), n) for n in numbers)
+        for farther, number in sorted(longer):
+            yield layer - farther, number
+
+    def ending(self, letters: str) -> Iterator[tuple[int, bool]]:
+        """Yields the names whose letters, or whose overload's, begin so, and whether these are all its letters."""
+        for number in self.folded(letters):
+            yield number, True
+        for number in self._overloads:
+            yield number, False
+        for number in self._folds.holding("\n" + letters) if letters else ():
+            if self._folds.line(number) != letters:
+                yield number, False
+
+    @cached_property
+    def _overloads(self) -> list[int]:
+        return list(dict.fromkeys(self._names.holding(".")))
+
+    def sharing(self, parts: Iterable[str]) -> set[int]:
+        """Returns the names whose letters hold any of these parts."""
+        return {number for part in parts for number in self._folds.holding(part)}
 
     def near(self, query: Query) -> set[int]:
         """Returns the names that may be meant by a misspelled query."""
-        allowed, found = allowed_edits(query.folded), set[int]()
-        if allowed:
-            mask, length = _mask(query.folded), len(query.folded)
-            for size in range(length - allowed, length + allowed + 1):
-                for other, number in self._by_length.get(size, ()):
-                    if (mask ^ other).bit_count() <= 2 * allowed:
-                        found.add(number)
+        found = set(self._near_letters(query.folded))
         if len(query.words) > 1:
-            found |= set.intersection(*map(self.vocabulary.near, query.words))
+            found |= set.intersection(*map(self._near_word, query.words))
         return found
 
+    def _near_letters(self, letters: str) -> Iterator[int]:
+        allowed = allowed_edits(letters)
+        if not allowed:
+            return
+        own, masks = mask(letters), self._masks
+        for size in range(len(letters) - allowed, len(letters) + allowed + 1):
+            for number in self._by_length.get(size, ()):
+                if (masks[number] ^ own).bit_count() <= 2 * allowed:
+                    yield number
 
-def _mask(letters: str) -> int:
-    """Returns a bit for each letter's first three occurrences: two sets of letters are compared in one step.
+    @cached_property
+    def _by_length(self) -> dict[int, list[int]]:
+        lengths: dict[int, list[int]] = {}
+        starts = self._folds.starts
+        for number in range(len(starts) - 1):
+            lengths.setdefault(starts[number + 1] - starts[number] - 1, []).append(number)
+        return lengths
 
-    A slip changes at most two bits.
-    """
-    mask = 0
-    for letter in letters:
-        bit = 1 << (ord(letter) & 63)
-        if mask & bit:
-            bit <<= 64
-            if mask & bit:
-                bit <<= 64
-        mask |= bit
-    return mask
+    def _near_word(self, word: str) -> set[int]:
+        """Returns the names that hold a word spelled nearly so."""
+        near, allowed, own = NearWord(word), allowed_edits(word), mask(word)
+        found = set(self.having((word,)))
+        for length in range(len(word) - allowed, len(word) + allowed + 1) if allowed else ():
+            for other, letters in self._words_by_length.get(length, ()):
+                if (letters ^ own).bit_count() <= 2 * allowed and near.is_near(other):
+                    found.update(self.words.holding(f" {other} "))
+                    found.update(self.words.holding(f" {other}\n"))
+        return found
+
+    @cached_property
+    def _words_by_length(self) -> dict[int, list[tuple[str, int]]]:
+        lengths: dict[int, list[tuple[str, int]]] = {}
+        for word in dict.fromkeys(self.words.text.split()):
+            lengths.setdefault(len(word), []).append((word, mask(word)))
+        return lengths

@@ -1,42 +1,40 @@
-"""Building an index: discover, extract each file on its own, link, write."""
+"""Building an index: discover, read each file on its own, put the pieces together, write.
 
-import contextlib
-import gc
+What did not change since the index that is there is taken over; the bytes are the same as of a build from nothing.
+"""
+
+import json
 import os
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from kwindex.discover import SourceFile, discover
-from kwindex.errors import KwindexError, SourceError
-from kwindex.extract import extract
-from kwindex.link import link
-from kwindex.model import FileRecord, Problem
-from kwindex.ready import write_ready
-from kwindex.store import check_out, write_index
+from kwindex.assemble import Part, Source, assembled, identity
+from kwindex.discover import Found, SourceFile, discover
+from kwindex.errors import KwindexError
+from kwindex.model import Problem
+from kwindex.reading import Progress, collector_paused, digest_of, read, readings
+from kwindex.ready import Ready, open_ready
+from kwindex.store import INDEX, SOURCES, check_out, write
+from kwindex.tables import Tables
 
-PARALLEL_BYTES = 4_000_000
-"""Sources below this size are read in one process: starting more would take longer."""
-_CHUNK_BYTES = 500_000
-
-Progress = Callable[[int, int], None]
+DIGEST = 16
 
 
 class Built(NamedTuple):
-    """What a build made: the index, how much is in it, and what could not be read."""
+    """What a build made: the index, how much is in it, how many files were read anew, and what could not be read."""
 
     path: Path
     files: int
     entries: int
+    read: int
     problems: list[Problem]
 
 
 def build(sources: Sequence[str | Path], out: str | Path, *, jobs: int = 1, progress: Progress | None = None) -> Built:
     """Writes the index of all Python files at or under the sources.
+
+    Files whose contents the index that is there knows are not read again.
 
     Args:
         sources: Files and folders.
@@ -56,101 +54,112 @@ def build(sources: Sequence[str | Path], out: str | Path, *, jobs: int = 1, prog
         ...     source = Path(folder, "m.py")
         ...     _ = source.write_text("def f(): ...")
         ...     built = build([source], Path(folder, "out"))
-        >>> built.files, built.entries
-        (1, 2)
+        ...     again = build([source], Path(folder, "out"))
+        >>> built.files, built.entries, built.read, again.read
+        (1, 2, 1, 0)
     """
     check_out(Path(out), sources)
     found = discover(sources)
     if not found.files and not found.problems:
         raise KwindexError(f"no Python file in {', '.join(map(str, sources))}")
-    records: list[FileRecord] = []
-    problems = list(found.problems)
-    with _collector_paused():
-        for outcome in _outcomes(found.files, jobs, progress or (lambda done, total: None)):
-            if isinstance(outcome, Problem):
-                problems.append(outcome)
-            else:
-                records.append(outcome)
-        entries = link(records)
-        path = write_index(Path(out), entries)
-        write_ready(Path(out), entries)
-    return Built(path, len(records), len(entries), sorted(problems))
+    with collector_paused():
+        before = open_ready(out)
+        parts = _parts(found.files, before, jobs, progress or (lambda done, total: None))
+        return _written(Path(out), found, parts, before)
 
 
-def read(source: SourceFile) -> FileRecord | Problem:
-    """Returns the record of one file, or why there is none; depends on nothing but that file."""
-    try:
-        data = Path(source.path).read_bytes()
-    except OSError as error:
-        return Problem(source.file, 0, error.strerror or "cannot be read")
-    try:
-        return extract(data, source.file, source.module)
-    except SourceError as error:
-        return Problem(source.file, error.line, error.why)
+def update(out: str | Path, files: Sequence[str | Path]) -> Built:
+    r"""Reads some files of an index anew and writes the index: the same bytes as `build` gives, sooner.
 
+    Args:
+        out: The folder of the index.
+        files: Files of the index that have changed.
 
-def read_all(sources: list[SourceFile]) -> list[FileRecord | Problem]:
-    """Reads several files, the collector of reference cycles paused: trees hold none, and it costs most."""
-    with _collector_paused():
-        return [read(source) for source in sources]
-
-
-def _outcomes(files: list[SourceFile], jobs: int, progress: Progress) -> Iterator[FileRecord | Problem]:
-    total = sum(source.size for source in files)
-    done = 0
-    if jobs < 2 or total < PARALLEL_BYTES:
-        for source in files:
-            yield read(source)
-            done += source.size
-            progress(done, total)
-        return
-    chunks = _chunks(files)
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_leave_interrupts)
-    try:
-        for chunk, outcomes in zip(chunks, pool.map(read_all, chunks), strict=True):
-            yield from outcomes
-            done += sum(source.size for source in chunk)
-            progress(done, total)
-    except BrokenProcessPool:
-        raise KwindexError("a process that read sources ended early; --jobs 1 reads in this one") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _leave_interrupts() -> None:
-    """Leaves Ctrl-C to the process that started this one, which then ends both without a trace on the screen."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _chunks(files: list[SourceFile]) -> list[list[SourceFile]]:
-    chunks: list[list[SourceFile]] = [[]]
-    size = 0
-    for source in files:
-        if size > _CHUNK_BYTES:
-            chunks.append([])
-            size = 0
-        chunks[-1].append(source)
-        size += source.size
-    return chunks
-
-
-@contextlib.contextmanager
-def _collector_paused() -> Iterator[None]:
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-def processors() -> int:
-    """Returns how many processors this process may use.
+    Raises:
+        KwindexError: There is no index, or a file is not one of its files.
 
     Example:
-        >>> processors() >= 1
-        True
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     source, out = Path(folder, "m.py"), Path(folder, "out")
+        ...     _ = source.write_text("def f(): ...")
+        ...     before = build([source], out).entries
+        ...     _ = source.write_text("def f(): ...\ndef g(): ...")
+        ...     update(out, [source]).entries - before
+        1
     """
-    allowed = getattr(os, "sched_getaffinity", None)
-    return len(allowed(0)) if allowed is not None else os.cpu_count() or 1
+    before = open_ready(out)
+    found = _sources(Path(out))
+    if before is None or len(before.tables.files) != len(found.files):
+        raise KwindexError(f"no index at {out} that can be updated; run `kwindex build SRC... --out {out}` first")
+    known = {source.path: number for number, source in enumerate(found.files)}
+    numbers = set()
+    for file in files:
+        path = os.path.abspath(file)
+        if path not in known or not os.path.lexists(path):
+            what = "is gone" if path in known else "is not in the index"
+            raise KwindexError(f"{file} {what}; run `kwindex build SRC... --out {out}`")
+        numbers.add(known[path])
+    with collector_paused():
+        digests = _digests(before)
+        parts = [Part(source.file, digests[n], n) for n, source in enumerate(found.files)]
+        for number in numbers:
+            source = found.files[number]
+            if digest_of(source) != digests[number]:
+                reading = read(source)
+                parts[number] = Part(source.file, reading.digest, reading.piece)
+        return _written(Path(out), found, parts, before)
+
+
+def _parts(files: list[SourceFile], before: Ready | None, jobs: int, progress: Progress) -> list[Part]:
+    """Returns the parts of the index to be: of the index before where the contents are known, else read."""
+    if before is None:
+        return [
+            Part(source.file, *reading) for source, reading in zip(files, readings(files, jobs, progress), strict=True)
+        ]
+    known = {digest: number for number, digest in enumerate(_digests(before))}
+    digests = [digest_of(source) for source in files]
+    sources: list[Source | None] = [known.get(digest) for digest in digests]
+    fresh = [number for number, source in enumerate(sources) if source is None]
+    for number, reading in zip(fresh, readings([files[n] for n in fresh], jobs, progress), strict=True):
+        digests[number], sources[number] = reading
+    return [
+        Part(file.file, digest, source)
+        for file, digest, source in zip(files, digests, sources, strict=True)
+        if source is not None
+    ]
+
+
+def _digests(ready: Ready) -> list[bytes]:
+    data = ready.tables.section("digests")
+    return [data[start : start + DIGEST] for start in range(0, len(data), DIGEST)]
+
+
+def _written(out: Path, found: Found, parts: list[Part], before: Ready | None) -> Built:
+    fresh = sum(not isinstance(part.source, int) for part in parts)
+    if before is None or before.id != identity(parts) or _sources(out) != found:
+        files = assembled(parts, before.tables if before is not None else None)
+        rows = [[*map(str, source[:3]), source.size] for source in found.files]
+        listed = {"files": rows, "problems": [problem._asdict() for problem in found.problems]}
+        write(out, {**files, SOURCES: [json.dumps(listed).encode()]})
+        before = open_ready(out)
+    if before is None:
+        raise KwindexError(f"the index in {out} was written by another process at the same time; build it again")
+    tables = before.tables
+    problems = sorted([*found.problems, *_problems(tables)])
+    return Built(out / INDEX, len(parts) - len(problems) + len(found.problems), len(tables), fresh, problems)
+
+
+def _problems(tables: Tables) -> list[Problem]:
+    lines = tables.section("problems").decode().splitlines()
+    return [Problem(**json.loads(line)) for line in lines]
+
+
+def _sources(out: Path) -> Found:
+    """Returns the files that an index was made from, none where that is not known."""
+    try:
+        listed = json.loads((out / SOURCES).read_bytes())
+        problems = [Problem(**problem) for problem in listed["problems"]]
+        return Found([SourceFile(*row) for row in listed["files"]], problems)
+    except (OSError, ValueError, KeyError, TypeError):
+        return Found([], [])

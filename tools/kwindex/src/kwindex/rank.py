@@ -4,10 +4,10 @@ The first layer that an entry meets gives its points and the reason; what the en
 Nothing here reads files or keeps state, so that another language can hold the same table and give the same order.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from kwindex.kinds import KINDS, UNNAMED
+from kwindex.kinds import KINDS
 from kwindex.model import Entry
 from kwindex.spelling import edits, fold, segments, short, subtokens
 from kwindex.synonyms import meant_by
@@ -19,6 +19,8 @@ FOLDED = 800
 SYNONYM = 750
 PREFIX = 700
 SUFFIX_PREFIX = 650
+JOINED_PREFIX = 630
+"""For a name that begins with the letters of a query of several words or segments."""
 WORDS_IN_ORDER = 600
 WORDS = 550
 INITIALS = 500
@@ -30,10 +32,16 @@ SUBSTRING = 300
 TYPO = 200
 SUMMARY = 100
 
+_OPS = "torch.ops."
+
 PRIVATE = -40
 """For a private name, unless the query is one; then for a public name."""
 TEST = -25
 IN_PLACE = -5
+SAME_LETTERS = 3
+"""For a name that begins with the query as it is written, capitals and all."""
+LONGEST_INITIALS = 12
+"""The most letters that may stand for initials and beginnings of words mixed."""
 FARTHEST = 60
 """The most that letters beyond the query's own cost, within a layer."""
 
@@ -49,6 +57,11 @@ class Query(NamedTuple):
     names: tuple[str, ...]
     """The names that it means as a synonym, folded."""
 
+    @property
+    def apart(self) -> bool:
+        """Whether it is written as several words or segments."""
+        return " " in self.text or len(self.parts) > 1
+
     @classmethod
     def of(cls, text: str) -> "Query":
         """Returns the query that a text asks; a call's arguments are left aside.
@@ -58,6 +71,8 @@ class Query(NamedTuple):
             ('Tensor', 'wait')
         """
         text = text.strip().split("(", 1)[0].strip()
+        if text.startswith(_OPS):
+            text = text.removeprefix(_OPS).removesuffix(".default")
         names = tuple(fold(name) for name in meant_by(text))
         parts = tuple(segments(text)) if " " not in text else ()
         return cls(text, fold(text), tuple(subtokens(text)), parts, names)
@@ -152,7 +167,7 @@ def match_typo(query: Query, name: str, near: "list[NearWord]") -> Match | None:
     if differing <= allowed:
         letters = "one letter differs" if differing == 1 else f"{differing} letters differ"
         return Match(TYPO - 20 * differing, f"near spelling: {letters}")
-    if near and all(map(_among(subtokens(name)), near)):
+    if near and all(map(among(subtokens(name)), near)):
         return Match(TYPO - 50, "near spelling of words of the name")
     return None
 
@@ -178,7 +193,8 @@ class NearWord:
         return self._near[token]
 
 
-def _among(tokens: list[str]) -> Callable[[NearWord], bool]:
+def among(tokens: list[str]) -> Callable[[NearWord], bool]:
+    """Returns what says whether a word is near one of some tokens."""
     return lambda word: any(word.is_near(token) for token in tokens)
 
 
@@ -231,7 +247,8 @@ def match_short(query: Query, name: str) -> Match | None:
         return Match(SYNONYM - 2 * place, f"synonym: {query.text} means {meant_by(query.text)[place]}")
     farther = min(len(folded) - len(query.folded), FARTHEST)
     if folded.startswith(query.folded):
-        return Match(PREFIX - farther, "the name starts with it")
+        points = JOINED_PREFIX if query.apart else PREFIX + SAME_LETTERS * name.lstrip("_").startswith(query.text)
+        return Match(points - farther, "the name starts with it")
     tokens = subtokens(name)
     match = _by_words(query, tokens, farther) or _by_initials(query.folded, tokens)
     if match is None and len(query.folded) > 2 and query.folded in folded:
@@ -269,7 +286,7 @@ def _by_initials(letters: str, tokens: list[str]) -> Match | None:
         return None
     if initials.startswith(letters):
         return Match(FIRST_INITIALS - (len(initials) - len(letters)), "first initials")
-    if _spelled_by_beginnings(letters, tokens):
+    if len(letters) <= LONGEST_INITIALS and _spelled_by_beginnings(letters, tokens):
         return Match(MIXED_INITIALS, "initials and word beginnings")
     return None
 
@@ -345,30 +362,3 @@ def _by_parts(query: Query, parts: list[str]) -> Match | None:
 
 def _ends_in_words(tokens: list[str], letters: str) -> bool:
     return any("".join(tokens[place:]) == letters for place in range(len(tokens)))
-
-
-def suggest(text: str, entries: Iterable[Entry], limit: int = 5) -> list[str]:
-    """Returns the names that share most letter triples with a query that found nothing.
-
-    Example:
-        >>> entry = Entry("m.reduce_scatter", "function", "m.py", 1, 1, "", "")
-        >>> suggest("scatter_everything", [entry]), suggest("zzz", [entry])
-        (['reduce_scatter'], [])
-    """
-    asked = _triples(fold(text))
-    words = [NearWord(word) for word in subtokens(text) if len(word) > 2]
-    best: dict[str, float] = {}
-    for entry in entries:
-        name = short(entry.name)
-        if name in best or entry.kind == "import" or entry.kind in UNNAMED:
-            continue
-        own = _triples(fold(name))
-        shared = len(asked & own)
-        likeness = 2 * shared / (len(asked) + len(own)) if shared else 0.0
-        best[name] = likeness + sum(map(_among(subtokens(name)), words))
-    near = [name for name, share in best.items() if share >= 0.2]
-    return sorted(near, key=lambda name: (-best[name], name))[:limit]
-
-
-def _triples(letters: str) -> set[str]:
-    return {letters[place : place + 3] for place in range(len(letters) - 2)}

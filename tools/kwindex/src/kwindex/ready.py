@@ -1,63 +1,70 @@
-"""The searcher's tables kept beside the index, so that a command need not make them anew.
+"""`search.bin`: the tables of an index in one file, mapped and not read, so that a search can begin at once.
 
-The file is only a saving of time: it counts only where it was made from the very bytes of the index that is there,
-by this Python and this form of the tables; else it is left aside.
+It begins with a line that names its form, the length of its contents list in ten digits, and that list as JSON: the id
+of the index, where the rows of `index.json` stand, and each section's place. It counts only beside the `index.json` of
+the same id; else it is left aside.
 """
 
-import gc
-import hashlib
 import json
-import marshal
 import mmap
 import os
-import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import overload
+from typing import NamedTuple
 
-from kwindex.model import Entry
 from kwindex.searcher import Searcher
-from kwindex.store import INDEX, READY, read_index, replace
+from kwindex.store import INDEX, READY, head, read_index, tail
+from kwindex.tables import Data, Rows, Tables
 
-_FORM = f"kwindex tables 1 of Python {sys.version_info[0]}.{sys.version_info[1]}\n".encode()
-_DIGEST = 32
-
-
-class Lines(Sequence[Entry]):
-    """The entries of an index file, each read only when it is asked for, all at once where all are."""
-
-    def __init__(self, data: "bytes | mmap.mmap", starts: list[int]) -> None:
-        self._data = data
-        self._starts = starts
-        self._all: list[Entry] = []
-
-    def __len__(self) -> int:
-        return len(self._starts) - 1
-
-    @overload
-    def __getitem__(self, place: int) -> Entry: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Entry]: ...
-    def __getitem__(self, place: int | slice) -> Entry | list[Entry]:
-        if isinstance(place, slice):
-            return [self[number] for number in range(*place.indices(len(self)))]
-        line = self._data[self._starts[place] : self._starts[place + 1]]
-        return Entry.from_dict(json.loads(line.rstrip(b",\n")))
-
-    def __iter__(self) -> Iterator[Entry]:
-        if not self._all:
-            self._all = [Entry.from_dict(row) for row in json.loads(self._data[:])["entries"]]
-        return iter(self._all)
+FORM = b"kwindex tables 2\n"
+_DIGITS = 10
 
 
-def write_ready(folder: Path, entries: Sequence[Entry]) -> None:
-    """Writes the tables of an index that was just written with these entries, one a line."""
-    data = (folder / INDEX).read_bytes()
-    starts = [data.find(b"\n") + 1]
-    for _ in entries:
-        starts.append(data.find(b"\n", starts[-1]) + 1)
-    payload = marshal.dumps((starts, Searcher(entries).tables()), 2)  # 2: no references, which vary by run
-    replace(folder / READY, _FORM + _digest(data, payload) + payload)
+class Ready(NamedTuple):
+    """The tables of an index on disk, and its id."""
+
+    id: str
+    tables: Tables
+
+
+def contents(identity: str, rows: int, sections: dict[str, list[bytes]]) -> bytes:
+    r"""Returns what stands in `search.bin` before the sections.
+
+    Example:
+        >>> contents("ab", 0, {"kinds": [b"xyz"]}).partition(b"{")[0]
+        b'kwindex tables 2\n0000000084'
+    """
+    places = {}
+    place = 0
+    for name, parts in sections.items():
+        length = sum(map(len, parts))
+        places[name] = [place, length]
+        place += length
+    start = len(head(identity)) + (rows > 0)
+    size = start + max(0, rows - 2) + len(tail(rows == 0))
+    listed = {"id": identity, "rows": [start, rows], "size": size, "total": place, "sections": places}
+    text = json.dumps(listed).encode()
+    return FORM + f"{len(text):0{_DIGITS}}".encode() + text
+
+
+def open_ready(folder: str | Path) -> Ready | None:
+    """Returns the tables of the index in a folder, None where there are none that fit it."""
+    try:
+        data, index = _mapped(Path(folder) / READY), _mapped(Path(folder) / INDEX)
+        if data[: len(FORM)] != FORM:
+            return None
+        start = len(FORM) + _DIGITS
+        end = start + int(data[len(FORM) : start])
+        listed = json.loads(data[start:end])
+        first = head(listed["id"])
+        if len(data) != end + listed["total"] or len(index) != listed["size"] or index[: len(first)] != first:
+            return None
+        view = memoryview(data)
+        sections: dict[str, Data] = {
+            name: view[end + place : end + place + length] for name, (place, length) in listed["sections"].items()
+        }
+        return Ready(listed["id"], Tables(sections, Rows(index, *listed["rows"])))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def open_searcher(folder: str | Path) -> Searcher:
@@ -65,35 +72,23 @@ def open_searcher(folder: str | Path) -> Searcher:
 
     Raises:
         KwindexError: There is no index, or it is not one of kwindex.
+
+    Example:
+        >>> import tempfile
+        >>> from kwindex.pipeline import build
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     source = Path(folder, "m.py")
+        ...     _ = source.write_text("def all_reduce(): ...")
+        ...     _ = build([source], Path(folder, "out"))
+        ...     open_searcher(Path(folder, "out")).search("allreduce")[0].entry.name
+        'm.all_reduce'
     """
-    try:
-        data = _bytes(Path(folder) / INDEX)
-        kept = (Path(folder) / READY).read_bytes()
-    except (OSError, ValueError):
-        return Searcher(read_index(folder))
-    start = len(_FORM) + _DIGEST
-    payload = memoryview(kept)[start:]
-    if kept[:start] != _FORM + _digest(data, payload):
-        return Searcher(read_index(folder))
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        starts, tables = marshal.loads(payload)
-    finally:
-        if enabled:
-            gc.enable()
-    return Searcher.of(Lines(data, starts), tables)
+    ready = open_ready(folder)
+    return Searcher.of(ready.tables) if ready is not None else Searcher(read_index(folder))
 
 
-def _bytes(path: Path) -> "bytes | mmap.mmap":
+def _mapped(path: Path) -> "bytes | mmap.mmap":
     with open(path, "rb") as file:
         if os.name != "posix":
             return file.read()
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-def _digest(*parts: "bytes | memoryview | mmap.mmap") -> bytes:
-    digest = hashlib.blake2b(digest_size=_DIGEST)
-    for part in parts:
-        digest.update(part)
-    return digest.digest()

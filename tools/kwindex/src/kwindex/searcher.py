@@ -1,21 +1,23 @@
-"""Search over a whole index: built once, then each query looks only at entries that can be among its best hits."""
+"""Search over a whole index: each query looks only at entries that can be among its best hits."""
 
-import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from functools import cached_property
 
+from kwindex.best import Best, Judged, always
 from kwindex.grammar import Request
-from kwindex.kinds import KINDS, UNNAMED
-from kwindex.messages import Message, plain
+from kwindex.kinds import KINDS, TABLE, UNNAMED
+from kwindex.link import LONGEST_CHAIN, target_of
 from kwindex.model import Entry
-from kwindex.names import Names, Vocabulary
+from kwindex.names import Bounded, Names
+from kwindex.owners import Owners
+from kwindex.pieces import owner_line
+from kwindex.prose import Prose
 from kwindex.rank import (
     EXACT_QUALIFIED,
     PART,
     QUALIFIED_WORDS,
     SUFFIX,
     SUFFIX_PREFIX,
-    SUMMARY,
     Hit,
     Judge,
     Match,
@@ -23,20 +25,14 @@ from kwindex.rank import (
     Query,
     manner,
     match_typo,
-    place,
-    standing,
 )
-from kwindex.spelling import fold, segments, short
+from kwindex.signatures import Asked
+from kwindex.spelling import fold, short
+from kwindex.tables import Entries, Tables
 
-MESSAGE = 880
-MESSAGE_PART = 560
-_LEAST_PASTED = 12
 _BEST_STANDING = max(kind.weight for kind in KINDS.values())
-
-_OBJECTS = {"entries", "_names", "_owner_words", "_messages", "_summaries"}
-
-Accept = Callable[[Entry], bool]
-Judged = Callable[[Entry], Match | None]
+_WORDY = 3
+"""Words from which on a query that no name answers is read as prose before it is read as misspelled."""
 
 
 def search(text: str, entries: Iterable[Entry], limit: int = 10) -> list[Hit]:
@@ -58,56 +54,30 @@ class Searcher:
     """
 
     def __init__(self, entries: Iterable[Entry]) -> None:
-        self.entries: Sequence[Entry] = list(entries)
-        numbers: dict[str, int] = {}
-        owners: dict[str, int] = {}
-        self._of_short: list[list[int]] = []
-        self._of_owner: list[list[int]] = []
-        self._owner = [-1] * len(self.entries)
-        self._place = [place(entry) for entry in self.entries]
-        for number, entry in enumerate(self.entries):
-            if entry.kind in UNNAMED:
-                continue
-            name = short(entry.name)
-            _append(self._of_short, numbers.setdefault(name, len(numbers)), number)
-            owner = owners.setdefault(entry.name[: -len(name)], len(owners))
-            _append(self._of_owner, owner, number)
-            self._owner[number] = owner
-        self._names = Names(list(numbers))
-        self._owners = owners
-        self._owner_words = Vocabulary(owners)
-        self._owner_ends = [fold("".join(segments(owner)[-1:])) for owner in owners]
-        self._owner_parts: dict[str, list[int]] = {}
-        for place_of_owner, prefix in enumerate(owners):
-            for part in {fold(part) for part in segments(prefix)}:
-                self._owner_parts.setdefault(part, []).append(place_of_owner)
-        self._messages = [
-            (Message.of(entry.signature if entry.kind == "error" else f": {entry.signature}"), number)
-            for number, entry in enumerate(self.entries)
-            if entry.kind in UNNAMED
-        ]
-        self._longest = [max(message.pieces, key=len, default="\0") for message, _ in self._messages]
-        self._summaries: dict[str, list[int]] = {}
-
-    def tables(self) -> dict[str, Any]:
-        """Returns all that was made of the entries, in plain values."""
-        own = {name: value for name, value in vars(self).items() if name not in _OBJECTS}
-        own["_summaries"] = {}
-        own["_messages"] = [(tuple(message), number) for message, number in self._messages]
-        names = {name: value for name, value in vars(self._names).items() if name != "vocabulary"}
-        return {"own": own, "names": names, "words": vars(self._names.vocabulary), "owners": vars(self._owner_words)}
+        self._open(Tables.of(list(entries)))
 
     @classmethod
-    def of(cls, entries: Sequence[Entry], tables: dict[str, Any]) -> "Searcher":
-        """Returns the searcher of entries whose tables were made before."""
+    def of(cls, tables: Tables) -> "Searcher":
+        """Returns the searcher of tables that were made before."""
         made = cls.__new__(cls)
-        vars(made).update(tables["own"], entries=entries, _names=Names.__new__(Names))
-        made._messages = [(Message(*message), number) for message, number in made._messages]
-        made._owner_words, words = Vocabulary.__new__(Vocabulary), Vocabulary.__new__(Vocabulary)
-        vars(made._owner_words).update(tables["owners"])
-        vars(words).update(tables["words"])
-        vars(made._names).update(tables["names"], vocabulary=words)
+        made._open(tables)
         return made
+
+    def _open(self, tables: Tables) -> None:
+        self.tables = tables
+        self.entries: Sequence[Entry] = Entries(tables)
+
+    @cached_property
+    def _names(self) -> Names:
+        return Names(self.tables)
+
+    @cached_property
+    def _owners(self) -> Owners:
+        return Owners(self.tables)
+
+    @cached_property
+    def _prose(self) -> Prose:
+        return Prose(self.tables)
 
     def search(self, text: str, limit: int = 10) -> list[Hit]:
         """Returns the entries that answer a query, best first.
@@ -121,172 +91,188 @@ class Searcher:
             'raises this message'
         """
         request = Request.of(text)
-        best = _Best(limit, request.accept)
-        if not request.text:
-            self._all(best)
+        return _Search(self, request, limit).run()
+
+    def suggest(self, text: str, limit: int = 5) -> list[str]:
+        """Returns names that may be meant by a query that found nothing."""
+        from kwindex.suggestions import near_names  # seldom needed, and not before there is nothing else to say
+
+        return near_names(text, self.tables, self._names, limit)
+
+    def linked(self, entry: Entry) -> Entry:
+        """Returns an import with the summary of what it brings, every other entry as it is."""
+        if entry.kind != "import" or entry.summary:
+            return entry
+        target = target_of(entry.signature)
+        for _ in range(LONGEST_CHAIN):
+            known = [self.entries[number] for number in self.exactly(target)]
+            defined = next((other for other in known if other.name == target and other.kind != "import"), None)
+            if defined is not None:
+                return entry._replace(summary=defined.summary)
+            taken = next((other for other in known if other.name == target), None)
+            if taken is None:
+                break
+            target = target_of(taken.signature)
+        return entry
+
+    def exactly(self, full: str) -> list[int]:
+        """Returns the entries that can have a qualified name: their last parts are the same, and the letters before."""
+        last = short(full)
+        name = self._names.number(last) if last else -1
+        if name < 0:
+            return []
+        line = owner_line(full[: -len(last)])
+        tables, owners = self.tables, self._owners
+        return [number for number in tables.named(name) if owners.is_at(tables.owner(number), line)]
+
+    def imports(self, entry: Entry) -> int:
+        """Returns how many imports bind the name that an import binds."""
+        code = next(number for number, kind in enumerate(TABLE) if kind.word == "import")
+        name = self._names.number(short(entry.name))
+        return sum(self.tables.kinds[number] == code for number in self.tables.named(name))
+
+
+class _Search:
+    """One query over an index."""
+
+    def __init__(self, searcher: Searcher, request: Request, limit: int) -> None:
+        self._searcher, self._request = searcher, request
+        self._tables, self._names, self._owners = searcher.tables, searcher._names, searcher._owners
+        self._best = Best(limit, request.accept)
+        self._query = Query.of(request.text)
+        self._kinds = frozenset(
+            number for number, kind in enumerate(TABLE) if all(kind.word in kinds for kinds in request.kinds)
+        )
+
+    def run(self) -> list[Hit]:
+        """Looks at one layer after the other and returns the best hits."""
+        asked = Asked.of(self._request.text)
+        if not self._request.text:
+            self._offer(range(len(self._tables)), always(Match(0, "passes the filters")))
+        elif asked is not None:
+            self._by_type(asked)
         else:
-            query = Query.of(request.text)
-            self._by_message(request.text, best)
-            self._by_name(query, best, request.unnamed)
-            if not best.found:
-                self._by_typo(query, best)
-            if not best.found:
-                self._by_summary(query, best)
-        return best.hits(self._imports)
+            self._by_message()
+            self._by_name()
+            steps = [self._by_typo, self._by_prose]
+            for step in reversed(steps) if len(self._query.words) >= _WORDY else steps:
+                if not self._best.found:
+                    step()
+        searcher = self._searcher
+        return [_counted(hit, searcher) if hit.entry.kind == "import" else hit for hit in self._best.hits()]
 
-    def _imports(self, entry: Entry) -> int:
-        """Returns how many imports bind this import's name."""
-        number = self._names.number(short(entry.name))
-        return sum(self.entries[place].kind == "import" for place in self._of_short[number])
+    def _offer(self, numbers: Iterable[int], judged: Judged, bound: int = EXACT_QUALIFIED, own: int = 0) -> None:
+        """Offers entries that can get at most so many points; `own` is what the name itself adds to them."""
+        best, tables, places, kinds = self._best, self._tables, self._tables.places, self._tables.kinds
+        for number in numbers:
+            standing = places[number] + own
+            if bound + standing >= best.floor and kinds[number] in self._kinds:
+                best.offer(tables.entry(number), standing, judged, bound)
 
-    def _all(self, best: "_Best") -> None:
-        passes = _always(Match(0, "passes the filters"))
-        for number, entry in enumerate(self.entries):
-            best.offer(entry, self._place[number], passes)
+    # by names
 
-    def _by_message(self, text: str, best: "_Best") -> None:
-        pasted = plain(text)
-        if len(pasted) < _LEAST_PASTED or " " not in pasted:
-            return
-        for longest, (message, number) in zip(self._longest, self._messages, strict=True):
-            if longest in pasted and message.answers(pasted):
-                points, why = MESSAGE + min(message.letters // 8, 60), "raises this message"
-            elif pasted in longest:
-                points, why = MESSAGE_PART, "part of the message"
-            else:
-                continue
-            best.offer(self.entries[number], self._place[number], _always(Match(points, why)))
-
-    def _by_name(self, query: Query, best: "_Best", unnamed: bool) -> None:
+    def _by_name(self) -> None:
+        query, names = self._query, self._names
         judge = Judge(query)
-        groups: dict[int, list[Iterable[int]]] = {}
-        bounds = self._names.bounds(query)
-        for name, bound in bounds.items():
-            groups.setdefault(bound, []).append(self._of_short[name])
-        for bound, numbers in self._qualified(query):
-            groups.setdefault(bound, []).append(numbers)
-        groups.setdefault(PART, []).extend(self._of_owner[owner] for owner in self._owner_parts.get(query.folded, ()))
-        if unnamed:
-            groups.setdefault(EXACT_QUALIFIED, []).append([number for _, number in self._messages])
         seen: set[int] = set()
-        for bound in sorted(groups, reverse=True):
-            if bound + _BEST_STANDING < best.floor:
+        layers = [(top, self._named(layer)) for top, layer in names.layers(query)] + self._qualified()
+        if self._request.unnamed:
+            unnamed = (number for number, kind in enumerate(self._tables.kinds) if TABLE[kind].word in UNNAMED)
+            layers.append((EXACT_QUALIFIED, iter([(EXACT_QUALIFIED, unnamed)])))
+        for top, layer in sorted(layers, key=lambda row: -row[0]):
+            if top + _BEST_STANDING < self._best.floor:
                 return
-            for numbers in groups[bound]:
+            for bound, numbers in layer:
+                if bound + _BEST_STANDING < self._best.floor:
+                    break
                 fresh = [number for number in numbers if number not in seen]
                 seen.update(fresh)
-                self._offer(query, fresh, lambda entry: judge.match(entry.name), best, bound)
+                self._judge(fresh, judge, bound)
 
-    def _offer(self, query: Query, numbers: list[int], judged: Judged, best: "_Best", bound: int) -> None:
-        own: dict[str, int] = {}
+    def _named(self, layer: "Callable[[], Bounded]") -> "Groups":
+        for bound, name in layer():
+            yield bound, self._tables.named(name)
+
+    def _judge(self, numbers: list[int], judge: Judge, bound: int) -> None:
+        places, kinds, best = self._tables.places, self._tables.kinds, self._best
         for number in numbers:
-            if bound + self._place[number] < best.floor:
-                continue
-            entry = self.entries[number]
-            name = short(entry.name)
-            if name not in own:
-                own[name] = manner(query, name)
-            best.offer(entry, self._place[number] + own[name], judged, bound)
+            if bound + places[number] >= best.floor and kinds[number] in self._kinds:
+                entry = self._tables.entry(number)
+                own = places[number] + manner(self._query, short(entry.name))
+                best.offer(entry, own, lambda entry: judge.match(entry.name), bound)
 
-    def _qualified(self, query: Query) -> Iterator[tuple[int, Iterable[int]]]:
-        """Yields entries whose qualified names can answer a query of several parts or words, and at most how well."""
+    def _qualified(self) -> "list[tuple[int, Groups]]":
+        """Returns the layers in which whole qualified names can answer the query."""
+        query = self._query
+        layers: list[tuple[int, Groups]] = []
         if len(query.parts) > 1:
-            last = short(query.text)
-            owner = self._owners.get(query.text[: -len(last)] if last else "", -1)
-            if owner >= 0:
-                yield EXACT_QUALIFIED, [n for n in self._of_owner[owner] if self.entries[n].name == query.text]
-            begins = fold(query.parts[-2])
-            good = {number for number, end in enumerate(self._owner_ends) if end.endswith(begins)}
-            for name, whole in self._names.ending(fold(query.parts[-1])):
-                overload = "." in self._names.shorts[name]
-                numbers = [n for n in self._of_short[name] if overload or self._owner[n] in good]
-                yield SUFFIX + 10 if whole or overload else SUFFIX_PREFIX, numbers
+            layers.append((EXACT_QUALIFIED, iter([(EXACT_QUALIFIED, self._searcher.exactly(query.text))])))
+            layers.append((SUFFIX + 10, self._by_ends(True)))
+            layers.append((SUFFIX_PREFIX, self._by_ends(False)))
         if len(query.words) > 1 and (len(query.parts) > 1 or " " in query.text):
-            yield QUALIFIED_WORDS, self._by_words(query)
+            layers.append((QUALIFIED_WORDS, self._by_words()))
+        if query.folded:
+            layers.append((PART, self._inside()))
+        return layers
 
-    def _by_words(self, query: Query) -> Iterator[int]:
-        """Yields the entries whose owner's and own words begin with all of a query's, one at least in their own."""
+    def _by_ends(self, whole: bool) -> "Groups":
+        """Yields entries whose names are, or begin, a query's last part, in owners that end in the part before."""
+        tables = self._tables
+        good = set(self._owners.holding(f"{fold(self._query.parts[-2])}.\n"))
+        for name, is_whole in self._names.ending(fold(self._query.parts[-1])):
+            overload = "." in self._names.name(name)
+            if whole == (is_whole or overload) and (good or overload):
+                numbers = [number for number in tables.named(name) if overload or tables.owner(number) in good]
+                yield SUFFIX + 10 if whole else SUFFIX_PREFIX, numbers
+
+    def _by_words(self) -> "Groups":
+        """Yields entries whose owner's and own words begin with all of a query's, one at least in their own."""
+        words = self._query.words
         own: dict[int, int] = {}
-        around: dict[int, int] = {}
-        for bit, word in enumerate(query.words):
-            for name in self._names.vocabulary.starting(word):
+        for bit, word in enumerate(words):
+            for name in self._names.having((word,)):
                 own[name] = own.get(name, 0) | 1 << bit
-            for owner in self._owner_words.starting(word):
-                around[owner] = around.get(owner, 0) | 1 << bit
-        wanted = (1 << len(query.words)) - 1
+        around = [set(self._owners.holding(f" {word}")) for word in words]
+        good: dict[int, set[int] | None] = {(1 << len(words)) - 1: None}
         for name, bits in own.items():
-            for number in self._of_short[name]:
-                if bits | around.get(self._owner[number], 0) == wanted:
-                    yield number
+            if bits not in good:
+                good[bits] = set.intersection(*(held for bit, held in enumerate(around) if not bits >> bit & 1))
+            owners = good[bits]
+            numbers = self._tables.named(name) if owners is None or owners else []
+            yield QUALIFIED_WORDS, [n for n in numbers if owners is None or self._tables.owner(n) in owners]
 
-    def _by_typo(self, query: Query, best: "_Best") -> None:
+    def _inside(self) -> "Groups":
+        for place in self._owners.holding(f".{self._query.folded}."):
+            yield PART, self._tables.owned(place)
+
+    def _by_typo(self) -> None:
+        query = self._query
         near = [NearWord(word) for word in query.words] if len(query.words) > 1 else []
         for number in self._names.near(query):
-            name = self._names.shorts[number]
+            name = self._names.name(number)
             match = match_typo(query, name, near)
             if match is not None:
-                self._offer(query, self._of_short[number], _always(match), best, match.points)
+                self._offer(self._tables.named(number), always(match), match.points, manner(query, name))
 
-    def _by_summary(self, query: Query, best: "_Best") -> None:
-        words = [word for word in query.text.lower().split() if fold(word)]
-        if words and not self._summaries:
-            for number, entry in enumerate(self.entries):
-                self._summaries.setdefault(entry.summary.lower(), []).append(number)
-        for summary, numbers in self._summaries.items() if words else ():
-            if all(word in summary for word in words):
-                for number in numbers:
-                    entry = self.entries[number]
-                    best.offer(entry, standing(query, entry), _always(Match(SUMMARY, "in the summary")))
+    # by messages, types and words
 
+    def _by_message(self) -> None:
+        for number, match in self._searcher._prose.messages(self._request.text):
+            self._offer((number,), always(match))
 
-class _Best:
-    """The best hits so far, and the score below which no other can be among them."""
+    def _by_type(self, asked: Asked) -> None:
+        for numbers, match in self._searcher._prose.typed(asked):
+            self._offer(numbers, always(match), match.points)
 
-    def __init__(self, limit: int, accept: Accept | None) -> None:
-        self.floor = -(10**9)
-        self.found: dict[tuple[str, ...], Hit] = {}
-        self._limit = limit
-        self._accept = accept
-        self._scores: list[int] = []
-
-    def offer(self, entry: Entry, own: int, judged: Judged, bound: int = EXACT_QUALIFIED) -> None:
-        """Takes an entry that matches and passes the filters; an import only where it is the best of its name."""
-        if bound + own < self.floor or (self._accept is not None and not self._accept(entry)):
-            return
-        match = judged(entry)
-        if match is None:
-            return
-        hit = Hit(entry, match.points + own, match.why)
-        key = ("import", short(entry.name)) if entry.kind == "import" else ("", *map(str, entry))
-        known = self.found.get(key)
-        if known is None or _order(hit) < _order(known):
-            self.found[key] = hit
-        if known is None:
-            heapq.heappush(self._scores, hit.score)
-            if len(self._scores) > self._limit:
-                heapq.heappop(self._scores)
-            if len(self._scores) == self._limit:
-                self.floor = self._scores[0]
-
-    def hits(self, imports: Callable[[Entry], int]) -> list[Hit]:
-        """Returns the best hits, an import saying how many bind its name."""
-        best = heapq.nsmallest(self._limit, self.found.values(), key=_order)
-        return [_counted(hit, imports(hit.entry)) if hit.entry.kind == "import" else hit for hit in best]
+    def _by_prose(self) -> None:
+        for number, match in self._searcher._prose.described(self._request.text):
+            self._offer((number,), always(match), match.points)
 
 
-def _counted(hit: Hit, imports: int) -> Hit:
-    return hit._replace(why=f"{hit.why}; one of {imports} imports of that name") if imports > 1 else hit
+Groups = Iterator[tuple[int, Iterable[int]]]
 
 
-def _order(hit: Hit) -> tuple[int, int, Entry]:
-    return -hit.score, len(hit.entry.name), hit.entry
-
-
-def _always(match: Match) -> Judged:
-    return lambda entry: match
-
-
-def _append(lists: list[list[int]], place: int, number: int) -> None:
-    if place == len(lists):
-        lists.append([])
-    lists[place].append(number)
+def _counted(hit: Hit, searcher: Searcher) -> Hit:
+    imports = searcher.imports(hit.entry)
+    why = f"{hit.why}; one of {imports} imports of that name" if imports > 1 else hit.why
+    return hit._replace(entry=searcher.linked(hit.entry), why=why)

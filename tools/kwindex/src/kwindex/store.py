@@ -2,15 +2,18 @@
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from kwindex.errors import KwindexError
+from kwindex.link import link
 from kwindex.model import Entry
 
 INDEX = "index.json"
 READY = "search.bin"
-"""The tables of the search, made from the index."""
+"""The tables of the search."""
+SOURCES = "sources.json"
+"""Where on this machine each file of the index was read; the only file that is not the same everywhere."""
 MARKER = ".kwindex.json"
 """Lists the files of a folder that kwindex wrote; they are never read as sources, and only they are replaced."""
 
@@ -50,36 +53,50 @@ def check_out(out: Path, sources: Sequence[str | Path]) -> None:
         raise KwindexError(f"{out / INDEX} was not written by kwindex; choose another --out or remove it")
 
 
-def write_index(out: Path, entries: Iterable[Entry]) -> Path:
-    """Writes the entries in the order given, one a line, and returns the path of the file.
+def head(identity: str) -> bytes:
+    r"""Returns what stands in `index.json` before the rows.
+
+    Example:
+        >>> head("ab") + tail(True)
+        b'{"id": "ab", "entries": []}\n'
+    """
+    return f'{{"id": "{identity}", "entries": ['.encode()
+
+
+def tail(empty: bool) -> bytes:
+    """Returns what stands in `index.json` after the rows."""
+    return b"]}\n" if empty else b"\n]}\n"
+
+
+def write(out: Path, files: Mapping[str, Iterable[bytes | memoryview]]) -> None:
+    """Writes files of an index, each given as parts, and the list of what kwindex wrote there.
 
     Raises:
         KwindexError: The folder cannot be made or written.
     """
-    encode = json.JSONEncoder(ensure_ascii=False).encode
-    lines = ",\n".join(encode(entry.as_dict()) for entry in entries)
+    marker = json.dumps({"generated": list(files), "by": "kwindex"}) + "\n"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        replace(out / MARKER, (encode({"generated": [INDEX, READY], "by": "kwindex"}) + "\n").encode())
-        text = f'{{"entries": [\n{lines}\n]}}\n' if lines else '{"entries": []}\n'
-        replace(out / INDEX, text.encode())
+        replace(out / MARKER, [marker.encode()])
+        for name, parts in files.items():
+            replace(out / name, parts)
     except OSError as error:
         raise KwindexError(f"cannot write {error.filename or out}: {error.strerror}") from None
-    return out / INDEX
 
 
-def replace(path: Path, data: bytes) -> None:
+def replace(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     """Writes a file so that a reader sees the old one or the new one, never a part."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_bytes(data)
+        with open(partial, "wb") as file:
+            file.writelines(parts)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
 
 def read_index(folder: str | Path) -> list[Entry]:
-    """Returns the entries of the index in a folder.
+    """Returns the entries of the index in a folder, imports with the summaries of what they bring.
 
     Raises:
         KwindexError: There is none, or it is not an index of kwindex.
@@ -102,4 +119,4 @@ def read_index(folder: str | Path) -> list[Entry]:
         raise KwindexError(f"{path} is not an index of kwindex; build it again") from None
     if not isinstance(rows, list):
         raise KwindexError(f"{path} is not an index of kwindex; build it again")
-    return [Entry.from_dict(row) for row in rows]
+    return link([Entry.from_dict(row) for row in rows])

@@ -24,7 +24,7 @@ TABLE = (
     (("fully_shard",), ("FSDP2", "ZeRO-3", "zero3")),
     (("local_map",), ("shard_map", "xmap")),
     (("DeviceMesh",), ("mesh",)),
-    (("Placement",), ("PartitionSpec",)),
+    (("Placement", "placement_types", "Shard"), ("PartitionSpec",)),
     (("symm_mem", "SymmetricMemory", "symmetric_memory"), ("nvshmem", "multimem")),
     (("barrier",), ("MPI_Barrier",)),
 )

@@ -1,0 +1,125 @@
+"""From the pieces of all files to the tables of an index, what did not change taken over from the index before."""
+
+import hashlib
+from array import array
+from collections.abc import Sequence
+from itertools import chain
+from typing import NamedTuple
+
+from kwindex.nametable import NameTable
+from kwindex.pieces import ROW_END, SECTIONS, Piece
+from kwindex.ready import contents
+from kwindex.store import INDEX, READY, head, tail
+from kwindex.tables import WIDTH, Tables
+
+MOST_PATCHED = 12
+"""Changed files up to which the table of names is mended; with more, making it anew is no slower."""
+_SHORTS = SECTIONS.index("shorts")
+
+Source = Piece | int
+"""A file's piece, or its number in the index before."""
+
+
+class Run(NamedTuple):
+    """Neighbours in the index before: the number of the first, and of the one after the last."""
+
+    first: int
+    end: int
+
+
+class Part(NamedTuple):
+    """A file of the index to be: the path its entries carry, what its bytes and names are known by, its piece."""
+
+    file: str
+    digest: bytes
+    source: Source
+
+
+def identity(parts: Sequence[Part]) -> str:
+    """Returns what an index is known by: the same for the same files with the same contents.
+
+    Example:
+        >>> identity([Part("m.py", b"x", 0)]) == identity([Part("m.py", b"x", 7)])
+        True
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part.digest)
+    return digest.hexdigest()
+
+
+def assembled(parts: Sequence[Part], before: Tables | None) -> dict[str, list[bytes]]:
+    """Returns the bytes of `index.json` and `search.bin`, each as a list of parts.
+
+    Args:
+        parts: The files, in the order of their paths.
+        before: The index before, where a part's source is its number in it.
+    """
+    runs = _runs(parts)
+    sections: dict[str, list[bytes]] = {}
+    for number, name in enumerate(SECTIONS):
+        sections[name] = [_taken(before, name, run) if isinstance(run, Run) else run[number] for run in runs]
+    rows = sections.pop("rows")
+    sections["extents"] = [_extents(parts, before)]
+    sections["files"] = ["".join(f"{part.file}\n" for part in parts).encode()]
+    sections["digests"] = [part.digest for part in parts]
+    sections.update((name, [value]) for name, value in _names(parts, before)._asdict().items())
+    known_as = identity(parts)
+    length = sum(map(len, rows))
+    return {INDEX: _index(known_as, rows), READY: [contents(known_as, length, sections), *chain(*sections.values())]}
+
+
+def _index(known_as: str, rows: list[bytes]) -> list[bytes]:
+    rows = [row for row in rows if row]
+    if not rows:
+        return [head(known_as), tail(True)]
+    return [head(known_as), b"\n", *rows[:-1], rows[-1][: -len(ROW_END)], tail(False)]
+
+
+def _runs(parts: Sequence[Part]) -> list[Piece | Run]:
+    """Returns the pieces in order, neighbours in the index before as one run."""
+    runs: list[Piece | Run] = []
+    for part in parts:
+        source = part.source
+        if not isinstance(source, int):
+            runs.append(source)
+            continue
+        last = runs[-1] if runs else None
+        if isinstance(last, Run) and last.end == source:
+            runs[-1] = Run(last.first, source + 1)
+        else:
+            runs.append(Run(source, source + 1))
+    return runs
+
+
+def _taken(before: Tables | None, name: str, run: Run) -> bytes:
+    assert before is not None, "a part that is taken over is of an index"
+    return before.span(name, run.first, run.end)
+
+
+def _extents(parts: Sequence[Part], before: Tables | None) -> bytes:
+    known = before.extents if before is not None else array("I")
+    extents = array("I")
+    for part in parts:
+        if isinstance(part.source, int):
+            extents.extend(known[part.source * WIDTH : (part.source + 1) * WIDTH])
+        else:
+            extents.extend(map(len, part.source))
+    return extents.tobytes()
+
+
+def _names(parts: Sequence[Part], before: Tables | None) -> NameTable:
+    """Returns the table of all names: mended where the same files are there and few of them changed."""
+    changed = [(number, part.source) for number, part in enumerate(parts) if not isinstance(part.source, int)]
+    same_files = before is not None and before.files == [part.file for part in parts]
+    if before is not None and same_files and len(changed) <= MOST_PATCHED:
+        table = before.names
+        for number, piece in changed:
+            table = table.patched(number, before.span("shorts", number, number + 1), piece[_SHORTS])
+        return table
+    return NameTable.build(
+        _taken(before, "shorts", Run(part.source, part.source + 1))
+        if isinstance(part.source, int)
+        else part.source[_SHORTS]
+        for part in parts
+    )

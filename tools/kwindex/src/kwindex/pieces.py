@@ -1,0 +1,143 @@
+"""One file's part of every table of the index, as bytes: it depends on that file alone.
+
+An index is the concatenation of its files' pieces, in the order of their paths, and the table of names over all of
+them (`nametable.py`). So unchanged files are taken over as they are, and a cold build gives the same bytes as an
+incremental one.
+"""
+
+import json
+import re
+from array import array
+from collections.abc import Iterable, Sequence
+
+from kwindex.kinds import TABLE, UNNAMED
+from kwindex.model import Entry, Problem
+from kwindex.pasted import Message, plain
+from kwindex.rank import place
+from kwindex.signatures import GAP, types_of
+from kwindex.spelling import fold, segments, short, subtokens
+
+SECTIONS = (
+    "rows",
+    "offsets",
+    "kinds",
+    "places",
+    "owner_of",
+    "shorts",
+    "owners",
+    "messages",
+    "message_of",
+    "types",
+    "type_of",
+    "docs",
+    "doc_of",
+    "problems",
+)
+"""What a piece holds, in this order; `docs/understand/kwindex.md` says what each is. `rows` go to `index.json`."""
+
+Piece = tuple[bytes, ...]
+
+NO_OWNER = 0xFFFFFFFF
+
+ROW_END = ",\n"
+
+_COMPOUND = re.compile(r"\b(?:\w+_\w+|[A-Za-z]+[a-z][A-Z]\w*|[A-Z][A-Z]+[a-z]\w*)\b")
+_NAME_WORDS = 6
+"""Words of a qualified name, counted from its end, that stand for the entry."""
+
+_KIND = {kind.word: number for number, kind in enumerate(TABLE)}
+_CALLABLE = {"function", "method", "nested function", "property"}
+_SPOKEN = {"import", "config key", "environment variable", "kernel", "lowering", "gradient"}
+"""Kinds whose summaries are made by kwindex or are another entry's: they are not searched by words."""
+
+encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def make(entries: Sequence[Entry], problem: Problem | None = None) -> Piece:
+    r"""Returns the piece of one file: its entries in the order of its lines, or why there are none.
+
+    Example:
+        >>> piece = make([Entry("m.f", "function", "m.py", 1, 2, "f(x: int) -> str", "Says it.")])
+        >>> [piece[SECTIONS.index(name)] for name in ("shorts", "owners", "docs")]
+        [b'f\n', b' m\t.m.\n', b' m f \t says it.\n']
+    """
+    rows = [(encode(entry.as_dict()) + ROW_END).encode() for entry in entries]
+    offsets = array("I")
+    offset = 0
+    for row in rows:
+        offsets.append(offset)
+        offset += len(row)
+    owners, owner_of = _owners(entries)
+    shorts = "".join("\n" if entry.kind in UNNAMED else short(entry.name) + "\n" for entry in entries)
+    return (
+        b"".join(rows),
+        offsets.tobytes(),
+        bytes(_KIND.get(entry.kind, 255) for entry in entries),
+        array("h", map(place, entries)).tobytes(),
+        owner_of.tobytes(),
+        shorts.encode(),
+        owners,
+        *_lines((number, _message(entry)) for number, entry in enumerate(entries) if entry.kind in UNNAMED),
+        *_lines((number, types_of(entry.signature)) for number, entry in enumerate(entries) if entry.kind in _CALLABLE),
+        *_lines((number, _doc(entry)) for number, entry in enumerate(entries) if entry.kind not in _SPOKEN),
+        b"" if problem is None else (encode(problem._asdict()) + "\n").encode(),
+    )
+
+
+def _owners(entries: Sequence[Entry]) -> "tuple[bytes, array[int]]":
+    """Returns the lines of what entries stand in, and for each entry where its line begins.
+
+    A line holds the words of the owner's name, a tab, and its parts, folded.
+    """
+    lines: dict[str, int] = {}
+    texts: list[bytes] = []
+    length = 0
+    owner_of = array("I")
+    for entry in entries:
+        if entry.kind in UNNAMED:
+            owner_of.append(NO_OWNER)
+            continue
+        owner = entry.name[: -len(short(entry.name)) or None]
+        known = lines.get(owner)
+        if known is None:
+            known = lines[owner] = length
+            texts.append(owner_line(owner))
+            length += len(texts[-1])
+        owner_of.append(known)
+    return b"".join(texts), owner_of
+
+
+def owner_line(owner: str) -> bytes:
+    r"""Returns the line of an owner: its words, a tab, and its parts, folded, between dots.
+
+    Example:
+        >>> owner_line("torch.DeviceMesh.")
+        b' torch device mesh\t.torch.devicemesh.\n'
+    """
+    parts = ".".join(map(fold, segments(owner)))
+    return f" {' '.join(subtokens(owner))}\t.{parts}.\n".encode()
+
+
+def _message(entry: Entry) -> str:
+    text = entry.signature if entry.kind == "error" else f": {entry.signature}"
+    return GAP.join(Message.of(text).pieces)
+
+
+def _doc(entry: Entry) -> str:
+    """Returns the words by which an entry is found where no name is: its name's, a tab, and its summary's.
+
+    Names in the summary stand there twice: as they are, and as the words that they are made of.
+    """
+    if entry.kind in UNNAMED:
+        return f"\t {plain(entry.signature)}"
+    if not entry.summary:
+        return ""
+    inner = (" ".join(subtokens(name)) for name in _COMPOUND.findall(entry.summary))
+    return " ".join(["", *subtokens(entry.name)[-_NAME_WORDS:], "\t", plain(entry.summary), *inner])
+
+
+def _lines(numbered: Iterable[tuple[int, str]]) -> tuple[bytes, bytes]:
+    """Returns lines that are not empty, and the number of the entry of each."""
+    kept = [(number, line) for number, line in numbered if line]
+    text = "".join(f"{line}\n" for _, line in kept)
+    return text.encode(), array("I", (number for number, _ in kept)).tobytes()

@@ -1,0 +1,121 @@
+"""What a query finds by other things than names: messages that code gives, types of signatures, words of summaries."""
+
+import math
+import re
+from collections.abc import Iterator
+from functools import cached_property
+
+from kwindex.names import Column
+from kwindex.pasted import Message, plain
+from kwindex.rank import SUMMARY, Match
+from kwindex.signatures import GAP, Asked
+from kwindex.tables import Tables
+
+MESSAGE = 880
+MESSAGE_BEGUN = 600
+MESSAGE_PART = 560
+TYPES = 640
+FARTHEST_TYPES = 24
+_LEAST_PASTED = 12
+_HEAD = 20
+"""Letters of a message's first piece by which messages are picked that a text may begin."""
+_SAID = re.compile(r"^(?:e  ?)?(?:\[\w+\]:? )?(?:[a-z_][\w.]*(?:error|exception|warning)\w*: )?")
+_WORD = re.compile(r"[a-z0-9_]+")
+_STOPPED = """
+a an the of to in into on for from by with and or is are was be it its this that which what where when who how do does
+did at as if all each every one not no can there i my we our
+"""
+_STOP = frozenset(_STOPPED.split())
+_ENDINGS = ("ings", "ing", "ies", "es", "ed", "s", "e")
+_LEAST_COVERED = 0.6
+
+
+class Prose:
+    """The messages, types and words of an index; each is laid out when it is first asked for."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    @cached_property
+    def _messages(self) -> list[tuple[str, str, str, int]]:
+        """Each message's longest piece, the head of its first, its line, and the entry."""
+        rows = []
+        for line, number in zip(*self._tables.numbered("messages", "message_of"), strict=True):
+            pieces = line.split(GAP)
+            rows.append((max(pieces, key=len), pieces[0][:_HEAD], line, number))
+        return rows
+
+    def messages(self, text: str) -> Iterator[tuple[int, Match]]:
+        """Yields the entries whose message a pasted text is, begins or is a part of."""
+        pasted = plain(text)
+        pasted = pasted[_SAID.match(pasted).end() :]  # type: ignore[union-attr]
+        if len(pasted) < _LEAST_PASTED or " " not in pasted:
+            return
+        for longest, head, line, number in self._messages:
+            if longest in pasted or head in pasted:
+                message = Message.parse(line)
+                if longest in pasted and message.answers(pasted):
+                    yield number, Match(MESSAGE + min(message.letters // 8, 60), "raises this message")
+                elif letters := message.begun(pasted):
+                    yield number, Match(MESSAGE_BEGUN + min(letters // 2, 100), "raises a message that begins so")
+            elif pasted in longest:
+                yield number, Match(MESSAGE_PART, "part of the message")
+
+    @cached_property
+    def _types(self) -> dict[str, list[int]]:
+        types: dict[str, list[int]] = {}
+        for line, number in zip(*self._tables.numbered("types", "type_of"), strict=True):
+            types.setdefault(line, []).append(number)
+        return types
+
+    def typed(self, asked: Asked) -> Iterator[tuple[list[int], Match]]:
+        """Yields the entries whose signatures have all types that are asked for, the nearest first."""
+        heads = {kind.partition("[")[0].partition("|")[0] for kind in (*asked.parameters, asked.result)}
+        found: dict[int, list[int]] = {}
+        for types, numbers in self._types.items():
+            if all(head in types for head in heads):
+                far = asked.distance(types)
+                if far is not None and far <= FARTHEST_TYPES:
+                    found.setdefault(far, []).extend(numbers)
+        for far in sorted(found):
+            yield found[far], Match(TYPES - 10 * far, "these types" if far == 0 else "these types, and others")
+
+    @cached_property
+    def _docs(self) -> tuple[Column, list[int]]:
+        numbers = self._tables.numbered("docs", "doc_of")[1]
+        return Column(b"\n" + self._tables.section("docs")), numbers
+
+    def described(self, text: str) -> Iterator[tuple[int, Match]]:
+        """Yields the entries whose summary and name hold the words of a query, or most of them."""
+        words = [f" {_stem(word)}" for word in _WORD.findall(plain(text)) if word not in _STOP]
+        column, numbers = self._docs
+        counts = {word: column.text.count(word) for word in dict.fromkeys(words)}
+        weights = {word: math.log(1 + len(numbers) / (1 + count)) for word, count in counts.items()}
+        whole = sum(weights.values())
+        covered: dict[int, float] = {}
+        left = whole
+        for word in sorted(counts, key=counts.__getitem__):
+            if left >= _LEAST_COVERED * whole:  # a line that holds none of the rarer words cannot be covered any more
+                for line in column.holding(word):
+                    covered[line] = covered.get(line, 0.0) + weights[word]
+            else:
+                for line, weight in covered.items():
+                    if weight + left >= _LEAST_COVERED * whole and word in column.line(line):
+                        covered[line] = weight + weights[word]
+            left -= weights[word]
+        for line, weight in covered.items():
+            if weight >= _LEAST_COVERED * whole and counts:
+                text = column.line(line)
+                name = text.partition("\t")[0]
+                in_name = sum(weights[word] for word in counts if word in name)
+                points = 70 * weight / whole + 40 * in_name / whole + max(0, 20 - len(text) // 10)
+                why = "in the summary" if weight >= 0.99 * whole else "in the summary: most words"
+                yield numbers[line], Match(SUMMARY + round(points), why)
+
+
+def _stem(word: str) -> str:
+    """Returns a word without an ending, where enough is left to know it by."""
+    for ending in _ENDINGS:
+        if word.endswith(ending) and len(word) - len(ending) >= 4:
+            return word[: -len(ending)]
+    return word

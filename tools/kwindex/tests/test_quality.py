@@ -1,0 +1,94 @@
+"""The golden queries: what they are, how they are counted, and that the search answers them well enough."""
+
+import importlib.util
+import tomllib
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from kwindex import Entry, Hit, KwindexError, build, open_searcher
+from kwindex.quality import Figures, Golden, Result, as_dict, evaluate, read_golden, strata, table
+
+FOLDER = Path(__file__).resolve().parents[1] / "golden"
+QUERIES = FOLDER / "queries.tsv"
+
+
+def hit(name: str, why: str = "exact name") -> Hit:
+    return Hit(Entry(name, "function", "m.py", 1, 1, "", ""), 900, why)
+
+
+def test_there_are_enough_queries_in_ten_strata_half_of_them_held_out() -> None:
+    golden = [row for row in read_golden(QUERIES) if row.expected != ("-",)]
+    count = Counter((row.stratum, row.half) for row in golden)
+    assert len(golden) >= 150
+    assert len({stratum for stratum, _ in count}) == 10
+    assert all(count[stratum, "tuned"] == count[stratum, "held"] for stratum, _ in count)
+    assert len({row.query for row in golden}) == len(golden)
+
+
+@pytest.mark.parametrize(
+    ("expected", "hits", "place"),
+    [
+        (("m.f",), ["m.f", "m.g"], 1),
+        (("m.g", "function@m.h"), ["m.f", "m.h"], 2),
+        (("class@m.f",), ["m.f"], 0),
+        (("m.f",), ["m.g"] * 10 + ["m.f"], 0),
+        (("-",), [], 1),
+        (("-",), ["m.f"], 0),
+    ],
+)
+def test_where_an_expected_entry_stands(expected: tuple[str, ...], hits: list[str], place: int) -> None:
+    assert Golden("s", "held", "q", expected).place([hit(name) for name in hits]) == place
+
+
+def test_a_guess_is_no_answer_to_what_there_is_not() -> None:
+    assert Golden("s", "held", "q", ("-",)).place([hit("m.f", "near spelling: one letter differs")]) == 1
+
+
+def test_figures_of_strata_and_failed_queries() -> None:
+    results = [
+        Result(Golden("a", "tuned", "q", ("m.f",)), 1, ("m.f",)),
+        Result(Golden("a", "held", "r", ("m.f",)), 4, ("m.g",)),
+        Result(Golden("nothing", "held", "x", ("-",)), 0, ("m.g",)),
+    ]
+    assert strata(results)["all"] == {
+        "tuned": Figures(1, 1.0, 1.0),
+        "both": Figures(2, 0.625, 0.5),
+        "held": Figures(1, 0.25, 0),
+    }
+    assert [row["query"] for row in as_dict(results)["failed"]] == ["r", "x"]
+    assert "a (held): 'r': place 4; first m.g" in table(results)
+
+
+@pytest.mark.parametrize("text", ["a\theld\tq\n", "a\tother\tq\tm.f\n"])
+def test_a_line_of_another_form_is_said(tmp_path: Path, text: str) -> None:
+    (tmp_path / "golden.tsv").write_text(text)
+    with pytest.raises(KwindexError, match=r"golden.tsv:1: not"):
+        read_golden(tmp_path / "golden.tsv")
+    with pytest.raises(KwindexError, match="No such file"):
+        read_golden(tmp_path / "none.tsv")
+
+
+@pytest.fixture(scope="module")
+def results(torch_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
+    if importlib.util.find_spec("comm_core") is None:
+        pytest.skip("our packages are not here")
+    named = tomllib.loads((FOLDER / "corpus.toml").read_text())
+    root = FOLDER.parents[2]
+    out = tmp_path_factory.mktemp("golden")
+    build([*(root / path for path in named["ours"]), *(torch_folder / path for path in named["torch"])], out)
+    return evaluate(open_searcher(out).search, read_golden(QUERIES))
+
+
+@pytest.mark.parametrize("half", ["tuned", "held", "both"])
+def test_the_search_is_as_good_as_it_should_be(results: list[Result], half: str) -> None:
+    figures = strata(results)
+    assert figures["all"][half].mrr >= 0.9, table(results)
+    assert figures["all"][half].success >= 0.85
+    assert all(figures[name][half].success == 1 for name in ("exact", "folded", "nothing"))
+
+
+def test_an_operator_lands_on_the_closure_that_lowers_it(results: list[Result]) -> None:
+    place = next(result.place for result in results if result.golden.query == "_c10d_functional::all_reduce_")
+    assert place == 1
