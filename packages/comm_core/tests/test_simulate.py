@@ -359,3 +359,101 @@ def test_a_transport_records_no_gradient() -> None:
         return transport(group).all_reduce(torch.ones(2, requires_grad=True), "sum").wait().requires_grad
 
     assert World(2).run(body) == [False, False]
+
+
+# In flight, as over a process group
+
+
+def flying(group: Any) -> Any:
+    x = torch.ones(2) * (group.rank + 1)
+    pending = launch(catalog.ALL_REDUCE, x, group, reduce_op="sum")
+    known = pending.done, pending.shape
+    return known, pending.wait().tolist(), pending.wait().tolist(), pending.done
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_collective_is_in_flight_until_it_is_waited_for(size: int) -> None:
+    total = [size * (size + 1) / 2] * 2
+    assert World(size).run(flying) == [((False, (2,)), total, total, True)] * size
+
+
+def two_orders(group: Any) -> Any:
+    """Two groups whose collectives start in another order on each rank, and are waited for only then."""
+    pair, same = group.subgroup([0, 1]), group.subgroup([0, 1])
+    first, second = (pair, same) if group.rank == 0 else (same, pair)
+    started = {on: launch(catalog.ALL_REDUCE, torch.ones(1), on, reduce_op="sum") for on in (first, second)}
+    return [started[on].wait().item() for on in (pair, same)]
+
+
+def test_collectives_of_two_groups_may_start_in_another_order_on_each_rank() -> None:
+    assert World(2).run(two_orders) == [[2.0, 2.0]] * 2
+
+
+def test_waiting_in_another_order_on_each_rank_before_the_other_starts_is_a_deadlock() -> None:
+    def body(group: Any) -> Any:
+        pair, same = group.subgroup([0, 1]), group.subgroup([0, 1])
+        for on in (pair, same) if group.rank == 0 else (same, pair):
+            run(catalog.ALL_REDUCE, torch.ones(1), on, reduce_op="sum")
+
+    with pytest.raises(DeadlockError, match=r"rank 0 waits in all_reduce.*rank 1 waits in all_reduce"):
+        World(2).run(body)
+
+
+def test_what_goes_wrong_is_raised_although_nobody_waits() -> None:
+    def differ(group: Any) -> Any:
+        launch(catalog.ALL_REDUCE, torch.ones(group.rank + 1), group, reduce_op="sum")
+
+    def alone(group: Any) -> Any:
+        if group.rank == 1:
+            launch(catalog.ALL_REDUCE, torch.ones(1), group, reduce_op="sum")
+
+    with pytest.raises(MismatchError, match=r"rank 0: .*shape \(1,\).*rank 1: .*shape \(2,\)"):
+        World(2).run(differ)
+    with pytest.raises(DeadlockError, match="rank 0 has returned; rank 1 waits in all_reduce"):
+        World(2).run(alone)
+
+
+def test_an_error_that_was_caught_is_not_raised_again_at_the_end() -> None:
+    def body(group: Any) -> Any:
+        with pytest.raises(MismatchError):
+            run(catalog.ALL_REDUCE, torch.ones(group.rank + 1), group, reduce_op="sum")
+        return run(catalog.ALL_REDUCE, torch.ones(1), group, reduce_op="sum").item()
+
+    assert World(3).run(body) == [3.0] * 3
+
+
+def test_a_result_may_be_waited_for_after_the_run_and_never_hangs() -> None:
+    kept = []
+
+    def fails(group: Any) -> Any:
+        if group.rank == 0:
+            kept.append(launch(catalog.ALL_REDUCE, torch.ones(1), group, reduce_op="sum"))
+        raise ValueError("on purpose")
+
+    after = World(2).run(lambda group: launch(catalog.ALL_REDUCE, torch.ones(1), group, reduce_op="sum"))
+    assert [pending.wait().item() for pending in after] == [2.0, 2.0]
+    with pytest.raises(RankFailedError):
+        World(2).run(fails)
+    with pytest.raises(DeadlockError, match="a run that is over"):
+        kept[0].wait()
+
+
+def test_a_write_to_what_a_process_group_would_still_be_sending_is_refused() -> None:
+    def body(group: Any) -> Any:
+        said = []
+        for entry, params in (
+            (catalog.ALL_GATHER, {"dim": 0}),
+            (catalog.REDUCE_SCATTER, {"reduce_op": "sum", "dim": 0}),
+            (catalog.ALL_REDUCE, {"reduce_op": "sum"}),
+            (catalog.BROADCAST, {"src": 0}),
+        ):
+            x = torch.ones(2, 2)
+            pending = launch(entry, x, group, **params)
+            x.zero_()
+            try:
+                said.append(bool((pending.wait() != 0).all()))
+            except ArgumentError:
+                said.append("refused")
+        return said
+
+    assert World(2).run(body) == [["refused", "refused", True, True]] * 2

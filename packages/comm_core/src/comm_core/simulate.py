@@ -1,8 +1,8 @@
 """The simulator: n ranks as threads of one process, real data, no process group.
 
-Each collective is a meeting. The last rank to arrive checks that all ranks called the same thing, applies the
-catalogue's definition and hands out the results. Because every rank's state is known, a deadlock is found the moment
-it happens instead of at a time limit.
+Each collective is a meeting. A rank leaves its call there and goes on; the last rank to arrive checks that all ranks
+called the same thing, applies the catalogue's definition and lays out the results, which each rank picks up when it
+waits. Because every rank's state is known, a deadlock is found the moment it happens instead of at a time limit.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import itertools
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 import torch
@@ -19,76 +18,27 @@ import torch
 from comm_core import compat
 from comm_core.catalog import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, BROADCAST, REDUCE_SCATTER
 from comm_core.catalog.rules import is_rank
-from comm_core.collective import Collective, Params
+from comm_core.collective import Collective, Lowering, Params
 from comm_core.errors import (
     ArgumentError,
     CommError,
     DeadlockError,
     GroupError,
-    MismatchError,
     RankFailedError,
-    TransportError,
-    first_line,
     said,
 )
 from comm_core.groups import _simulated
+from comm_core.meetings import Call, Meeting, Part
 from comm_core.pending import Pending
 from comm_core.simulated_process_group import SimulatedProcessGroup
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """What one rank brought to a meeting."""
-
-    entry: Collective
-    x: torch.Tensor
-    params: Params
-
-    def said(self) -> tuple[object, ...]:
-        return (self.entry.name, *self.entry.agrees(self.x, **self.params))
-
-    def __str__(self) -> str:
-        said = self.said()
-        facts = ", ".join(f"{said[i]} {said[i + 1]}" for i in range(1, len(said), 2))
-        return f"{self.entry.name}({facts})"
-
-
-@dataclass(slots=True)
-class Meeting:
-    """One collective of one group: who came, and what each takes away."""
-
-    calls: dict[int, _Call] = field(default_factory=dict)
-    results: list[torch.Tensor] | None = None
-    error: CommError | None = None
-
-    @property
-    def over(self) -> bool:
-        """Whether nobody waits in it any more."""
-        return self.results is not None or self.error is not None
-
-    def hold(self, world: int) -> None:
-        """Give every rank its result, or all of them an error."""
-        calls = [self.calls[rank] for rank in range(world)]
-        if len({call.said() for call in calls}) > 1:
-            who = "; ".join(f"rank {rank}: {call}" for rank, call in enumerate(calls))
-            self.error = MismatchError(
-                calls[0].entry.name,
-                got=f"different calls: {who}",
-                need="the same call on every rank of the group",
-            )
-            return
-        try:
-            self.results = calls[0].entry.oracle([call.x for call in calls], [call.params for call in calls])
-        except CommError as error:
-            self.error = error
-        except Exception as error:  # whatever it is, every rank must be told
-            self.error = TransportError(calls[0].entry.name, got=f"{type(error).__name__}: {first_line(error)}")
-
-
 class World:
     """A simulated world of ranks.
+
+    A collective is in flight there as it is over a process group: it waits for the other ranks when its result is used.
 
     Args:
         size: the number of ranks.
@@ -138,7 +88,8 @@ class _Session:
         self.results: list[Any] = [None] * size
         self.changed = threading.Condition()
         self.meetings: dict[tuple[tuple[int, ...], int, int], Meeting] = {}  # of the n-th call on the m-th group
-        self.waiting: dict[int, tuple[Meeting, SimulatedGroup, object]] = {}  # the last: what it says it does
+        self.open: dict[int, list[Part]] = {rank: [] for rank in range(size)}  # what each rank has not picked up
+        self.waiting: dict[int, Part] = {}
         self.memories: dict[object, Any] = {}  # simulated_symmetric: what the ranks of a group share
         self.left: set[int] = set()
         self.errors: dict[int, BaseException] = {}
@@ -161,6 +112,8 @@ class _Session:
             thread.join()
 
     def close(self) -> None:
+        for meeting in self.meetings.values():  # nobody else will come; a result of it may be waited for later
+            meeting.error = DeadlockError("collective", got="a run that is over", need="every rank to take part")
         for name in self.registered:
             compat.unregister_group(name)
         with _numbers_lock:
@@ -182,6 +135,8 @@ class _Session:
         try:
             with torch.inference_mode(self.inference), torch.set_grad_enabled(self.grad_enabled):
                 self.results[rank] = fn(group, *args)
+                while self.open[rank]:  # an error that nobody has waited for is told, too
+                    self.open[rank][0].wait()
         except BaseException as error:  # every rank's error is kept and raised by the caller's thread
             self.errors[rank] = error
         finally:
@@ -191,34 +146,40 @@ class _Session:
                 self.end_hopeless_meetings()
                 self.changed.notify_all()
 
-    def meet(self, group: SimulatedGroup, call: _Call) -> torch.Tensor:
+    def join(self, group: SimulatedGroup, call: Call) -> Part:
+        """Leave a rank's call at the meeting that it is for; the last one to come holds it."""
         with self.changed:
             key = (group.ranks, group.number, group.next_meeting())
             meeting = self.meetings.setdefault(key, Meeting())
             meeting.calls[group.rank] = call
+            part = Part(self, group, meeting, call)
             me = group.ranks[group.rank]
+            self.open[me] = [one for one in self.open[me] if one.meeting.results is None] + [part]
             if len(meeting.calls) == group.world:
                 del self.meetings[key]
                 meeting.hold(group.world)
                 self.changed.notify_all()
-            else:
-                self.waiting[me] = (meeting, group, call)
+        return part
+
+    def wait(self, part: Part) -> None:
+        """Block until a meeting is over: held, or hopeless."""
+        me = part.group.ranks[part.group.rank]
+        with self.changed:
+            if part in self.open[me]:
+                self.open[me].remove(part)
+            if not part.meeting.over:
+                self.waiting[me] = part
                 self.end_hopeless_meetings()
-                self.changed.wait_for(lambda: meeting.over)
-                del self.waiting[me]
-        if meeting.error is not None:
-            raise meeting.error.again()
-        if meeting.results is None:
-            raise DeadlockError(call.entry.name, got="a meeting that ended without a result")
-        return meeting.results[group.rank]
+                self.changed.wait_for(lambda: part.meeting.over)
+                self.waiting.pop(me, None)
 
     def end_hopeless_meetings(self) -> None:
         """End the waits that nobody can end any more, with the same error on each of their ranks."""
         alive = self._ranks_that_can_go_on()
-        stuck = {rank: state for rank, state in self.waiting.items() if rank not in alive and not state[0].over}
+        stuck = {rank: part for rank, part in self.waiting.items() if rank not in alive and not part.meeting.over}
         if not stuck:
             return
-        who = [f"rank {rank} waits in {call} of ranks {list(group.ranks)}" for rank, (_, group, call) in stuck.items()]
+        who = [f"rank {rank} waits in {part.what} of ranks {list(part.group.ranks)}" for rank, part in stuck.items()]
         who += [f"rank {rank} {'failed' if rank in self.errors else 'has returned'}" for rank in self.left]
         who += [f"rank {rank} still runs" for rank in alive - self.waiting.keys()]
         error = DeadlockError(
@@ -226,8 +187,8 @@ class _Session:
             got="; ".join(sorted(who)),
             need="every rank of a group to make the same calls in the same order",
         )
-        for meeting, _, _ in stuck.values():
-            meeting.error = error
+        for part in stuck.values():
+            part.meeting.error = error
         self.changed.notify_all()
 
     def _ranks_that_can_go_on(self) -> set[int]:
@@ -236,9 +197,8 @@ class _Session:
         while True:
             freed = {
                 rank
-                for rank, (meeting, group, _) in self.waiting.items()
-                if rank not in alive
-                and (meeting.over or {group.ranks[p] for p in range(group.world) if p not in meeting.calls} <= alive)
+                for rank, part in self.waiting.items()
+                if rank not in alive and (part.meeting.over or part.missing() <= alive)
             }
             if not freed:
                 return alive
@@ -310,13 +270,16 @@ class SimulatedGroup:
         return SimulatedGroup(self.session, positions.index(self.rank), tuple(self.ranks[p] for p in positions))
 
     def meet(self, entry: Collective, x: torch.Tensor, params: Params) -> Pending:
-        """Take part in a collective whose parameters `check` has parsed; returns when all ranks have."""
+        """Take part in a collective whose parameters `check` has parsed; the result waits for the others."""
         if not entry.agrees(x, **params):
             return Pending(x)
-        return Pending(
-            self.session.meet(self, _Call(entry, x.detach().clone(memory_format=torch.contiguous_format), params)),
-            what=entry.name,
-        )
+        sent = x.detach().clone(memory_format=torch.contiguous_format)
+        part = self.session.join(self, Call(entry, sent, params))
+        shape = entry.shape(tuple(x.shape), self.world, self.rank, **params)
+        pending = Pending(sent.new_empty(shape), part, what=entry.name).then(part.result, shape)
+        if entry.lowering is Lowering.OUT_OF_PLACE and x.is_contiguous() and params.get("dim", 0) == 0:
+            pending.sends(x.detach())  # as over a process group, which would read what is written meanwhile
+        return pending
 
 
 class SimulatedTransport:

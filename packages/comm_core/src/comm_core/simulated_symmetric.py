@@ -16,8 +16,8 @@ import torch
 
 from comm_core.catalog import ALL_REDUCE
 from comm_core.errors import ArgumentError, CommError, MismatchError, said
+from comm_core.meetings import Meeting, Part
 from comm_core.peer_buffer import PeerBuffer, check_channel, check_peer
-from comm_core.simulate import Meeting
 
 if TYPE_CHECKING:
     from comm_core.groups import AnyGroup
@@ -111,7 +111,7 @@ class SimulatedMemory:
         return SimulatedBuffer(self._group, self._shared[number], x)
 
     def _meet(self) -> None:
-        self._group.meet(ALL_REDUCE, torch.zeros(()), {"reduce_op": "sum"})
+        self._group.meet(ALL_REDUCE, torch.zeros(()), {"reduce_op": "sum"}).wait()
 
 
 def disagreement(wishes: Sequence[str]) -> CommError:
@@ -141,7 +141,7 @@ class SimulatedBuffer(PeerBuffer):
 
     def barrier(self, timeout_s: float | None = None) -> None:
         """Meet; ranks that can never meet are told so."""
-        self._group.meet(ALL_REDUCE, torch.zeros(()), {"reduce_op": "sum"})
+        self._group.meet(ALL_REDUCE, torch.zeros(()), {"reduce_op": "sum"}).wait()
 
     def signal(self, rank: int, channel: int = 0, timeout_s: float | None = None) -> None:
         """Let one wait of a rank pass."""
@@ -165,7 +165,7 @@ class SimulatedBuffer(PeerBuffer):
                 others: dict[int, Any] = {peer: None for peer in range(self.world) if peer != rank}
                 meeting = shared.waits[key] = Meeting(others)
                 me = self._group.ranks[self.rank]
-                session.waiting[me] = (meeting, self._group, f"wait(rank {rank}, channel {channel})")
+                session.waiting[me] = Part(session, self._group, meeting, f"wait(rank {rank}, channel {channel})")
                 session.end_hopeless_meetings()
                 session.changed.wait_for(lambda: meeting.over)
                 del session.waiting[me], shared.waits[key]
