@@ -12,7 +12,7 @@ from typing import Any
 
 from comm_core.errors import RankError, ReduceOpError, ShapeError
 
-from . import cases_rooted
+from . import cases_prefix, cases_rooted, cases_uneven
 from .case import Case, Differing, Refusal, Shape, differing, everywhere, plain, tensors
 
 
@@ -145,6 +145,8 @@ CASES: dict[str, Callable[[int], list[Case]]] = {
     "permute": permute,
     "wait": wait,
     **cases_rooted.CASES,
+    **cases_uneven.CASES,
+    **cases_prefix.CASES,
 }
 
 
@@ -192,6 +194,8 @@ REFUSED: dict[str, list[Refusal]] = {
     ],
     "wait": [],
     **cases_rooted.REFUSED,
+    **cases_uneven.REFUSED,
+    **cases_prefix.REFUSED,
 }
 
 
@@ -218,4 +222,6 @@ DISAGREEMENTS: dict[str, Callable[[int], list[Differing]]] = {
     "permute": _permutations,
     "wait": lambda world: [],
     **cases_rooted.DISAGREEMENTS,
+    **cases_uneven.DISAGREEMENTS,
+    **cases_prefix.DISAGREEMENTS,
 }

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from .case import Case
-from .reference import DEFINITIONS
+from .reference import BEYOND, DEFINITIONS
 
 Answer = torch.Tensor | str  # a result, or the error in words
 
@@ -30,7 +30,15 @@ def expected(name: str, case: Case, seed: int = 0) -> list[torch.Tensor]:
 def defined(name: str, inputs: Sequence[torch.Tensor], case: Case) -> list[torch.Tensor]:
     """Every rank's result for these inputs and the case's parameters."""
     results = DEFINITIONS[name]([array(x) for x in inputs], case.params)
-    return [torch.from_numpy(np.array(result)).to(inputs[0].dtype) for result in results]
+    return [torch.from_numpy(within(np.array(result), inputs[0].dtype)).to(inputs[0].dtype) for result in results]
+
+
+def within(result: np.ndarray, dtype: torch.dtype) -> np.ndarray:
+    """Cut integers that stand for "beyond everything" down to the dtype's limits."""
+    if result.dtype.kind != "i":
+        return result
+    limits = torch.iinfo(dtype)
+    return np.where(result >= BEYOND, limits.max, np.where(result <= -BEYOND, limits.min, result))
 
 
 def wrong(answer: Answer, want: torch.Tensor) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 
 Arrays = list[np.ndarray]
 Params = Sequence[dict[str, Any]]
+BEYOND = 2**62
 
 
 def combine(op: str, arrays: Arrays) -> np.ndarray:
@@ -88,12 +89,48 @@ def scatter(inputs: Arrays, params: Params) -> Arrays:
     return results
 
 
+def reduce_scatter_v(inputs: Arrays, params: Params) -> Arrays:
+    results = []
+    for rank, of in enumerate(params):
+        start = sum(of["sizes"][:rank])
+        mine = np.arange(start, start + of["sizes"][rank])
+        results.append(combine(of["reduce_op"], [x.take(mine, axis=of["dim"]) for x in inputs]))
+    return results
+
+
+def neutral(op: str, like: np.ndarray) -> np.ndarray:
+    """What changes nothing; of integers beyond all dtypes, to be cut down to the dtype's own limits."""
+    if like.dtype == np.bool_:
+        return np.full_like(like, op in ("product", "min", "band"))
+    most = np.inf if like.dtype.kind == "f" else BEYOND
+    return np.full_like(like, {"product": 1, "band": -1, "min": most, "max": -most}.get(op, 0))
+
+
+def scan(inputs: Arrays, params: Params) -> Arrays:
+    results = []
+    for rank, of in enumerate(params):
+        results.append(combine(of["reduce_op"], inputs[rank:] if of["reverse"] else inputs[: rank + 1]))
+    return results
+
+
+def exscan(inputs: Arrays, params: Params) -> Arrays:
+    results = []
+    for rank, of in enumerate(params):
+        earlier = inputs[rank + 1 :] if of["reverse"] else inputs[:rank]
+        results.append(combine(of["reduce_op"], earlier) if earlier else neutral(of["reduce_op"], inputs[0]))
+    return results
+
+
 def permute(inputs: Arrays, params: Params) -> Arrays:
     results = [np.zeros_like(x) for x in inputs]
     for source, of in enumerate(params):
         if of["destinations"][source] >= 0:
             results[of["destinations"][source]] = inputs[source].copy()
     return results
+
+
+def barrier(inputs: Arrays, params: Params) -> Arrays:
+    return [x.copy() for x in inputs]
 
 
 def wait(inputs: Arrays, params: Params) -> Arrays:
@@ -108,6 +145,11 @@ DEFINITIONS: dict[str, Callable[[Arrays, Params], Arrays]] = {
     "broadcast": broadcast,
     "gather": gather,
     "scatter": scatter,
+    "all_gather_v": all_gather,
+    "reduce_scatter_v": reduce_scatter_v,
+    "scan": scan,
+    "exscan": exscan,
+    "barrier": barrier,
     "permute": permute,
     "wait": wait,
 }
@@ -118,17 +160,21 @@ def crossings(name: str, shapes: Sequence[tuple[int, ...]], params: Params) -> l
 
     The model: ranks exchange messages between two ends. An element that one rank has and another wants crosses once.
     An element that is the reduction of `n` ranks' elements and is wanted by `r` ranks, all among the `n`, needs
-    `n - 1` crossings to come together on one of them and `r - 1` to reach the others. Elements that are moved are
+    `n - 1` crossings to come together on one of them and `r - 1` to reach the others; on the way to the last of them
+    the reductions of the ranks before may be had as well. Elements that are moved are
     counted at the rank that has them; elements that are reduced, or that every rank wants alike, are counted in even
     shares, as a schedule that keeps all links busy sends them.
 
     Who wants what is found by running the definition on the elements' own names.
     """
     world = len(shapes)
-    if name in ("all_reduce", "reduce_scatter"):
+    if name in ("all_reduce", "reduce_scatter", "scan", "exscan"):
         wanted_by = world if name == "all_reduce" else 1
         elements = int(np.prod(shapes[0]))
         return [elements * ((world - 1) + (wanted_by - 1)) / world] * world
+    if name == "reduce_scatter_v":  # a rank sends what others want of it
+        rows = int(np.prod(shapes[0])) / (sum(params[0]["sizes"]) or 1)
+        return [rows * (sum(of["sizes"]) - of["sizes"][rank]) for rank, of in enumerate(params)]
     starts = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes)])
     named = [np.arange(starts[r], starts[r + 1]).reshape(shape) + 1 for r, shape in enumerate(shapes)]
     sent = [0.0] * world

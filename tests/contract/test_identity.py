@@ -16,6 +16,7 @@ REPLICATED = {  # results that are equal on all ranks: what they are, and a prog
     "all_reduce max": ("all_reduce", {"reduce_op": "max"}, lambda xs: torch.stack(xs).amax(0)),
     "all_reduce product": ("all_reduce", {"reduce_op": "product"}, lambda xs: torch.stack(xs).prod(0)),
     "all_gather": ("all_gather", {"dim": 1}, lambda xs: torch.cat(xs, 1)),
+    "all_gather_v": ("all_gather_v", {"dim": 1, "sizes": 3}, lambda xs: torch.cat(xs, 1)),
     "broadcast": ("broadcast", {"src": 0}, lambda xs: xs[0] + 0 * sum(xs)),
 }
 PARTS = {
@@ -23,6 +24,10 @@ PARTS = {
     "all_to_all": {"output_splits": None, "input_splits": None},
     "gather": {"dst": 0, "dim": 0, "sizes": None},
     "scatter": None,
+    "reduce_scatter_v": None,
+    "scan": {"reduce_op": "sum", "reverse": False},
+    "exscan": {"reduce_op": "sum", "reverse": False},
+    "barrier": {},
     "permute": None,
     "wait": {},
 }
@@ -35,7 +40,8 @@ def leaf(rank: int, world: int) -> torch.Tensor:
 def of_ours(group: Any, case: str) -> torch.Tensor:
     name, params, _ = REPLICATED[case]
     x = leaf(group.rank, group.world)
-    y = run(under(CATALOG[name], "identity"), x, group, **params)
+    of_all = {name: [value] * group.world if name == "sizes" else value for name, value in params.items()}
+    y = run(under(CATALOG[name], "identity"), x, group, **of_all)
     (y**3).sum().backward()  # the same loss on every rank
     assert x.grad is not None
     return x.grad

@@ -1,6 +1,7 @@
 """Gradients of min, max and product over ranks, against autograd of the definition in one process."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +11,13 @@ from comm_core import CATALOG, World, run
 from comm_core.testing import run_ranks
 
 OPS = ("min", "max", "product")
-ENTRIES = {"all_reduce": {}, "reduce_scatter": {"dim": 1}}
+ENTRIES: dict[str, Callable[[int], dict[str, Any]]] = {
+    "all_reduce": lambda world: {},
+    "reduce_scatter": lambda world: {"dim": 1},
+    "reduce_scatter_v": lambda world: {"dim": 1, "sizes": [world + 1, *[1] * (world - 1)]},
+    "scan": lambda world: {"reverse": world % 2 == 0},
+    "exscan": lambda world: {"reverse": world % 2 == 1},
+}
 
 
 def leaf(rank: int, world: int) -> torch.Tensor:
@@ -25,9 +32,24 @@ def loss(y: torch.Tensor, rank: int) -> torch.Tensor:
 
 def defined(xs: list[torch.Tensor], name: str, op: str) -> list[torch.Tensor]:
     """The outputs of all ranks; amax and amin share a tie evenly, as our convention says."""
-    stack = torch.stack(xs)
-    y = {"min": stack.amin, "max": stack.amax, "product": stack.prod}[op](0)
-    return [y] * len(xs) if name == "all_reduce" else list(y.chunk(len(xs), dim=1))
+    params = ENTRIES[name](len(xs))
+    if name == "all_reduce":
+        return [combined(op, torch.stack(xs))] * len(xs)
+    if name.startswith("reduce_scatter"):
+        return list(combined(op, torch.stack(xs)).split(params.get("sizes", 2), dim=1))
+    rows, own = torch.stack(xs), name == "scan"
+    if params["reverse"]:
+        return [combined(op, rows[rank if own else rank + 1 :], rows) for rank in range(len(xs))]
+    return [combined(op, rows[: rank + 1 if own else rank], rows) for rank in range(len(xs))]
+
+
+def combined(op: str, rows: torch.Tensor, everything: torch.Tensor | None = None) -> torch.Tensor:
+    if not len(rows):
+        assert everything is not None
+        neutral = {"min": float("inf"), "max": -float("inf"), "product": 1.0}[op]
+        return everything[0].masked_fill(torch.tensor(True), neutral)
+    y: torch.Tensor = {"min": rows.amin, "max": rows.amax, "product": rows.prod}[op](0)
+    return y
 
 
 def defined_by(name: str, op: str, *xs: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -44,7 +66,7 @@ def of_the_definition(world: int, name: str, op: str) -> list[list[Any]]:
 
 def of_ours(group: Any, name: str, op: str) -> list[torch.Tensor]:
     x = leaf(group.rank, group.world)
-    y = run(CATALOG[name], x, group, reduce_op=op, **ENTRIES[name])
+    y = run(CATALOG[name], x, group, reduce_op=op, **ENTRIES[name](group.world))
     (first,) = torch.autograd.grad(loss(y, group.rank), x, create_graph=True)
     (second,) = torch.autograd.grad((first * first).sum(), x)
     return [first.detach(), second]
@@ -152,7 +174,9 @@ def forward_of_ours(group: Any) -> dict[str, torch.Tensor]:
     direction = torch.full_like(x, group.rank + 1.0)
     return {
         f"{name} {op}": torch.func.jvp(
-            lambda x, name=name, op=op: run(CATALOG[name], x, group, reduce_op=op, **ENTRIES[name]), (x,), (direction,)
+            lambda x, name=name, op=op: run(CATALOG[name], x, group, reduce_op=op, **ENTRIES[name](group.world)),
+            (x,),
+            (direction,),
         )[1]
         for name in ENTRIES
         for op in OPS

@@ -21,6 +21,7 @@ PARAMETERS: dict[str, Any] = {
     "src": 1,
     "dst": 1,
     "sizes": [1, 2, 1, 0],
+    "reverse": False,
     "destinations": [1, 2, 3, 0],
     "output_splits": None,
     "input_splits": None,
@@ -30,6 +31,7 @@ PARAMETERS: dict[str, Any] = {
 ROWS: dict[str, tuple[int, ...]] = {
     "gather": (1, 2, 1, 0),
     "scatter": (0, 4, 0, 0),
+    "all_gather_v": (1, 2, 1, 0),
 }
 
 Sources = dict[tuple[int, int], float]  # (rank, element) -> how much of it is in a value

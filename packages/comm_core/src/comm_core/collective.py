@@ -82,6 +82,8 @@ class Collective:
         in_place: the name of the op there that writes into its input.
         wire_bytes: `(input_bytes, world, rank, **params) -> bytes`: this rank's share of what must cross between ranks.
         lowering: what a compiler makes of it.
+        expanded: `(emit, x, **params) -> result`, the same in terms of other entries and of torch's differentiable ops:
+            taken where derivatives are wanted of a reduce op that is not linear and has no `partial`.
         convention: which of the two gradient rules a call uses; `under` gives the entry with the other one.
 
     Attributes:
@@ -109,6 +111,7 @@ class Collective:
     in_place: str | Missing
     wire_bytes: Callable[..., int]
     lowering: Lowering
+    expanded: Callable[..., torch.Tensor] | Missing = Missing("its derivatives follow from gradient and partial")
     convention: str = "adjoint"
     parameters: frozenset[str] = field(init=False)
 

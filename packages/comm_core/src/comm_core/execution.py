@@ -83,6 +83,8 @@ def start_watched(entry: Collective, x: torch.Tensor, finish: Finish, group: Gro
         return move(entry, x, on, parsed, finish)
     if torch.is_grad_enabled() and x.requires_grad:
         check_gradient(entry)
+    if is_expanded(entry, parsed):
+        return cast(torch.Tensor, cast(Any, entry.expanded)(GroupEmit(on), x, **parsed))
     return cast(torch.Tensor, recorder(x).apply(x, entry.key, on, parsed, finish if plain else Pending.wait))
 
 
@@ -96,6 +98,8 @@ def start_in_graph(entry: Collective, x: torch.Tensor, group: GroupLike, params:
             check_gradient(entry)
     except CommError as error:  # anew, by position: of an error's arguments Dynamo shows only those
         raise type(error)(error.where, error.got, error.need, error.hint) from None
+    if is_expanded(entry, parsed) and (transforms_active() or (torch.is_grad_enabled() and x.requires_grad)):
+        return cast(torch.Tensor, cast(Any, entry.expanded)(GroupEmit(on), x, **parsed))
     if transforms_active():
         return run_in_graph(x, entry.key, on.name, **parsed)
     return cast(torch.Tensor, Differentiable.apply(x, entry.key, on, parsed, Pending.wait))  # type: ignore[no-untyped-call]
@@ -317,6 +321,11 @@ class Differentiable(torch.autograd.Function):
 def is_linear(entry: Collective, params: Params) -> bool:
     """Tell whether a call is a linear map of its inputs; else `partial` makes one of it."""
     return isinstance(entry.partial, Missing) or REDUCE_OPS[params["reduce_op"]].linear
+
+
+def is_expanded(entry: Collective, params: Params) -> bool:
+    """Tell whether derivatives of a call are those of its expansion."""
+    return not isinstance(entry.expanded, Missing) and not REDUCE_OPS[params["reduce_op"]].linear
 
 
 def summed(params: Params) -> Params:

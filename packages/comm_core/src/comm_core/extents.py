@@ -97,6 +97,17 @@ def chunk_sizes(size: int, world: int) -> list[int]:
     return [max(0, min(whole, size - rank * whole)) for rank in range(world)]
 
 
+def even_sizes(size: int, world: int) -> list[int]:
+    """Return the sizes that `torch.tensor_split` gives: they differ by one at most.
+
+    Example:
+        >>> even_sizes(10, 4), even_sizes(2, 3)
+        ([3, 3, 2, 2], [1, 1, 0])
+    """
+    share, left = size // world, size % world
+    return [share + 1 if rank < left else share for rank in range(world)]
+
+
 def offsets(sizes: Sequence[int]) -> list[int]:
     """Return where each of consecutive blocks starts.
 

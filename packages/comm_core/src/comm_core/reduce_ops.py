@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -124,10 +125,51 @@ def reduce_in_rank_order(word: str, tensors: Sequence[torch.Tensor]) -> torch.Te
         >>> reduce_in_rank_order("avg", [torch.tensor([1.0]), torch.tensor([3.0])])
         tensor([2.])
     """
-    op = REDUCE_OPS[word]
-    if tensors[0].dtype is torch.bool and word in ("sum", "product"):
-        combine: Combine = torch.logical_or if word == "sum" else torch.logical_and
-    else:
-        combine = op.combine
-    total = functools.reduce(combine, tensors)
-    return total / len(tensors) if op.divides else total.clone()
+    total = functools.reduce(_step(word, tensors[0].dtype), tensors)
+    return total / len(tensors) if REDUCE_OPS[word].divides else total.clone()
+
+
+def prefixes_in_rank_order(word: str, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Combine, for each rank, its tensor with those of all ranks before it; `avg` is the mean of those.
+
+    Example:
+        >>> prefixes_in_rank_order("sum", [torch.tensor([1]), torch.tensor([2]), torch.tensor([3])])
+        [tensor([1]), tensor([3]), tensor([6])]
+    """
+    totals = list(itertools.accumulate(tensors[1:], _step(word, tensors[0].dtype), initial=tensors[0].clone()))
+    return [total / (i + 1) for i, total in enumerate(totals)] if REDUCE_OPS[word].divides else totals
+
+
+def preceding_in_rank_order(word: str, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Combine, for each rank, the tensors of all ranks before it; the first gets what changes nothing.
+
+    Example:
+        >>> preceding_in_rank_order("product", [torch.tensor([4]), torch.tensor([2]), torch.tensor([3])])
+        [tensor([1]), tensor([4]), tensor([8])]
+    """
+    first = torch.full_like(tensors[0], neutral(word, tensors[0].dtype))
+    return [first, *(prefixes_in_rank_order(word, tensors[:-1]) if len(tensors) > 1 else ())]
+
+
+def neutral(word: str, dtype: torch.dtype) -> float | int:
+    """Return the value that changes nothing when it is combined; for `avg`, zero.
+
+    Example:
+        >>> neutral("product", torch.float32), neutral("max", torch.int8), neutral("band", torch.int8)
+        (1, -128, -1)
+    """
+    if word in ("min", "max"):
+        if dtype is torch.bool:
+            return word == "min"
+        if dtype.is_floating_point:
+            return float("inf") if word == "min" else -float("inf")
+        return torch.iinfo(dtype).max if word == "min" else torch.iinfo(dtype).min
+    if word == "band":
+        return 1 if dtype is torch.bool else -1 if dtype.is_signed else torch.iinfo(dtype).max
+    return 1 if word == "product" else 0
+
+
+def _step(word: str, dtype: torch.dtype) -> Combine:
+    if dtype is torch.bool and word in ("sum", "product"):
+        return torch.logical_or if word == "sum" else torch.logical_and
+    return REDUCE_OPS[word].combine

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 import torch
 
 from comm_core import compat
-from comm_core.catalog import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, BROADCAST, REDUCE_SCATTER
+from comm_core.catalog import ALL_GATHER, ALL_GATHER_V, ALL_REDUCE, ALL_TO_ALL, BROADCAST, REDUCE_SCATTER
 from comm_core.catalog.rules import is_rank
 from comm_core.collective import Collective, Lowering, Params
 from comm_core.errors import (
@@ -309,6 +309,10 @@ class SimulatedTransport:
     def all_gather(self, x: torch.Tensor, out: torch.Tensor | None = None) -> Pending:
         """Meet for all_gather along dim 0."""
         return self._meet(ALL_GATHER, x, out, dim=0)
+
+    def all_gather_v(self, x: torch.Tensor, sizes: Sequence[int], out: torch.Tensor | None = None) -> Pending:
+        """Meet for all_gather_v along dim 0."""
+        return self._meet(ALL_GATHER_V, x, out, dim=0, sizes=sizes)
 
     def reduce_scatter(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
         """Meet for reduce_scatter along dim 0."""

@@ -55,6 +55,10 @@ class Transport(Protocol):
         """Concatenate all ranks' blocks along dim 0."""
         ...
 
+    def all_gather_v(self, x: torch.Tensor, sizes: Sequence[int], out: torch.Tensor | None = None) -> Pending:
+        """Concatenate all ranks' blocks, of these sizes, along dim 0."""
+        ...
+
     def reduce_scatter(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
         """Reduce over ranks and keep the rank-th of `world` blocks along dim 0."""
         ...
@@ -76,6 +80,22 @@ class Transport(Protocol):
     def wait(self, x: torch.Tensor) -> Pending:
         """Give a tensor that an earlier collective made, finished."""
         ...
+
+
+class AllOf:
+    """Several works as one; what each keeps alive it keeps.
+
+    Args:
+        pendings: what to wait for.
+    """
+
+    def __init__(self, pendings: Sequence[Pending]) -> None:
+        self._pendings = pendings
+
+    def wait(self) -> None:
+        """Wait for each; where one fails, that error is raised."""
+        for pending in self._pendings:
+            pending.wait()
 
 
 def enlarged(x: torch.Tensor, rows: int) -> tuple[int, ...]:
@@ -140,6 +160,19 @@ class ProcessGroupTransport:
         pending.sends(x)
         return pending
 
+    def all_gather_v(self, x: torch.Tensor, sizes: Sequence[int], out: torch.Tensor | None = None) -> Pending:
+        """Run a broadcast for each rank, into its part of the result: no copies, and the fewest bytes."""
+        x = _detached(x)
+        if out is None:
+            out = x.new_empty(enlarged(x, sum(sizes)))
+        parts = _to_move(out).split(list(sizes))
+        parts[self.rank].copy_(_to_move(x))
+        start = self._group.process_group.broadcast
+        works = [
+            self._start("all_gather_v", out, start, [part], _from(src)) for src, part in enumerate(parts) if sizes[src]
+        ]
+        return Pending(out, AllOf(works), parts, "all_gather_v")
+
     def reduce_scatter(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
         """Run the process group's reduce and scatter of one tensor."""
         self._check_reduces("reduce_scatter", x)
@@ -173,9 +206,7 @@ class ProcessGroupTransport:
     def broadcast(self, x: torch.Tensor, src: int, out: torch.Tensor | None = None) -> Pending:
         """Run `ProcessGroup.broadcast` on a copy of `x`, or on `out`."""
         out = _filled(out, x)
-        options = dist.BroadcastOptions()
-        options.rootRank = src
-        return self._start("broadcast", out, self._group.process_group.broadcast, [_to_move(out)], options)
+        return self._start("broadcast", out, self._group.process_group.broadcast, [_to_move(out)], _from(src))
 
     def wait(self, x: torch.Tensor) -> Pending:
         """Wait through torch's registry of works; nothing is registered for a finished tensor."""
@@ -200,6 +231,11 @@ class TracedTransport:
     def all_gather(self, x: torch.Tensor, out: torch.Tensor | None = None) -> Pending:
         """Trace `_c10d_functional.all_gather_into_tensor`."""
         return traced(torch.ops._c10d_functional.all_gather_into_tensor(x, self.world, self._name), out)
+
+    def all_gather_v(self, x: torch.Tensor, sizes: Sequence[int], out: torch.Tensor | None = None) -> Pending:
+        """Trace `_c10d_functional.all_to_all_single` of the block, repeated for each rank."""
+        repeated = x.repeat(self.world, *[1] * (x.ndim - 1))
+        return self.all_to_all(repeated, sizes, [x.shape[0]] * self.world, out)
 
     def reduce_scatter(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
         """Trace `_c10d_functional.reduce_scatter_tensor`."""
@@ -247,6 +283,14 @@ def _reduce_scatter_options(word: str) -> dist.ReduceScatterOptions:
     """Return c10d's options of a reduce op: made once, as no backend writes to them."""
     options = dist.ReduceScatterOptions()
     options.reduceOp = c10d_op(word)  # type: ignore[assignment]
+    return options
+
+
+@functools.cache
+def _from(src: int) -> dist.BroadcastOptions:
+    """Return c10d's options of a source: made once, as no backend writes to them."""
+    options = dist.BroadcastOptions()
+    options.rootRank = src
     return options
 
 

@@ -18,6 +18,7 @@ from functional_collectives.aliases import (
     reduce_scatter_tensor_autograd,
 )
 from functional_collectives.async_tensor import AsyncCollectiveTensor
+from functional_collectives.barriers import barrier
 from functional_collectives.coalesced import (
     all_gather_into_tensor_coalesced,
     all_reduce_coalesced,
@@ -40,7 +41,9 @@ from functional_collectives.inplace import (
     all_to_all_inplace,
     reduce_scatter_tensor_inplace,
 )
+from functional_collectives.prefixes import exscan, scan
 from functional_collectives.rooted import gather, scatter
+from functional_collectives.uneven import all_gather_v, reduce_scatter_v
 
 __version__ = "0.1.0"
 
@@ -55,13 +58,16 @@ __all__ = [
     "all_gather_tensor",
     "all_gather_tensor_autograd",
     "all_gather_tensor_inplace",
+    "all_gather_v",
     "all_reduce",
     "all_reduce_coalesced",
     "all_reduce_inplace",
     "all_to_all_inplace",
     "all_to_all_single",
     "all_to_all_single_autograd",
+    "barrier",
     "broadcast",
+    "exscan",
     "gather",
     "inflight",
     "permute_tensor",
@@ -72,6 +78,8 @@ __all__ = [
     "reduce_scatter_tensor_autograd",
     "reduce_scatter_tensor_coalesced",
     "reduce_scatter_tensor_inplace",
+    "reduce_scatter_v",
+    "scan",
     "scatter",
     "wait_tensor",
 ]

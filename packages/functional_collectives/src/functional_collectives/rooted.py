@@ -13,13 +13,14 @@ import torch
 import comm_core
 from comm_core import GroupLike
 from comm_core.catalog import GATHER, SCATTER
+from comm_core.execution import settled
 from comm_core.extents import check_sizes, even_split, normalize_dim
 from functional_collectives.collectives import parsed_group
 from functional_collectives.flight import in_flight
 
 
 def gather(
-    self: torch.Tensor,
+    x: torch.Tensor,
     dst: int,
     gather_dim: int = 0,
     group: GroupLike = None,
@@ -29,7 +30,7 @@ def gather(
     """Concatenate all ranks' tensors along a dim, on one rank.
 
     Args:
-        self: this rank's tensor.
+        x: this rank's tensor.
         dst: the rank that gets the concatenation.
         gather_dim: the dim to concatenate along; negative counts from the back.
         group: anything that `comm_core.as_group` takes; None is the default group.
@@ -51,11 +52,11 @@ def gather(
         >>> World(3).run(lambda group: gather(torch.tensor([group.rank]), 1, 0, group).tolist())
         [[], [0, 1, 2], []]
     """
-    return comm_core.start(GATHER, self, in_flight, group, dst=dst, dim=gather_dim, sizes=sizes)
+    return comm_core.start(GATHER, x, in_flight, group, dst=dst, dim=gather_dim, sizes=sizes)
 
 
 def scatter(
-    self: torch.Tensor,
+    x: torch.Tensor,
     src: int,
     scatter_dim: int = 0,
     group: GroupLike = None,
@@ -65,7 +66,7 @@ def scatter(
     """Split one rank's tensor along a dim, and give each rank a block.
 
     Args:
-        self: on `src` the tensor to split; elsewhere only its dtype, its device and its other dims matter.
+        x: on `src` the tensor to split; elsewhere only its dtype, its device and its other dims matter.
         src: the rank whose tensor is split.
         scatter_dim: the dim to split; negative counts from the back.
         group: anything that `comm_core.as_group` takes; None is the default group.
@@ -92,7 +93,7 @@ def scatter(
         >>> World(3).run(uneven)
         [[0, 1, 2], [3], [4, 5]]
     """
-    x = comm_core.execution.settled(self, "scatter")
+    x = settled(x, "scatter")
     on, group = parsed_group(group)
     dim = normalize_dim(scatter_dim, x.ndim, "scatter")
     shares = (even_split(x.shape[dim], on.world, "scatter", dim),) * on.world if sizes is None else sizes

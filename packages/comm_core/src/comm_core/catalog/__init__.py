@@ -3,12 +3,17 @@
 import dataclasses
 
 from comm_core.catalog.all_gather import ALL_GATHER
+from comm_core.catalog.all_gather_v import ALL_GATHER_V
 from comm_core.catalog.all_reduce import ALL_REDUCE
 from comm_core.catalog.all_to_all import ALL_TO_ALL
+from comm_core.catalog.barrier import BARRIER
 from comm_core.catalog.broadcast import BROADCAST
+from comm_core.catalog.exscan import EXSCAN
 from comm_core.catalog.gather import GATHER
 from comm_core.catalog.permute import PERMUTE
 from comm_core.catalog.reduce_scatter import REDUCE_SCATTER
+from comm_core.catalog.reduce_scatter_v import REDUCE_SCATTER_V
+from comm_core.catalog.scan import SCAN
 from comm_core.catalog.scatter import SCATTER
 from comm_core.catalog.wait import WAIT
 from comm_core.collective import Collective
@@ -24,7 +29,12 @@ CATALOG: dict[str, Collective] = {
         BROADCAST,
         GATHER,
         SCATTER,
+        ALL_GATHER_V,
+        REDUCE_SCATTER_V,
+        SCAN,
+        EXSCAN,
         PERMUTE,
+        BARRIER,
         WAIT,
     )
 }
@@ -58,14 +68,19 @@ def under(entry: Collective, convention: str) -> Collective:
 
 __all__ = [
     "ALL_GATHER",
+    "ALL_GATHER_V",
     "ALL_REDUCE",
     "ALL_TO_ALL",
+    "BARRIER",
     "BROADCAST",
     "BY_KEY",
     "CATALOG",
+    "EXSCAN",
     "GATHER",
     "PERMUTE",
     "REDUCE_SCATTER",
+    "REDUCE_SCATTER_V",
+    "SCAN",
     "SCATTER",
     "WAIT",
     "under",

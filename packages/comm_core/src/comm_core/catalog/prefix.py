@@ -1,0 +1,84 @@
+"""Prefix reductions over ranks: what scan and exscan share.
+
+The work is spread evenly: every rank reduces its share of the elements for all ranks, in rank order, between two
+exchanges. So it takes two steps and not one for each rank, and twice the fewest bytes, as an all_reduce does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from comm_core.catalog.blocks import viewed
+from comm_core.catalog.rules import Emit
+from comm_core.collective import Params
+from comm_core.errors import ArgumentError, said
+from comm_core.extents import even_sizes
+from comm_core.pending import Pending
+from comm_core.reduce_ops import REDUCE_OPS, check_dtype, reduce_word
+from comm_core.transports import Transport
+
+Prefixes = Callable[[str, Sequence[torch.Tensor]], list[torch.Tensor]]
+
+
+def checked(x: torch.Tensor, reduce_op: object, reverse: object, where: str) -> Params:
+    """Parse the parameters of a scan.
+
+    Raises:
+        ReduceOpError: an unknown reduce op, or one that means nothing for the dtype.
+        ArgumentError: `reverse` is no bool.
+    """
+    word = reduce_word(reduce_op, where)
+    check_dtype(word, x.dtype, where)
+    if not isinstance(reverse, bool):
+        raise ArgumentError(where, got=f"reverse={said(reverse)}", need="True or False")
+    return {"reduce_op": word, "reverse": reverse}
+
+
+def facts(x: torch.Tensor, reduce_op: str, reverse: bool) -> tuple[object, ...]:
+    """Return what all ranks must say alike."""
+    tensor = ("device", x.device.type, "dtype", x.dtype, "shape", tuple(x.shape))
+    return (*tensor, "reduce op", reduce_op, "reverse", reverse)
+
+
+def over_ranks(
+    prefixes: Prefixes, reduce_op: str, tensors: Sequence[torch.Tensor], reverse: bool
+) -> list[torch.Tensor]:
+    """Return every rank's result; in reverse the last rank comes first."""
+    if not reverse:
+        return prefixes(reduce_op, tensors)
+    return prefixes(reduce_op, tensors[::-1])[::-1]
+
+
+def exchanged(wire: Transport, x: torch.Tensor, prefixes: Prefixes, reduce_op: str, reverse: bool) -> Pending:
+    """Give each rank its share of all ranks' elements, reduce there, and give each rank its own results."""
+    shape = tuple(x.shape)
+    row = x.contiguous().reshape(-1)
+    shares = even_sizes(row.shape[0], wire.world)
+    alike = [shares[wire.rank]] * wire.world
+    blocks = wire.all_to_all(row, alike, shares).wait().split(alike)
+    done = torch.cat(over_ranks(prefixes, reduce_op, blocks, reverse))
+    return viewed(wire.all_to_all(done, shares, alike), shape)
+
+
+def before(emit: Emit, reverse: bool) -> int:
+    """Return how many ranks come before this one."""
+    return emit.world - 1 - emit.rank if reverse else emit.rank
+
+
+def divided(cotangent: torch.Tensor, reduce_op: str, count: int) -> torch.Tensor:
+    """Divide a cotangent as the reduce op divided the sum of so many ranks."""
+    return cotangent / count if REDUCE_OPS[reduce_op].divides and count else cotangent
+
+
+def reduced_rows(rows: torch.Tensor, reduce_op: str) -> torch.Tensor:
+    """Reduce the rows of ranks with torch's own ops, whose derivatives share ties evenly and are right at zero."""
+    if reduce_op == "product":
+        return rows.prod(0)
+    return rows.amin(0) if reduce_op == "min" else rows.amax(0)
+
+
+def gathered(emit: Emit, x: torch.Tensor) -> torch.Tensor:
+    """Return all ranks' tensors, stacked."""
+    return emit("all_gather", x.unsqueeze(0), dim=0)
