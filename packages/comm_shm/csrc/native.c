@@ -20,6 +20,12 @@ static void free_capsule(PyObject *capsule) {
 
 shm_group *group_of(PyObject *capsule) { return PyCapsule_GetPointer(capsule, CAPSULE); }
 
+static void let_others_run(void *context) {
+    released *gil = context;
+    if (gil->thread == NULL)
+        gil->thread = PyEval_SaveThread();
+}
+
 static int interrupted(void *context) {
     released *gil = context;
     PyEval_RestoreThread(gil->thread);
@@ -49,6 +55,7 @@ int read_patience(PyObject *seconds, shm_patience *patience) {
         limit = 1e9;
     patience->deadline_ns = shm_now_ns() + (int64_t)(limit * 1e9);
     patience->interrupted = interrupted;
+    patience->linger = let_others_run;
     return 0;
 }
 
@@ -56,11 +63,12 @@ PyObject *answer(shm_status status) {
     return PyErr_Occurred() ? NULL : PyLong_FromLong((long)status); /* a signal handler may have raised */
 }
 
-PyObject *perform(shm_group *group, shm_collective *collective, shm_call *call, shm_patience *patience) {
-    released gil = {PyEval_SaveThread()};
+static PyObject *perform_with(released gil, shm_group *group, shm_collective *collective, shm_call *call,
+                              shm_patience *patience) {
     patience->context = &gil;
     shm_status status = SHM_OK;
     if (!shm_foreign(group) && !shm_queue_idle(group->queue)) { /* what was started comes first */
+        let_others_run(&gil);
         int64_t given_ns = patience->deadline_ns - shm_now_ns();
         status = shm_catch_up(group->queue, NULL, patience, 1);
         patience->deadline_ns = shm_now_ns() + given_ns;
@@ -69,8 +77,22 @@ PyObject *perform(shm_group *group, shm_collective *collective, shm_call *call, 
     }
     if (status == SHM_OK)
         status = collective(group, call, patience);
-    PyEval_RestoreThread(gil.thread);
+    if (gil.thread != NULL)
+        PyEval_RestoreThread(gil.thread);
     return answer(status);
+}
+
+PyObject *perform(shm_group *group, shm_collective *collective, shm_call *call, shm_patience *patience) {
+    released gil = {PyEval_SaveThread()};
+    return perform_with(gil, group, collective, call, patience);
+}
+
+/* The GIL costs more than a small message: it is given up when there is much to do, or when a wait lasts. */
+PyObject *perform_at_once(shm_group *group, shm_collective *collective, shm_call *call, shm_patience *patience) {
+    released gil = {NULL};
+    if (call->splits != NULL || call->header.numel * call->width > AT_ONCE_BYTES / group->world)
+        let_others_run(&gil);
+    return perform_with(gil, group, collective, call, patience);
 }
 
 int check_reduction(uint64_t dtype, uint64_t reduce_op) {
@@ -92,7 +114,7 @@ static PyObject *py_all_reduce(PyObject *module, PyObject *const *args, Py_ssize
     shm_call call = {.header = {.numel = counts[2], .dtype = (uint32_t)counts[3], .reduce_op = (uint32_t)counts[4]},
                      .out = (unsigned char *)(uintptr_t)counts[1],
                      .width = shm_width((uint32_t)counts[3])};
-    return perform(group, shm_all_reduce, &call, &patience);
+    return perform_at_once(group, shm_all_reduce, &call, &patience);
 }
 
 /* agree(group, op, dtype, reduce_op, numel, detail, refusal, timeout_s) -> status */
@@ -110,7 +132,7 @@ static PyObject *py_agree(PyObject *module, PyObject *const *args, Py_ssize_t na
                                 .numel = counts[4],
                                 .detail = counts[5],
                                 .refusal = (uint32_t)counts[6]}};
-    return perform(group, shm_agree, &call, &patience);
+    return perform_at_once(group, shm_agree, &call, &patience);
 }
 
 /* (group, op, dtype, numel, detail, in, out, width or reduce_op, timeout_s): what all that follow are given */
@@ -146,7 +168,7 @@ static PyObject *move(PyObject *const *args, Py_ssize_t nargs, const movement *k
     shm_call call;
     shm_patience patience;
     shm_group *group = read_move(args, nargs, kind, &call, &patience);
-    return group == NULL ? NULL : perform(group, kind->collective, &call, &patience);
+    return group == NULL ? NULL : perform_at_once(group, kind->collective, &call, &patience);
 }
 
 /* all_reduce_one_of: all_reduce with a code and a count of its own. */
@@ -290,6 +312,8 @@ static PyObject *py_reserved_bytes(PyObject *module, PyObject *args) {
 }
 
 static PyMethodDef methods[] = {
+    {"know_tensors", py_know_tensors, METH_VARARGS, NULL},
+    {"all_reduce_tensor", (PyCFunction)(void (*)(void))py_all_reduce_tensor, METH_FASTCALL, NULL},
     {"all_reduce", (PyCFunction)(void (*)(void))py_all_reduce, METH_FASTCALL, NULL},
     {"all_reduce_one_of", (PyCFunction)(void (*)(void))py_all_reduce_one_of, METH_FASTCALL, NULL},
     {"broadcast", (PyCFunction)(void (*)(void))py_broadcast, METH_FASTCALL, NULL},

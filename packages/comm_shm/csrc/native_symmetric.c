@@ -92,7 +92,7 @@ static PyObject *on_buffers(PyObject *const *args, Py_ssize_t nargs, shm_collect
                      .buffers = {(unsigned char *)(uintptr_t)counts[5], (size_t)counts[6]},
                      .out = (unsigned char *)(uintptr_t)counts[7],
                      .width = reduces ? shm_width((uint32_t)counts[2]) : (size_t)counts[8]};
-    return perform(group, collective, &call, &patience);
+    return perform_at_once(group, collective, &call, &patience);
 }
 
 #define ON_BUFFERS(name, reduces)                                                            \

@@ -18,10 +18,14 @@
 
 #include <string.h>
 
-static shm_status enter(shm_group *group) {
+static shm_status enter(shm_group *group, const shm_patience *patience) {
     if (shm_foreign(group))
         return SHM_FORKED;
-    pthread_mutex_lock(&group->turn);
+    if (pthread_mutex_trylock(&group->turn) != 0) {
+        if (patience->linger != NULL)
+            patience->linger(patience->context); /* whoever has the turn may need what this thread holds */
+        pthread_mutex_lock(&group->turn);
+    }
     shm_status status = SHM_OK;
     if (group->closed)
         status = SHM_CLOSED;
@@ -82,7 +86,7 @@ static shm_status pieces(shm_group *group, shm_call *call, const shm_stages *sta
 
 /* Take the turn, count the collective, run it, give the turn back. */
 shm_status shm_run(shm_group *group, shm_call *call, const shm_stages *stages, const shm_patience *patience) {
-    shm_status status = enter(group);
+    shm_status status = enter(group, patience);
     if (status != SHM_OK)
         return status;
     call->header.serial = ++group->serial;

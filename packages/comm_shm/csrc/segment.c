@@ -53,10 +53,12 @@ static pid_t this_process(void) {
 int shm_foreign(const shm_group *group) { return group->owner != this_process(); }
 
 /* Spinning helps only while every rank can have a core of its own. */
-static uint32_t spins_for(uint32_t world) {
+static void plan_waiting(shm_group *group) {
     cpu_set_t allowed;
     int cores = sched_getaffinity(0, sizeof allowed, &allowed) == 0 ? CPU_COUNT(&allowed) : 1;
-    return (uint32_t)cores >= world ? 100 : 20;
+    int roomy = (uint32_t)cores >= group->world;
+    group->spins = roomy ? 100 : 20;
+    group->firm = roomy ? 12 : 0;
 }
 
 static int describe(shm_group *group, const int *pidfds) {
@@ -72,7 +74,7 @@ static int describe(shm_group *group, const int *pidfds) {
         group->watch[rank].fd = pidfds[rank];
         group->watch[rank].events = POLLIN;
     }
-    group->spins = spins_for(group->world);
+    plan_waiting(group);
     group->owner = this_process();
     int failed = pthread_mutex_init(&group->turn, NULL);
     if (failed == 0)

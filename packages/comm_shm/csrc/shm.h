@@ -96,7 +96,8 @@ typedef struct {
     shm_control *controls;
     unsigned char *slots;
     size_t bytes, slot_bytes;
-    uint32_t rank, world, step, spins;
+    uint32_t rank, world, step;
+    uint32_t spins, firm; /* how often to look in a round of waiting; rounds before the first yield */
     uint64_t serial;
     pid_t owner;      /* see shm_foreign() */
     int64_t moved_ns; /* when it last left a core that it shared with a peer */
@@ -112,7 +113,8 @@ typedef struct {
 /* How long to wait, and what to ask now and then while waiting. */
 typedef struct {
     int64_t deadline_ns; /* on CLOCK_MONOTONIC */
-    int (*interrupted)(void *);
+    int (*interrupted)(void *); /* only after linger */
+    void (*linger)(void *);     /* said once a wait lasts; may be NULL */
     void *context;
 } shm_patience;
 

@@ -150,7 +150,8 @@ static int move_away(shm_group *group) {
     return moved;
 }
 
-/* The spins are short because the peer may be waiting for this core, whatever it ran on before. */
+/* A round is short because the peer may be waiting for this core. But whoever yields to a stranger is away for a time
+ * slice, so a rank that has a core of its own does that only after some rounds. */
 static shm_status wait_for(shm_group *group, shm_control *peer, uint32_t step, const shm_patience *patience) {
     for (int round = 0; round < ROUNDS; round++) {
         for (uint32_t spin = 0; spin < group->spins; spin++) {
@@ -158,8 +159,12 @@ static shm_status wait_for(shm_group *group, shm_control *peer, uint32_t step, c
                 return SHM_OK;
             relax();
         }
+        if (round == 0 && patience->linger != NULL)
+            patience->linger(patience->context);
         if (shares_this_core(peer) && !move_away(group))
             break;
+        if (round < (int)group->firm)
+            continue;
         int64_t before = shm_now_ns();
         sched_yield();
         if (shm_now_ns() - before > CROWDED_NS)

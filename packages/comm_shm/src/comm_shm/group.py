@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -16,19 +16,18 @@ from comm_shm import rendezvous
 from comm_shm.agreement import BackendOptions
 from comm_shm.availability import why_not
 from comm_shm.calls import Step
-from comm_shm.codes import DEFINED, DTYPE_CODE, PREMUL_SUM, reduce_code
 from comm_shm.delegation import DelegatingGroup, delegated
 from comm_shm.functional_compat import install
 from comm_shm.terms import Terms, terms
+from comm_shm.torch_compat import tensors_for_c
 from comm_shm.work import FinishedWork
 
 if TYPE_CHECKING:
     from comm_shm.symmetric import SharedMemory
     from comm_shm.torch_compat import Store
 
-# What the C core reduces as it is: a premultiplied sum is scaled before.
 NO_TIME = timedelta(0)
-PLAIN = {(dtype, op): DTYPE_CODE[dtype] for dtype, op in DEFINED if op != PREMUL_SUM}
+DONE = FinishedWork([])  # for whoever asked for no work to wait for
 
 
 def create(options: BackendOptions) -> SharedMemoryGroup:
@@ -110,7 +109,10 @@ class SharedMemoryGroup(DelegatingGroup):
 
     def __init__(self, options: BackendOptions, handle: Any) -> None:
         super().__init__(options, handle)
-        self._all_reduce: Callable[[Any, int, int, int, int, float], int] = self._native.all_reduce
+        self._all_reduce = self._native.all_reduce_tensor
+        api = tensors_for_c()
+        if api is not None:
+            self._native.know_tensors(api, torch.Tensor, torch.nn.Parameter, NO_TIME)
 
     # -- collectives ---------------------------------------------------------------------------------------------
 
@@ -149,20 +151,15 @@ class SharedMemoryGroup(DelegatingGroup):
             TransportError: another device or layout, on every rank.
             ReduceOpError: no reduce op, or one that is not defined for the dtype, on every rank.
         """
-        x = tensors if isinstance(tensors, torch.Tensor) else self._only("all_reduce", tensors)
-        if opts is None or getattr(opts, "asyncOp", True) or opts.timeout > NO_TIME:
-            return self._reduce_all(x, terms(opts, timeout, op))
-        chosen = opts.reduceOp
-        code = reduce_code(chosen)
-        dtype = PLAIN.get((x.dtype, code))
-        if dtype is None or not x.is_cpu or not x.is_contiguous() or x.is_neg() or x.is_conj():
-            return self._reduce_all(x, terms(opts))
-        status = self._all_reduce(self._handle, x.data_ptr(), x.numel(), dtype, code, self._timeout_s)
-        if status:
+        status = self._all_reduce(self._handle, tensors, opts, self._timeout_s) if timeout is None else -1
+        if status > 0:
             raise self._fault(status, "all_reduce", self._timeout_s)
-        if self._open:
-            self._sweep()
-        return FinishedWork([x])
+        if status == 0:
+            if self._open:
+                self._sweep()
+            return DONE
+        x = tensors if isinstance(tensors, torch.Tensor) else self._only("all_reduce", tensors)
+        return self._reduce_all(x, terms(opts, timeout, op))
 
     def _reduce_all(self, x: torch.Tensor, given: Terms) -> dist.Work:
         other = self._other(x)

@@ -30,6 +30,18 @@ def premul_factor(op: dist.ReduceOp) -> float | torch.Tensor:
     return factor
 
 
+def tensors_for_c() -> object | None:
+    """Return the capsule through which C code looks into tensors, or None where this torch does not fit.
+
+    It is DLPack's exchange API (torch 2.10 and later). The core also takes a reduce op's hash for its kind, so that is
+    looked at first.
+    """
+    kinds = ("SUM", "AVG", "PRODUCT", "MIN", "MAX", "BAND", "BOR", "BXOR")
+    if [hash(dist.ReduceOp(getattr(dist.ReduceOp, kind))) for kind in kinds] != list(range(len(kinds))):
+        return None
+    return getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+
+
 class NamedGroup(dist.ProcessGroup):
     """A Python process group that answers to the names by which torch and DeviceMesh look it up.
 
