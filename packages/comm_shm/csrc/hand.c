@@ -6,6 +6,7 @@
 #include <time.h>
 
 #define LINGER_NS INT64_C(5000000) /* after that long without work the thread has to be woken */
+#define LOOK_NS INT64_C(500000)    /* until then it looks by itself this often, which costs callers nothing */
 
 static struct timespec at(int64_t when_ns) {
     struct timespec when = {when_ns / 1000000000, when_ns % 1000000000};
@@ -57,7 +58,7 @@ static void *live(void *argument) {
         if (hand->asleep) {
             pthread_cond_wait(&hand->due, &hand->turn);
         } else {
-            struct timespec until = at(now + (wait_ns < SHM_LEFT_ALONE_NS ? wait_ns : SHM_LEFT_ALONE_NS));
+            struct timespec until = at(now + (wait_ns < LOOK_NS ? wait_ns : LOOK_NS));
             pthread_cond_timedwait(&hand->due, &hand->turn, &until);
         }
         hand->asleep = 0;

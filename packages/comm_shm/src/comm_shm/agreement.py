@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
@@ -20,6 +21,27 @@ GLOO = 'use new_group(backend="gloo") for this call, or name a backend for each 
 
 class BackendOptions(Protocol):
     """What torch hands to a backend that is registered with the extended API."""
+
+    store: Store
+    group_rank: int
+    group_size: int
+    timeout: timedelta
+    group_id: str
+    global_ranks_in_group: list[int]
+
+
+@dataclass(slots=True)
+class JoinOptions:
+    """Options of a group that is made without torch's help, as by `split_group`.
+
+    Args:
+        store: where the ranks meet.
+        group_rank: this rank in the group.
+        group_size: how many ranks it has.
+        timeout: how long its collectives wait.
+        group_id: its name.
+        global_ranks_in_group: the global rank of each of its ranks; empty when they are not known.
+    """
 
     store: Store
     group_rank: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable
 from datetime import timedelta
@@ -64,6 +65,7 @@ class CallingGroup(AgreeingGroup):
         self._open: set[StartedWork] = set()
         self._sweep_at = SWEEP_AT
         self._together: list[StartedWork] | None = None
+        self.settling = threading.Lock()
 
     def run(self, steps: list[Step], tensors: list[torch.Tensor], given: Terms) -> dist.Work:
         """Run the steps of a collective, or start them when the caller does not wait."""
@@ -115,7 +117,7 @@ class CallingGroup(AgreeingGroup):
     def wait_for(self, started: Started, timeout_s: float | None) -> int:
         """Return the C core's status of what was started, once it has one or the time is over."""
         limit = timeout_s if timeout_s is not None else started.limit if started.message else FOREVER_S
-        return int(self._native.wait(started.request, limit, timeout_s is None))
+        return self._native.wait(started.request, limit, timeout_s is None)
 
     def has_finished(self, started: Started) -> bool:
         """Return whether what was started has finished."""

@@ -7,7 +7,7 @@ the first tensor of such a device comes.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -83,7 +83,7 @@ class DelegatingGroup(MessagingGroup):
 
 
 def first_tensor(given: Any) -> torch.Tensor | None:
-    """Return the first tensor in nested lists, None when there is none.
+    """Return the first tensor in nested lists or tuples, None when there is none.
 
     Example:
         >>> first_tensor([[], [torch.ones(2)]])
@@ -91,7 +91,7 @@ def first_tensor(given: Any) -> torch.Tensor | None:
     """
     if isinstance(given, torch.Tensor):
         return given
-    if isinstance(given, Sequence) and not isinstance(given, str):
+    if isinstance(given, (list, tuple)):
         for item in given:
             found = first_tensor(item)
             if found is not None:
@@ -105,7 +105,11 @@ def delegated(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def on_its_device(self: DelegatingGroup, *args: Any, **kwargs: Any) -> Any:
-        x = first_tensor(args)
+        x = args[0] if args else None
+        while isinstance(x, list) and x:
+            x = x[0]
+        if not isinstance(x, torch.Tensor):
+            x = first_tensor(args)
         if x is not None and not x.is_cpu:
             other = self._other(x)
             if other is not None:

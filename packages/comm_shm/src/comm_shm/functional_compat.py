@@ -1,13 +1,14 @@
-"""A way into a Python group for two functional ops of torch that do not find one.
+"""A way into a Python group for three functional ops of torch that do not find one.
 
-`_c10d_functional::all_gather_into_tensor` and `reduce_scatter_tensor` (and their `_out` forms) call virtual methods of
-ProcessGroup that torch 2.11 to 2.14 do not pass on to Python subclasses, unlike all others. Their kernels are
-registered for any device, so one for the CPU takes precedence without replacing anything. Groups of other backends do
-in it what they did before. It is there from the first shm group on.
+`_c10d_functional::all_gather_into_tensor` and `reduce_scatter_tensor` (and their `_out` forms) and `batch_p2p_ops` call
+virtual methods of ProcessGroup that torch 2.11 to 2.14 do not pass on to Python subclasses, unlike all others. Their
+kernels are registered for any device, so one for the CPU takes precedence without replacing anything. Groups of other
+backends do in it what they did before. It is there from the first shm group on.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,6 +31,8 @@ def install() -> None:
     library.impl("all_gather_into_tensor_out", _all_gather_out, "CPU")
     library.impl("reduce_scatter_tensor", _reduce_scatter, "CPU")
     library.impl("reduce_scatter_tensor_out", _reduce_scatter_out, "CPU")
+    if hasattr(torch.ops._c10d_functional, "batch_p2p_ops"):  # torch 2.13 and later
+        library.impl("batch_p2p_ops", _batch, "CPU")
     _installed.append(library)
 
 
@@ -61,6 +64,18 @@ def _reduce_scatter_out(x: torch.Tensor, reduce_op: str, world: int, name: Any, 
     options.reduceOp = dist.ReduceOp(getattr(dist.ReduceOp, reduce_op.upper()))
     work = _scatter_of(group)(*(_reals(out, x) if reduce_op.lower() in ("sum", "avg") else (out, x)), options)
     return _started(out, work)
+
+
+def _batch(
+    kinds: Sequence[str], peers: Sequence[int], tags: Sequence[int], tensors: Sequence[torch.Tensor], name: Any
+) -> list[torch.Tensor]:
+    """Start them in order; a receive gives its tensor, a send an empty one, to wait for."""
+    group, outs = _group(name), []
+    for kind, peer, tag, x in zip(kinds, peers, tags, tensors, strict=True):
+        sends = kind == "isend"
+        work = (group.send if sends else group.recv)([x], peer, tag)
+        outs.append(_started(x.new_empty(0) if sends else x, work))
+    return outs
 
 
 def _group(name: Any) -> Any:

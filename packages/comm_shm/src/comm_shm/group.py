@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
-from comm_core.errors import TransportError
-from comm_shm import rendezvous
-from comm_shm.agreement import BackendOptions
+from comm_core.errors import ArgumentError, TransportError
+from comm_shm import functional_compat, monitored_compat, rendezvous
+from comm_shm.agreement import BackendOptions, JoinOptions
 from comm_shm.availability import why_not
 from comm_shm.calls import Step
+from comm_shm.codes import RankState
 from comm_shm.delegation import DelegatingGroup, delegated
-from comm_shm.functional_compat import install
 from comm_shm.terms import Terms, terms
-from comm_shm.torch_compat import tensors_for_c
+from comm_shm.torch_compat import prefixed, tensors_for_c
 from comm_shm.work import FinishedWork
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def create(options: BackendOptions) -> SharedMemoryGroup:
         RankTimeoutError: some ranks did not come.
         RankFailedError: a rank ended before it had joined.
     """
-    install()
+    functional_compat.install()
+    monitored_compat.install()
     missing = why_not()
     rank, world = options.group_rank, options.group_size
     if missing is None and world == 1:
@@ -225,6 +226,72 @@ class SharedMemoryGroup(DelegatingGroup):
     def set_timeout(self, timeout: timedelta) -> None:
         """Set how long a collective waits for the other ranks."""
         self._timeout_s = timeout.total_seconds()
+
+    def split_group(  # type: ignore[override]
+        self,
+        ranks: Sequence[int],
+        timeout: timedelta | None = None,
+        opts: object = None,
+        group_name: str | None = None,
+        **named: Any,
+    ) -> SharedMemoryGroup | None:
+        """Return a group of some ranks of this one, None on the others; those that are in it call this.
+
+        Args:
+            ranks: ranks of this group, in the order of the new one.
+            timeout: how long a collective of the new group waits; this group's by default.
+            opts: nothing that shared memory knows.
+            group_name: what the new group is called, and the ranks meet under.
+            named: `group_desc`, and what shared memory does not know.
+
+        Raises:
+            ArgumentError: there is no such rank, or one twice.
+        """
+        if len(set(ranks)) != len(ranks) or not set(ranks) <= set(range(self._world)):
+            raise ArgumentError("split_group", got=f"ranks {list(ranks)}", need=f"different ranks below {self._world}")
+        if self._rank not in ranks:
+            return None
+        name = group_name or f"{self.group_name}:split:{','.join(map(str, ranks))}"
+        above = [self._ranks[rank] if self._ranks else rank for rank in ranks]
+        return self._joined(name, (self._store, list(ranks).index(self._rank), len(ranks)), above, timeout, named)
+
+    def merge_remote_group(  # type: ignore[override]
+        self,
+        store: Store,
+        size: int,
+        timeout: timedelta | None = None,
+        group_name: str | None = None,
+        **named: Any,
+    ) -> SharedMemoryGroup:
+        """Return a group of all ranks, of whichever group, that call this with the same store.
+
+        Args:
+            store: where they meet; their ranks are in the order in which they come.
+            size: how many they are.
+            timeout: how long a collective of the new group waits; this group's by default.
+            group_name: what the new group is called, and the ranks meet under.
+            named: `group_desc`.
+        """
+        name = group_name or "merged"
+        rank = store.add(f"{name}/joined", 1) - 1
+        return self._joined(name, (store, rank % size, size), [], timeout, named)
+
+    def _joined(
+        self, name: str, place: tuple[Store, int, int], above: list[int], timeout: timedelta | None, named: Any
+    ) -> SharedMemoryGroup:
+        store, rank, world = place
+        limit = timeout if timeout is not None else timedelta(seconds=self._timeout_s)
+        made = create(JoinOptions(prefixed(name, store), rank, world, limit, name, above))
+        made._set_group_desc(named.get("group_desc") or "undefined")
+        return made
+
+    def _get_sequence_number_for_group(self) -> int:
+        """Return how many collectives this rank has announced."""
+        return RankState(*self._native.states(self._handle)[self._rank]).serial
+
+    def _wait_for_pending_works(self) -> None:
+        """Run what was started, and write what was sent."""
+        self._native.drain(self._handle, self._timeout_s)
 
     def shutdown(self) -> None:
         """Run what was started, then give the memory back; ranks that wait for this one are told that it has left."""

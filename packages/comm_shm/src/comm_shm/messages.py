@@ -113,7 +113,7 @@ class MessagingGroup(RootedGroup):
         if not x.is_cpu or x.layout is not torch.strided:
             got = f"a tensor of layout {x.layout} on {x.device}"
             raise TransportError(where, got=got, need="dense CPU tensors", hint=GLOO)
-        if writes and expanded(x):
+        if writes and not x.is_contiguous() and expanded(x):
             got = "an expanded tensor, whose elements share memory"
             raise TransportError(where, got=got, need="a tensor that can be written", hint="pass x.contiguous()")
         return x

@@ -42,11 +42,12 @@ def unregister() -> None:
         False
         >>> register()
     """
-    from comm_shm.functional_compat import uninstall
+    from comm_shm import functional_compat, monitored_compat
     from comm_shm.torch_compat import forget_backend
 
     forget_backend(BACKEND)
-    uninstall()
+    functional_compat.uninstall()
+    monitored_compat.uninstall()
 
 
 def autoload() -> None:

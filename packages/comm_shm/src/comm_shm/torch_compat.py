@@ -49,6 +49,10 @@ class NamedGroup(dist.ProcessGroup):
     `group_name` raises, and with it everything that finds a group by its name.
     """
 
+    monitors = True  # see monitored_compat
+    supports_splitting = supports_coalescing = supports_time_estimate = False  # what torch asks a backend for
+    use_pg_for_symm_mem_rendezvous = False
+
     def __init__(self, rank: int, world: int, name: str) -> None:
         super().__init__(rank, world)  # type: ignore[call-arg]  # a constructor that the stubs do not have
         self._name = name
@@ -70,9 +74,20 @@ class NamedGroup(dist.ProcessGroup):
     def _set_group_desc(self, desc: str) -> None:
         self._description = desc
 
+    def _set_sequence_number_for_group(self) -> None:
+        """Do nothing: the ranks compare the numbers of their calls anyway."""
+
+    def _set_default_backend(self, backend_type: object) -> None:
+        """Do nothing: this group is its own backend."""
+
     @property
     def _device_types(self) -> list[torch.device]:
         return [torch.device("cpu")]
+
+
+def prefixed(name: str, store: Store) -> Store:
+    """Return a store whose keys begin with a name; torch.distributed has the class, but not in its stubs."""
+    return c10d.PrefixStore(f"{name}/", store)
 
 
 def group_of_backend(name: str, device: str, options: Any) -> Any:
@@ -85,7 +100,7 @@ def group_of_backend(name: str, device: str, options: Any) -> Any:
         RuntimeError: this torch does not have the backend, or it cannot be used here.
     """
     kinds = dist.Backend.backend_type_map
-    store = c10d.PrefixStore(f"{device}/", options.store)
+    store = prefixed(device, options.store)
     rank, world = options.group_rank, options.group_size
     plugin = getattr(dist.Backend, "_plugins", {}).get(name.upper())
     if name == "nccl":

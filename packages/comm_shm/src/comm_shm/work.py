@@ -83,6 +83,9 @@ class Home(Protocol):
     def failure(self, status: int, started: Started, limit: float) -> CommError:
         """Return the error for a status."""
 
+    settling: threading.Lock
+    """Held while results are brought to where they belong."""
+
     def source_of(self, started: Started) -> int:
         """Return the rank in the group that a message came from, or that it was asked of."""
 
@@ -107,7 +110,6 @@ class StartedWork(dist.Work):
         self._home, self._parts, self._tensors = home, parts, tensors
         self._error: BaseException | None = None
         self._done = False
-        self._settling = threading.Lock()
         self._future: torch.futures.Future[list[torch.Tensor]] | None = None
 
     def wait(self, timeout: timedelta | None = None) -> bool:
@@ -123,11 +125,13 @@ class StartedWork(dist.Work):
         """
         if not self._done:
             given = timeout.total_seconds() if timeout is not None and timeout > NONE else None
+            statuses = []
             for part in self._parts:
                 status = self._home.wait_for(part, given)
                 if status and not self._home.has_finished(part):  # only this waiting has ended
                     raise self._home.failure(status, part, given or 0.0)
-            self._settle(given)
+                statuses.append(status)
+            self._settle(statuses, given)
         if self._error is not None:
             raise self._error
         return True
@@ -139,7 +143,7 @@ class StartedWork(dist.Work):
     def is_completed(self) -> bool:
         """Return whether it has finished, well or not."""
         if not self._done and all(map(self._home.has_finished, self._parts)):
-            self._settle()
+            self._settle(self._statuses())
         return self._done
 
     def is_success(self) -> bool:
@@ -174,20 +178,22 @@ class StartedWork(dist.Work):
             if self._home.tell_when_finished(part, lambda after=index: self._tell(after)):  # type: ignore[misc]
                 return
         assert self._future is not None
-        self._settle()
+        self._settle(self._statuses())
         if self._error is not None:
             self._future.set_exception(self._error)  # type: ignore[arg-type]  # the stub asks for a result
         else:
             self._future.set_result(self._tensors)
 
-    def _settle(self, given: float | None = None) -> None:
+    def _statuses(self) -> list[int]:
+        return [self._home.wait_for(part, 0.0) for part in self._parts]
+
+    def _settle(self, statuses: list[int], given: float | None = None) -> None:
         """Bring the results to where they belong, once; every part has finished."""
-        with self._settling:
+        with self._home.settling:
             if self._done:
                 return
             try:
-                for part in self._parts:
-                    status = self._home.wait_for(part, 0.0)
+                for part, status in zip(self._parts, statuses, strict=True):
                     if status:
                         limit = part.limit if given is None or not part.message else given
                         self._error = self._home.failure(status, part, limit)
