@@ -270,3 +270,16 @@ def test_lists_of_different_lengths_are_named_in_the_simulator():
 
     with pytest.raises(errors.MismatchError, match="all_reduce"):
         World(2).run(body)
+
+
+def test_premul_sum_of_a_list_and_into_the_tensor():
+    def body(group):
+        op = fc.premul_sum(0.5 * (group.rank + 1))
+        ys = fc.all_reduce_coalesced([torch.ones(2), torch.ones(1, dtype=torch.float64)], op, group)
+        parts = fc.reduce_scatter_tensor_coalesced([torch.ones(2), torch.ones(2, 4)], op, [0, 1], group)
+        into = torch.ones(2)
+        fc.all_reduce_inplace(into, op, group)
+        return [y.tolist() for y in [*ys, *parts, into]]
+
+    part = [[1.5], [[1.5, 1.5], [1.5, 1.5]]]
+    assert World(2).run(body) == [[[1.5, 1.5], [1.5], *part, [1.5, 1.5]]] * 2

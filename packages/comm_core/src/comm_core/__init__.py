@@ -6,6 +6,7 @@ from comm_core.collective import Collective, Lowering, Missing, missing
 from comm_core.execution import launch, run, start, transport, wait
 from comm_core.groups import Group, GroupLike, as_group
 from comm_core.pending import Pending
+from comm_core.premul import premul_sum
 from comm_core.simulate import SimulatedGroup, World
 from comm_core.symmetric import SymmetricBuffer, SymmetricMemory, symmetric_memory
 from comm_core.transports import Transport
@@ -30,6 +31,7 @@ __all__ = [
     "errors",
     "launch",
     "missing",
+    "premul_sum",
     "run",
     "start",
     "symmetric_memory",

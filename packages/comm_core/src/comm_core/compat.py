@@ -141,3 +141,11 @@ def as_made(x: torch.Tensor) -> contextlib.AbstractContextManager[object]:
     stack.enter_context(_disable_current_modes())
     stack.enter_context(torch.inference_mode(x.is_inference()))
     return stack
+
+
+def premul_factor(op: object) -> float | torch.Tensor | None:
+    """Return the factor of torch's premultiplied sum, which only its pickled state tells (2.11 to 2.14); else None."""
+    if type(op) is not c10d.ReduceOp or cast(object, op) != dist.ReduceOp.PREMUL_SUM:
+        return None
+    factor: float | torch.Tensor = cast(Any, op).__getstate__()[1]
+    return factor

@@ -17,6 +17,7 @@ from comm_core.compiled_groups import compiled_group
 from comm_core.errors import ArgumentError, CommError, DtypeError, GradientError
 from comm_core.groups import AnyGroup, Group, GroupLike, as_group
 from comm_core.pending import Pending
+from comm_core.premul import premultiplied
 from comm_core.reduce_ops import REDUCE_OPS
 from comm_core.simulate import SimulatedGroup, SimulatedTransport
 from comm_core.simulated_process_group import SimulatedTracedTransport
@@ -65,6 +66,8 @@ def start(entry: Collective, x: torch.Tensor, finish: Finish, group: GroupLike =
         >>> World(2).run(body)
         [[2.0, 2.0], [2.0, 2.0]]
     """
+    if "reduce_op" in params and type(params["reduce_op"]) is not str:
+        x, params = premultiplied(x, params, entry.name)
     if is_plain(x) and not (x.requires_grad and torch.is_grad_enabled()):
         on = as_group(group)
         return finish(launch_parsed(entry, x, on, parsed_params(entry, x, on, params)))
@@ -144,7 +147,7 @@ def launch(entry: Collective, x: torch.Tensor, group: GroupLike = None, **params
         >>> World(2).run(lambda group: launch(catalog.BROADCAST, torch.tensor(group.rank), group, src=1).wait())
         [tensor(1), tensor(1)]
     """
-    x = settled(x, entry.name)
+    x, params = premultiplied(settled(x, entry.name), params, entry.name)
     on = as_group(group)
     return launch_parsed(entry, x, on, parsed_params(entry, x, on, params))
 

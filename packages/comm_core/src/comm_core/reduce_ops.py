@@ -78,7 +78,7 @@ def reduce_word(op: object, where: str = "reduce op") -> str:
     raise ReduceOpError(
         where,
         got=f"reduce op {op}" if isinstance(op, dist.ReduceOp.RedOpType) else f"reduce op {said(op)}",
-        need="one of " + ", ".join(REDUCE_OPS),
+        need="one of " + ", ".join(REDUCE_OPS) + ", or premul_sum(factor)",
         hint="pass the word, for example 'sum', or dist.ReduceOp.SUM",
     )
 

@@ -19,6 +19,7 @@ from comm_core import Collective, GroupLike
 from comm_core.catalog import ALL_GATHER, ALL_REDUCE, REDUCE_SCATTER
 from comm_core.errors import ArgumentError, CommError, DtypeError, said
 from comm_core.execution import settled
+from comm_core.premul import premultiplied
 from functional_collectives.collectives import check_tag, parsed_group
 from functional_collectives.flight import in_flight
 
@@ -167,8 +168,8 @@ def checked(
     ready, parsed = [], []
     for place, x in enumerate(xs):
         try:
-            x = settled(x, where)
-            parsed.append(entry.check(x, on.world, on.rank, **params[place]))
+            x, own = premultiplied(settled(x, where), params[place], where)
+            parsed.append(entry.check(x, on.world, on.rank, **own))
         except CommError as error:
             raise type(error)(f"{where}, tensor {place}", error.got, error.need, error.hint) from None
         ready.append(x)

@@ -21,6 +21,7 @@ from comm_core.catalog import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, REDUCE_SCATTER
 from comm_core.errors import ArgumentError, DtypeError, GradientError, ShapeError
 from comm_core.execution import settled
 from comm_core.groups import AnyGroup
+from comm_core.premul import premultiplied
 from comm_core.tracing import is_traced
 from functional_collectives import torch_compat
 from functional_collectives.collectives import check_tag, parsed_group
@@ -238,7 +239,7 @@ def all_gather_inplace(
 def written(entry: Collective, out: torch.Tensor, x: torch.Tensor, group: GroupLike, **params: Any) -> torch.Tensor:
     """Run a collective to its end with its result in `out`, which may be its input."""
     in_place = out is x and not isinstance(entry.in_place, Missing)
-    x = settled(x, entry.name)
+    x, params = premultiplied(settled(x, entry.name), params, entry.name)
     on, door = parsed_group(group)
     parsed = entry.check(x, on.world, on.rank, **params)
     check_output(out, x, entry.shape(tuple(x.shape), on.world, on.rank, **parsed), entry.name)
