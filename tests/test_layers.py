@@ -149,8 +149,10 @@ def test_a_file_keeps_to_the_sizes_and_names_of_the_house(file: Path) -> None:
 FIXED_BY_OTHERS = {"staticmethod"}  # autograd.Function's hooks take one parameter per input
 NAMES_FIXED_BY_TORCH = {
     "local_map",
+    "all_gather_tensor_inplace",
     "reduce_scatter_tensor_inplace",
     "all_to_all_inplace",
+    "reduce_scatter_tensor_coalesced",
 }  # torch's signature, to the letter
 
 

@@ -283,3 +283,37 @@ def test_premul_sum_of_a_list_and_into_the_tensor():
 
     part = [[1.5], [[1.5, 1.5], [1.5, 1.5]]]
     assert World(2).run(body) == [[[1.5, 1.5], [1.5], *part, [1.5, 1.5]]] * 2
+
+
+def _conventions(group, backward):
+    """Gradients of each list function and of the functions for one tensor, under one convention."""
+    n, how = group.world, {"backward": backward}
+    inputs = [torch.arange(2.0 * n).view(n, 2) + group.rank, torch.ones(2 * n, 1) * (group.rank + 1)]
+    together = {
+        "all_reduce": lambda xs: fc.all_reduce_coalesced(xs, "avg", group, **how),
+        "all_gather": lambda xs: fc.all_gather_into_tensor_coalesced(xs, group, **how),
+        "reduce_scatter": lambda xs: fc.reduce_scatter_tensor_coalesced(xs, "sum", [0, 0], group, **how),
+    }
+    alone = {
+        "all_reduce": lambda x: fc.all_reduce(x, "avg", group, **how),
+        "all_gather": lambda x: fc.all_gather_tensor(x, 0, group, **how),
+        "reduce_scatter": lambda x: fc.reduce_scatter_tensor(x, "sum", 0, group, **how),
+    }
+
+    def grads(call):
+        xs = [x.clone().requires_grad_() for x in inputs]
+        loss = sum((y * y * (group.rank + 1)).sum() for y in call(xs))
+        return torch.autograd.grad(loss, xs)
+
+    wrong = []
+    for name, call in together.items():
+        one_by_one = grads(lambda xs, name=name: [alone[name](x) for x in xs])
+        if not all(map(torch.equal, grads(call), one_by_one)):
+            wrong.append(name)
+    return wrong
+
+
+@pytest.mark.parametrize("backward", ["adjoint", "identity"])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_both_conventions_have_the_gradients_of_one_by_one(size, backward):
+    assert World(size).run(_conventions, backward) == [[]] * size

@@ -312,3 +312,105 @@ def test_what_cannot_work_is_refused_at_the_call(what):
         return fc.all_reduce(torch.ones(1), "sum", group).item()
 
     assert World(2).run(body) == [2.0, 2.0]
+
+
+def _conventions(group, backward):
+    """D loss / dx through each in-place form and through the functional one, both under one convention."""
+    n, how = group.world, {"backward": backward}
+    wrong = []
+
+    def grad(call):
+        x = (torch.arange(4.0 * n * n).view(2 * n, 2 * n) + group.rank).requires_grad_()
+        y = call(x * 1)
+        (y * y * (group.rank + 1)).sum().backward()
+        return x.grad
+
+    new = torch.empty
+    for name, inplace, plain in (
+        (
+            "all_reduce",
+            lambda x: fc.all_reduce_inplace(x, "avg", group, **how),
+            lambda x: fc.all_reduce(x, "avg", group, **how),
+        ),
+        (
+            "all_gather",
+            lambda x: fc.all_gather_tensor_inplace(new(2 * n * n, 2 * n), x, group, **how),
+            lambda x: fc.all_gather_tensor(x, 0, group, **how),
+        ),
+        (
+            "reduce_scatter",
+            lambda x: fc.reduce_scatter_tensor_inplace(new(2, 2 * n), x, "sum", group, **how),
+            lambda x: fc.reduce_scatter_tensor(x, "sum", 0, group, **how),
+        ),
+        (
+            "all_to_all",
+            lambda x: fc.all_to_all_inplace(torch.empty_like(x), x, group=group, **how),
+            lambda x: fc.all_to_all_single(x, None, None, group, **how),
+        ),
+        (
+            "all_gather list",
+            lambda x: torch.cat(fc.all_gather_inplace([torch.empty_like(x) for _ in range(n)], x, group, **how)),
+            lambda x: fc.all_gather_tensor(x, 0, group, **how),
+        ),
+    ):
+        if not torch.equal(grad(inplace), grad(plain)):
+            wrong.append(name)
+    return wrong
+
+
+@pytest.mark.parametrize("backward", ["adjoint", "identity"])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_both_conventions_have_the_gradients_of_the_functional_form(size, backward):
+    assert World(size).run(_conventions, backward) == [[]] * size
+
+
+def test_the_two_conventions_differ_by_the_size_of_the_group():
+    def body(group):
+        grads = []
+        for backward in ("adjoint", "identity"):
+            x = torch.ones(2, requires_grad=True)
+            fc.all_reduce_inplace(x * 1, "sum", group, backward=backward).sum().backward()
+            grads.append(x.grad.tolist())
+        return grads
+
+    assert World(3).run(body) == [[[3.0, 3.0], [1.0, 1.0]]] * 3
+
+
+def _given_in_flight(group):
+    """Outputs and inputs that are results in flight, of this package and of torch."""
+    import warnings
+
+    import torch.distributed as dist
+    import torch.distributed._functional_collectives as torchs
+
+    import functional_collectives as fc
+
+    warnings.simplefilter("ignore")
+    results = []
+    for make in (
+        lambda: fc.all_reduce(torch.ones(2), "sum"),
+        lambda: torchs.all_reduce(torch.ones(2), "sum", dist.group.WORLD),
+    ):
+        n = group.world
+        into = fc.all_gather_tensor_inplace(torch.zeros(2 * n), make())
+        out = torch.cat([make()] * n)
+        fc.all_gather_tensor_inplace(out, make())
+        first = make()
+        written = fc.all_reduce_inplace(first, "sum")
+        places = fc.all_gather_inplace([make() for _ in range(n)], make())
+        listed = fc.all_reduce_coalesced([make(), make()], "sum")
+        results.append(
+            [
+                into.tolist() == [n] * 2 * n,
+                out.tolist() == [n] * 2 * n,
+                written is first and first.tolist() == [n * n] * 2,
+                [(place + 0).tolist() for place in places] == [[n, n]] * n,
+                [(one + 0).tolist() for one in listed] == [[n * n] * 2] * 2,
+            ]
+        )
+    return results
+
+
+@pytest.mark.world(1, 3)
+def test_results_in_flight_of_either_class_may_be_inputs_and_outputs(world):
+    assert world.run(_given_in_flight) == [[[True] * 5] * 2] * world.size

@@ -16,6 +16,7 @@ from comm_shm.agreement import AgreeingGroup
 from comm_shm.codes import COLLECTIVE_CODE, DTYPE_CODE, UNKNOWN, RankState
 from comm_shm.faults import Scene, Status, fault
 from comm_shm.terms import Terms
+from comm_shm.torch_compat import note_work
 from comm_shm.work import FinishedWork, ManyWorks, Started, StartedWork
 
 FOREVER_S = 1e9
@@ -96,6 +97,7 @@ class CallingGroup(AgreeingGroup):
         self._open.add(work)  # the memory of its tensors has to stay, whatever the caller does with the work
         if self._together is not None:
             self._together.append(work)
+        note_work(work, tensors)
         if len(self._open) >= self._sweep_at:
             self._sweep()
             self._sweep_at = max(SWEEP_AT, 2 * len(self._open))

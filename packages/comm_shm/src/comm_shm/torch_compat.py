@@ -42,6 +42,16 @@ def tensors_for_c() -> object | None:
     return getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
 
 
+def note_work(work: dist.Work, tensors: list[torch.Tensor]) -> None:
+    """Have `wait_tensor` find the work of a tensor, where the program has asked torch for it (2.11 to 2.14).
+
+    Torch does so for its own backends, in `allow_inflight_collective_as_graph_input_ctx`.
+    """
+    if c10d._allow_inflight_collective_as_graph_input():
+        for tensor in tensors:
+            c10d._register_work(tensor, work)
+
+
 class NamedGroup(dist.ProcessGroup):
     """A Python process group that answers to the names by which torch and DeviceMesh look it up.
 

@@ -35,6 +35,7 @@ from functional_collectives.collectives import (
     wait_tensor,
 )
 from functional_collectives.flight import InFlight, inflight
+from functional_collectives.graph_inputs import allow_inflight_collective_as_graph_input_ctx
 from functional_collectives.inplace import (
     all_gather_inplace,
     all_gather_tensor_inplace,
@@ -43,6 +44,7 @@ from functional_collectives.inplace import (
     reduce_scatter_tensor_inplace,
 )
 from functional_collectives.prefixes import exscan, scan
+from functional_collectives.remaps import remapped
 from functional_collectives.rooted import gather, scatter
 from functional_collectives.uneven import all_gather_v, reduce_scatter_v
 
@@ -66,6 +68,7 @@ __all__ = [
     "all_to_all_inplace",
     "all_to_all_single",
     "all_to_all_single_autograd",
+    "allow_inflight_collective_as_graph_input_ctx",
     "barrier",
     "broadcast",
     "exscan",
@@ -81,6 +84,7 @@ __all__ = [
     "reduce_scatter_tensor_coalesced",
     "reduce_scatter_tensor_inplace",
     "reduce_scatter_v",
+    "remapped",
     "scan",
     "scatter",
     "wait_tensor",

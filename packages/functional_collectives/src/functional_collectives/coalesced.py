@@ -16,7 +16,7 @@ import torch
 
 import comm_core
 from comm_core import Collective, GroupLike
-from comm_core.catalog import ALL_GATHER, ALL_REDUCE, REDUCE_SCATTER
+from comm_core.catalog import ALL_GATHER, ALL_REDUCE, REDUCE_SCATTER, under
 from comm_core.errors import ArgumentError, CommError, DtypeError, said
 from comm_core.execution import settled
 from comm_core.premul import premultiplied
@@ -26,7 +26,9 @@ from functional_collectives.flight import in_flight
 Tensors = Sequence[torch.Tensor]
 
 
-def all_reduce_coalesced(self: Tensors, reduceOp: object, group: GroupLike = None, tag: str = "") -> list[torch.Tensor]:
+def all_reduce_coalesced(
+    self: Tensors, reduceOp: object, group: GroupLike = None, tag: str = "", *, backward: str = "adjoint"
+) -> list[torch.Tensor]:
     """Reduce each tensor of a list over all ranks of a group; every rank gets all results.
 
     Args:
@@ -34,6 +36,7 @@ def all_reduce_coalesced(self: Tensors, reduceOp: object, group: GroupLike = Non
         reduceOp: the reduce op for all of them, as a word such as `"sum"` or as a `dist.ReduceOp`.
         group: anything that `comm_core.as_group` takes; None is the default group.
         tag: must be empty; torch's functions have it at this place.
+        backward: the gradient's convention, `"adjoint"` or `"identity"`.
 
     Returns:
         The reductions, in flight, in the order of the list. Those of one dtype are views of one buffer.
@@ -57,17 +60,21 @@ def all_reduce_coalesced(self: Tensors, reduceOp: object, group: GroupLike = Non
     where = "all_reduce_coalesced"
     check_tag(tag, where)
     check_list(self, where)
-    xs, parsed = checked(ALL_REDUCE, self, [{"reduce_op": reduceOp} for _ in self], group, where)
-    return reduced(ALL_REDUCE, xs, parsed, group)
+    entry = under(ALL_REDUCE, backward)
+    xs, parsed = checked(entry, self, [{"reduce_op": reduceOp} for _ in self], group, where)
+    return reduced(entry, xs, parsed, group)
 
 
-def all_gather_into_tensor_coalesced(self: Tensors, group: GroupLike = None, tag: str = "") -> list[torch.Tensor]:
+def all_gather_into_tensor_coalesced(
+    self: Tensors, group: GroupLike = None, tag: str = "", *, backward: str = "adjoint"
+) -> list[torch.Tensor]:
     """Concatenate all ranks' tensors along dim 0, for each tensor of a list; every rank gets all results.
 
     Args:
         self: this rank's tensors; every rank passes as many, of the same shapes.
         group: anything that `comm_core.as_group` takes; None is the default group.
         tag: must be empty; torch's functions have it at this place.
+        backward: the gradient's convention, `"adjoint"` or `"identity"`.
 
     Returns:
         The concatenations in rank order, in flight, in the order of the list.
@@ -90,13 +97,20 @@ def all_gather_into_tensor_coalesced(self: Tensors, group: GroupLike = None, tag
     where = "all_gather_into_tensor_coalesced"
     check_tag(tag, where)
     check_list(self, where)
-    xs, parsed = checked(ALL_GATHER, self, [{"dim": 0} for _ in self], group, where)
+    entry = under(ALL_GATHER, backward)
+    xs, parsed = checked(entry, self, [{"dim": 0} for _ in self], group, where)
     _, door = parsed_group(group)
-    return [comm_core.start(ALL_GATHER, x, in_flight, door, **own) for x, own in zip(xs, parsed, strict=True)]
+    return [comm_core.start(entry, x, in_flight, door, **own) for x, own in zip(xs, parsed, strict=True)]
 
 
 def reduce_scatter_tensor_coalesced(
-    inputs: Tensors, reduceOp: object, scatter_dim: Sequence[int], group: GroupLike = None, tag: str = ""
+    inputs: Tensors,
+    reduceOp: object,
+    scatter_dim: Sequence[int],
+    group: GroupLike = None,
+    tag: str = "",
+    *,
+    backward: str = "adjoint",
 ) -> list[torch.Tensor]:
     """Reduce each tensor of a list over all ranks and leave each rank its own block of each.
 
@@ -106,6 +120,7 @@ def reduce_scatter_tensor_coalesced(
         scatter_dim: for each tensor, the dim to split; its size must be a multiple of the group size.
         group: anything that `comm_core.as_group` takes; None is the default group.
         tag: must be empty; torch's functions have it at this place.
+        backward: the gradient's convention, `"adjoint"` or `"identity"`.
 
     Returns:
         This rank's blocks, in flight, in the order of the list. Those of one dtype are views of one buffer.
@@ -132,8 +147,9 @@ def reduce_scatter_tensor_coalesced(
     check_list(inputs, where)
     check_dims(scatter_dim, len(inputs), where)
     params = [{"reduce_op": reduceOp, "dim": dim} for dim in scatter_dim]
-    xs, parsed = checked(REDUCE_SCATTER, inputs, params, group, where)
-    return reduced(REDUCE_SCATTER, xs, parsed, group)
+    entry = under(REDUCE_SCATTER, backward)
+    xs, parsed = checked(entry, inputs, params, group, where)
+    return reduced(entry, xs, parsed, group)
 
 
 def check_list(xs: Tensors, where: str) -> None:

@@ -16,19 +16,26 @@ from typing import Any
 import torch
 
 import comm_core
-from comm_core import Collective, GroupLike, Missing, Pending, SimulatedGroup
-from comm_core.catalog import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, REDUCE_SCATTER
-from comm_core.errors import ArgumentError, DtypeError, GradientError, ShapeError
+from comm_core import Collective, GroupLike, Missing, SimulatedGroup
+from comm_core.catalog import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, REDUCE_SCATTER, under
+from comm_core.errors import ArgumentError, CommError, DtypeError, GradientError, ShapeError
 from comm_core.execution import settled
 from comm_core.groups import AnyGroup
 from comm_core.premul import premultiplied
 from comm_core.tracing import is_traced
 from functional_collectives import torch_compat
 from functional_collectives.collectives import check_tag, parsed_group
+from functional_collectives.into import Into
 
 
 def all_reduce_inplace(
-    tensor: torch.Tensor, op: object = "sum", group: GroupLike = None, async_op: bool = False, tag: str = ""
+    tensor: torch.Tensor,
+    op: object = "sum",
+    group: GroupLike = None,
+    async_op: bool = False,
+    tag: str = "",
+    *,
+    backward: str = "adjoint",
 ) -> torch.Tensor:
     """Reduce a tensor over all ranks of a group, into the tensor itself.
 
@@ -38,6 +45,7 @@ def all_reduce_inplace(
         group: anything that `comm_core.as_group` takes; None is the default group.
         async_op: must be False; `all_reduce` is asynchronous.
         tag: must be empty; torch's function has it at this place.
+        backward: the gradient's convention, `"adjoint"` or `"identity"`.
 
     Returns:
         `tensor`.
@@ -55,7 +63,7 @@ def all_reduce_inplace(
         [[2], [2], [2]]
     """
     check_call(async_op, tag, "all_reduce_inplace")
-    return written(ALL_REDUCE, tensor, tensor, group, reduce_op=op)
+    return written(under(ALL_REDUCE, backward), tensor, tensor, group, reduce_op=op)
 
 
 def all_gather_tensor_inplace(
@@ -65,6 +73,8 @@ def all_gather_tensor_inplace(
     async_op: bool = False,
     tag: str = "",
     gather_dim: int = 0,
+    *,
+    backward: str = "adjoint",
 ) -> torch.Tensor:
     """Concatenate all ranks' tensors along a dim, into a given tensor.
 
@@ -75,6 +85,7 @@ def all_gather_tensor_inplace(
         async_op: must be False; `all_gather_tensor` is asynchronous.
         tag: must be empty; torch's function has it at this place.
         gather_dim: the dim to concatenate along.
+        backward: the gradient's convention, `"adjoint"` or `"identity"`.
 
     Returns:
         `output_tensor`.
@@ -97,7 +108,7 @@ def all_gather_tensor_inplace(
         [[0, 1], [0, 1]]
     """
     check_call(async_op, tag, "all_gather_tensor_inplace")
-    return written(ALL_GATHER, output_tensor, input_tensor, group, dim=gather_dim)
+    return written(under(ALL_GATHER, backward), output_tensor, input_tensor, group, dim=gather_dim)
 
 
 def reduce_scatter_tensor_inplace(
@@ -108,6 +119,8 @@ def reduce_scatter_tensor_inplace(
     async_op: bool = False,
     scatter_dim: int = 0,
     tag: str = "",
+    *,
+    backward: str = "adjoint",
 ) -> torch.Tensor:
     """Reduce a tensor over all ranks and leave each rank its own block along a dim, in a given tensor.
 
@@ -119,6 +132,7 @@ def reduce_scatter_tensor_inplace(
         async_op: must be False; `reduce_scatter_tensor` is asynchronous.
         scatter_dim: the dim to split; its size must be a multiple of the group size.
         tag: must be empty; torch's function has it at this place.
+        backward: the gradient's convention, `"adjoint"` or `"identity"`.
 
     Returns:
         `output`.
@@ -139,7 +153,7 @@ def reduce_scatter_tensor_inplace(
         [[2.0], [2.0]]
     """
     check_call(async_op, tag, "reduce_scatter_tensor_inplace")
-    return written(REDUCE_SCATTER, output, input, group, reduce_op=op, dim=scatter_dim)
+    return written(under(REDUCE_SCATTER, backward), output, input, group, reduce_op=op, dim=scatter_dim)
 
 
 def all_to_all_inplace(
@@ -150,6 +164,8 @@ def all_to_all_inplace(
     group: GroupLike = None,
     async_op: bool = False,
     tag: str = "",
+    *,
+    backward: str = "adjoint",
 ) -> torch.Tensor:
     """Send the i-th block of rows to rank i, and put the blocks that arrive into a given tensor, in rank order.
 
@@ -161,6 +177,7 @@ def all_to_all_inplace(
         group: anything that `comm_core.as_group` takes; None is the default group.
         async_op: must be False; `all_to_all_single` is asynchronous.
         tag: must be empty; torch's function has it at this place.
+        backward: the gradient's convention, `"adjoint"` or `"identity"`.
 
     Returns:
         `output`.
@@ -183,7 +200,7 @@ def all_to_all_inplace(
     """
     check_call(async_op, tag, "all_to_all_inplace")
     splits: dict[str, Any] = {"output_splits": output_split_sizes, "input_splits": input_split_sizes}
-    return written(ALL_TO_ALL, output, input, group, **splits)
+    return written(under(ALL_TO_ALL, backward), output, input, group, **splits)
 
 
 def all_gather_inplace(
@@ -192,6 +209,8 @@ def all_gather_inplace(
     group: GroupLike = None,
     async_op: bool = False,
     tag: str = "",
+    *,
+    backward: str = "adjoint",
 ) -> list[torch.Tensor]:
     """Give every rank all ranks' tensors, each in its place of a given list.
 
@@ -201,6 +220,7 @@ def all_gather_inplace(
         group: anything that `comm_core.as_group` takes; None is the default group.
         async_op: must be False; `all_gather_tensor` is asynchronous.
         tag: must be empty; torch's function has it at this place.
+        backward: the gradient's convention, `"adjoint"` or `"identity"`.
 
     Returns:
         `tensor_list`.
@@ -223,14 +243,11 @@ def all_gather_inplace(
     """
     where = "all_gather_inplace"
     check_call(async_op, tag, where)
+    entry = under(ALL_GATHER, backward)
     x = settled(tensor, where)
     on, door = parsed_group(group)
-    if not isinstance(tensor_list, (list, tuple)) or len(tensor_list) != on.world:
-        count = f"{len(tensor_list)} tensors" if isinstance(tensor_list, (list, tuple)) else "no list"
-        raise ArgumentError(where, count, f"a list of {on.world}, one tensor for each rank")
-    for out in tensor_list:
-        check_output(out, x, tuple(x.shape), where)
-    gathered = comm_core.run(ALL_GATHER, x.unsqueeze(0), door, dim=0)
+    check_places(tensor_list, x, on.world, where)
+    gathered = comm_core.run(entry, x.unsqueeze(0), door, dim=0)
     for rank, out in enumerate(tensor_list):
         out.copy_(gathered[rank])
     return tensor_list
@@ -241,7 +258,10 @@ def written(entry: Collective, out: torch.Tensor, x: torch.Tensor, group: GroupL
     in_place = out is x and not isinstance(entry.in_place, Missing)
     x, params = premultiplied(settled(x, entry.name), params, entry.name)
     on, door = parsed_group(group)
-    parsed = entry.check(x, on.world, on.rank, **params)
+    try:
+        parsed = entry.check(x, on.world, on.rank, **params)
+    except CommError as error:  # anew, by position: of an error's arguments Dynamo shows only those
+        raise type(error)(error.where, error.got, error.need, error.hint) from None
     check_output(out, x, entry.shape(tuple(x.shape), on.world, on.rank, **parsed), entry.name)
     if is_direct(out, x, on, in_place):
         result = entry.kernel(Into(comm_core.transport(on), out), x, **parsed).wait()
@@ -300,47 +320,14 @@ def check_output(out: torch.Tensor, x: torch.Tensor, shape: tuple[int, ...], whe
         )
 
 
-class Into:
-    """A transport whose collectives write into one given tensor, where the shape is right.
+def check_places(outs: Sequence[torch.Tensor], x: torch.Tensor, world: int, where: str) -> None:
+    """Ask for a list of one output for each rank, each like `x`.
 
-    Args:
-        wire: what moves the data.
-        out: where the result goes.
+    Raises:
+        CommError: as `check_output` does, or the list has another length.
     """
-
-    def __init__(self, wire: comm_core.Transport, out: torch.Tensor) -> None:
-        self.rank = wire.rank
-        self.world = wire.world
-        self._wire = wire
-        self._out = out
-
-    def all_reduce(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
-        """Reduce into the output."""
-        return self._wire.all_reduce(x, reduce_op, self._out)
-
-    def all_gather(self, x: torch.Tensor, out: torch.Tensor | None = None) -> Pending:
-        """Gather into the output; blocks along another dim than 0 need a buffer first."""
-        stacked = (x.shape[0] * self.world, *x.shape[1:])
-        return self._wire.all_gather(x, self._out if tuple(self._out.shape) == stacked else None)
-
-    def reduce_scatter(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
-        """Reduce and scatter into the output."""
-        return self._wire.reduce_scatter(x, reduce_op, self._out)
-
-    def all_to_all(
-        self,
-        x: torch.Tensor,
-        output_splits: Sequence[int],
-        input_splits: Sequence[int],
-        out: torch.Tensor | None = None,
-    ) -> Pending:
-        """Exchange into the output."""
-        return self._wire.all_to_all(x, output_splits, input_splits, self._out)
-
-    def broadcast(self, x: torch.Tensor, src: int, out: torch.Tensor | None = None) -> Pending:
-        """Broadcast into the output."""
-        return self._wire.broadcast(x, src, self._out)
-
-    def wait(self, x: torch.Tensor) -> Pending:
-        """Wait as the wire does."""
-        return self._wire.wait(x)
+    if not isinstance(outs, (list, tuple)) or len(outs) != world:
+        count = f"{len(outs)} tensors" if isinstance(outs, (list, tuple)) else "no list"
+        raise ArgumentError(where, count, f"a list of {world}, one tensor for each rank")
+    for out in outs:
+        check_output(out, x, tuple(x.shape), where)

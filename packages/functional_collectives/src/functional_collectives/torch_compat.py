@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from comm_core.compat import as_made, dispatch_modes_active, forward_ad_active, is_transformed
 
 __all__ = [
     "as_made",
+    "collectives_in_graphs",
     "forward_ad_active",
+    "inflight_inputs",
     "is_leaf_or_view_of_one",
     "is_transformed",
     "is_watched",
@@ -65,3 +70,38 @@ def is_leaf_or_view_of_one(x: torch.Tensor) -> bool:
     if torch.compiler.is_compiling():
         return False
     return x.is_leaf or (x._is_view() and x._base is not None and x._base.is_leaf)
+
+
+@contextlib.contextmanager
+def collectives_in_graphs(table: Mapping[str, Any]) -> Iterator[None]:
+    """Let Dynamo replace calls of torch.distributed, by name, with other functions (2.11 to 2.14).
+
+    Dynamo reads torch's own table, and guards on each function as an attribute of the module that the table is in.
+    """
+    from torch.distributed import _functional_collectives as home
+
+    remaps: dict[Any, Any] = home.traceable_collective_remaps
+    before = dict(remaps)
+    functions = {fn.__name__: fn for fn in table.values()}
+    for name, fn in functions.items():
+        setattr(home, name, fn)
+    remaps.update({getattr(dist, name): fn for name, fn in table.items() if hasattr(dist, name)})
+    try:
+        yield
+    finally:
+        remaps.clear()
+        remaps.update(before)
+        for name in functions:
+            delattr(home, name)
+
+
+@contextlib.contextmanager
+def inflight_inputs(allowed: bool) -> Iterator[None]:
+    """Let torch note the works of `async_op=True` calls, so that a wait in a graph finds them (2.11 to 2.14)."""
+    c10d = torch._C._distributed_c10d
+    before = c10d._allow_inflight_collective_as_graph_input()
+    c10d._set_allow_inflight_collective_as_graph_input(allowed)
+    try:
+        yield
+    finally:
+        c10d._set_allow_inflight_collective_as_graph_input(before)
