@@ -28,7 +28,8 @@ MOST_EXCHANGES, MOST_COPIES = 3.0, 2.0
 def build(folder: Path) -> Path:
     """Compile the C core and the program, with the flags of setup.py that change what is computed or how fast."""
     program = folder / "shm_floor"
-    sources = [file for file in sorted(CSRC.glob("*.c")) if "Python.h" not in file.read_text()]
+    of_python = ("Python.h", "door.h", "native.h")
+    sources = [file for file in sorted(CSRC.glob("*.c")) if not any(word in file.read_text() for word in of_python)]
     flags = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-trapping-math", "-pthread", f"-I{CSRC}"]
     words = [os.environ.get("CC", "cc"), *flags, HERE / "shm_floor.c", *sources, "-o", program]
     subprocess.run(list(map(str, words)), check=True)
@@ -37,9 +38,9 @@ def build(folder: Path) -> Path:
 
 def measure(program: Path) -> dict[int, dict[str, list[float]]]:
     """Return nanoseconds by size and what was timed, one figure a turn."""
-    from comm_shm.segment import SLOT_BYTES
+    from comm_shm.segment import slot_bytes
 
-    words = [str(program), str(SLOT_BYTES), *map(str, SIZES)]
+    words = [str(program), str(slot_bytes(2)), *map(str, SIZES)]
     said = subprocess.run(words, check=True, capture_output=True, text=True, timeout=300).stdout
     seen: dict[int, dict[str, list[float]]] = {size: {} for size in SIZES}
     for line in said.splitlines():

@@ -5,8 +5,9 @@
 
 #define BLOCK 2048 /* elements: what is accumulated stays in the first-level cache */
 
-/* One build for every level of vector unit; the right one is chosen when the library is loaded. */
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+/* One build for every level of vector unit; the right one is chosen when the library is loaded, which is before
+ * ThreadSanitizer can look at anything. */
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_THREAD__)
 #define EVERY_LEVEL __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define EVERY_LEVEL
