@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -80,3 +81,15 @@ def original_entries(originals: list[Path], tmp_path_factory: pytest.TempPathFac
     out = tmp_path_factory.mktemp("originals")
     assert build(originals, out).problems == []
     return read_index(out)
+
+
+@pytest.fixture(scope="session")
+def universal_ctags() -> str:
+    """Where Universal Ctags is; a test that needs it is skipped where it is not."""
+    path = shutil.which("ctags")
+    if path is None:
+        pytest.skip("no ctags on PATH")
+    version = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30, check=False).stdout
+    if "Universal Ctags" not in version:
+        pytest.skip("the ctags on PATH is not Universal Ctags")
+    return path

@@ -1,10 +1,13 @@
 """The command line in its own process: what it prints, on which stream, and its exit codes."""
 
+import fcntl
 import json
 import os
 import pty
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 
@@ -160,6 +163,7 @@ def test_a_narrow_encoding_is_no_error(tree: Tree, tmp_path: Path, command: Comm
 def on_terminal(*arguments: str | Path, **variables: str) -> str:
     """Runs the command with a terminal for its output and returns all that it shows there."""
     ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     line = [sys.executable, "-m", "kwindex", *map(str, arguments)]
     environment = {**os.environ, "TERM": "xterm", **variables}
     with subprocess.Popen(line, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
@@ -179,3 +183,43 @@ def test_a_terminal_sees_progress_and_bold_names(tree: Tree, tmp_path: Path) -> 
     assert "reading sources" in on_terminal("build", tree({"m.py": SOURCE}), "--out", tmp_path / "out")
     assert "\x1b[1mm.all_reduce\x1b[0m" in on_terminal("search", "all_reduce", "--index", tmp_path / "out")
     assert "\x1b" not in on_terminal("search", "all_reduce", "--index", tmp_path / "out", NO_COLOR="1")
+    assert "\x1b" not in on_terminal("search", "all_reduce", "--index", tmp_path / "out", TERM="dumb")
+
+
+def test_places_are_links_to_the_files_where_colours_are_wanted(index: Path, tmp_path: Path, command: Command) -> None:
+    plain = command("search", "all_reduce", "--index", index)
+    coloured = command("search", "all_reduce", "--index", index, "--color", "always")
+    assert "\x1b" not in plain.stdout
+    assert f"\x1b]8;;file://{tmp_path}/tree/m.py#L1\x1b\\" in coloured.stdout
+    assert "\x1b" not in command("search", "all_reduce", "--index", index, "--color", "never").stdout
+
+
+def test_what_is_longer_than_the_screen_goes_through_a_pager(tree: Tree, tmp_path: Path) -> None:
+    names = "".join(f"def reduce_{number}(): ...\n" for number in range(30))
+    on_terminal("build", tree({"m.py": names}), "--out", tmp_path / "out")
+    line = ("search", "reduce", "--limit", "30", "--index", str(tmp_path / "out"))
+    paged = on_terminal(*line, KWINDEX_PAGER="sed s/^/paged:/")
+    assert paged.count("paged:") == 90
+    assert "paged:" not in on_terminal(*line, "--no-pager", KWINDEX_PAGER="sed s/^/paged:/")
+    assert on_terminal(*line, KWINDEX_PAGER="/no/such/pager").count("m.py:") == 30
+    assert on_terminal(*line, PAGER="").count("m.py:") == 30
+    assert "paged:" not in on_terminal("search", "reduce_7", "--index", str(tmp_path / "out"), PAGER="sed s/^/paged:/")
+
+
+def test_update_reads_one_file_anew(tree: Tree, tmp_path: Path, command: Command) -> None:
+    root = tree({"m.py": SOURCE, "n.py": ""})
+    command("build", root, "--out", tmp_path / "out")
+    (root / "m.py").write_text(SOURCE + "def broadcast(): ...\n")
+    done = command("update", root / "m.py", "--out", tmp_path / "out", "--json")
+    assert (done.returncode, json.loads(done.stdout)["read"]) == (0, 1)
+    assert command("search", "broadcast", "--index", tmp_path / "out").stdout.startswith("m.broadcast")
+    assert command("update", root / "o.py", "--out", tmp_path / "out").returncode == 2
+
+
+def test_evaluate_prints_figures(index: Path, tmp_path: Path, command: Command) -> None:
+    (tmp_path / "golden.tsv").write_text("folded\ttuned\tallreduce\tm.all_reduce\nfolded\theld\tx\tm.all_reduce\n")
+    shown = command("evaluate", tmp_path / "golden.tsv", "--index", index)
+    assert shown.returncode == 0
+    assert "folded (held): 'x': not found" in shown.stdout
+    said = json.loads(command("evaluate", tmp_path / "golden.tsv", "--index", index, "--json").stdout)
+    assert said["strata"]["all"]["both"]["success"] == 0.5

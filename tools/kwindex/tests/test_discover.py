@@ -126,14 +126,14 @@ def test_what_is_not_a_file_is_reported_and_not_opened(tree: Tree) -> None:
 
 def test_a_folder_that_cannot_be_listed_is_reported(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tree({"x.py": "", "shut/y.py": ""})
-    listdir = os.listdir
+    scandir = os.scandir
 
-    def refuse(path: str) -> list[str]:
+    def refuse(path: str) -> object:
         if path.endswith("shut"):
             raise PermissionError(13, "Permission denied", path)
-        return listdir(path)
+        return scandir(path)
 
-    monkeypatch.setattr(os, "listdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     found = discover([root])
     assert [str(problem) for problem in found.problems] == ["shut: Permission denied"]
     assert [source.file for source in found.files] == ["x.py"]

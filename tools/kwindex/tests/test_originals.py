@@ -1,6 +1,5 @@
 """The installed torch's four originals: none of the seeds' false identifiers, and what an independent tool sees."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -53,20 +52,19 @@ def test_every_entry_stands_on_its_line(original_entries: list[Entry], torch_fol
             assert line.lstrip().startswith(("def ", "async def ", "class "))
 
 
-def universal_ctags() -> str:
-    path = shutil.which("ctags")
-    if path is None:
-        pytest.skip("no ctags on PATH")
-    version = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30, check=False).stdout
-    if "Universal Ctags" not in version:
-        pytest.skip("the ctags on PATH is not Universal Ctags")
-    return path
-
-
-def test_universal_ctags_sees_the_same_definitions(original_entries: list[Entry], torch_folder: Path) -> None:
-    tool = universal_ctags()
+def test_universal_ctags_sees_the_same_definitions(
+    original_entries: list[Entry], torch_folder: Path, universal_ctags: str
+) -> None:
     files = sorted({entry.file for entry in original_entries})
-    line = [tool, "-x", "--languages=Python", "--python-kinds=cfm", "--_xformat=%F\t%N\t%n", "--sort=no", *files]
+    line = [
+        universal_ctags,
+        "-x",
+        "--languages=Python",
+        "--python-kinds=cfm",
+        "--_xformat=%F\t%N\t%n",
+        "--sort=no",
+        *files,
+    ]
     shown = subprocess.run(line, cwd=torch_folder.parent, capture_output=True, text=True, timeout=60, check=True).stdout
     theirs = {tuple(row.split("\t")) for row in shown.splitlines()}
     ours = {(e.file, short(e.name), str(e.line)) for e in original_entries if e.kind in DEFINITIONS}

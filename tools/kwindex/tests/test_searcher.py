@@ -67,7 +67,7 @@ def _by_name(query: Query, entries: list[Entry]) -> Iterator[Hit]:
         if name == query.text or len(query.parts) > 1 or " " in query.text:
             match = match_qualified(query, entry.name) or match
         if match is None or match.points < PART:
-            inside = any(query.folded == fold(part) for part in segments(entry.name[: -len(name)]))
+            inside = query.folded and any(query.folded == fold(part) for part in segments(entry.name[: -len(name)]))
             match = Match(PART, "inside") if inside else match
         if match is not None:
             yield Hit(entry, match.points + standing(query, entry), match.why)

@@ -16,6 +16,7 @@ MOST_PATCHED = 12
 """Changed files up to which the table of names is mended; with more, making it anew is no slower."""
 _SHORTS = SECTIONS.index("shorts")
 
+Buffer = bytes | memoryview
 Source = Piece | int
 """A file's piece, or its number in the index before."""
 
@@ -48,7 +49,7 @@ def identity(parts: Sequence[Part]) -> str:
     return digest.hexdigest()
 
 
-def assembled(parts: Sequence[Part], before: Tables | None) -> dict[str, list[bytes]]:
+def assembled(parts: Sequence[Part], before: Tables | None) -> dict[str, list[Buffer]]:
     """Returns the bytes of `index.json` and `search.bin`, each as a list of parts.
 
     Args:
@@ -56,9 +57,10 @@ def assembled(parts: Sequence[Part], before: Tables | None) -> dict[str, list[by
         before: The index before, where a part's source is its number in it.
     """
     runs = _runs(parts)
-    sections: dict[str, list[bytes]] = {}
+    sections: dict[str, list[Buffer]] = {}
     for number, name in enumerate(SECTIONS):
-        sections[name] = [_taken(before, name, run) if isinstance(run, Run) else run[number] for run in runs]
+        taken = (_taken(before, name, run) if isinstance(run, Run) else [run[number]] for run in runs)
+        sections[name] = list(chain.from_iterable(taken))
     rows = sections.pop("rows")
     sections["extents"] = [_extents(parts, before)]
     sections["files"] = ["".join(f"{part.file}\n" for part in parts).encode()]
@@ -69,11 +71,11 @@ def assembled(parts: Sequence[Part], before: Tables | None) -> dict[str, list[by
     return {INDEX: _index(known_as, rows), READY: [contents(known_as, length, sections), *chain(*sections.values())]}
 
 
-def _index(known_as: str, rows: list[bytes]) -> list[bytes]:
-    rows = [row for row in rows if row]
+def _index(known_as: str, rows: list[Buffer]) -> list[Buffer]:
+    rows = [row for row in rows if len(row)]
     if not rows:
         return [head(known_as), tail(True)]
-    return [head(known_as), b"\n", *rows[:-1], rows[-1][: -len(ROW_END)], tail(False)]
+    return [head(known_as), b"\n", *rows[:-1], memoryview(rows[-1])[: -len(ROW_END)], tail(False)]
 
 
 def _runs(parts: Sequence[Part]) -> list[Piece | Run]:
@@ -92,7 +94,7 @@ def _runs(parts: Sequence[Part]) -> list[Piece | Run]:
     return runs
 
 
-def _taken(before: Tables | None, name: str, run: Run) -> bytes:
+def _taken(before: Tables | None, name: str, run: Run) -> list[Buffer]:
     assert before is not None, "a part that is taken over is of an index"
     return before.span(name, run.first, run.end)
 
@@ -115,10 +117,11 @@ def _names(parts: Sequence[Part], before: Tables | None) -> NameTable:
     if before is not None and same_files and len(changed) <= MOST_PATCHED:
         table = before.names
         for number, piece in changed:
-            table = table.patched(number, before.span("shorts", number, number + 1), piece[_SHORTS])
+            shorts = b"".join(before.span("shorts", number, number + 1))
+            table = table.patched(number, shorts, piece[_SHORTS])
         return table
     return NameTable.build(
-        _taken(before, "shorts", Run(part.source, part.source + 1))
+        b"".join(_taken(before, "shorts", Run(part.source, part.source + 1)))
         if isinstance(part.source, int)
         else part.source[_SHORTS]
         for part in parts

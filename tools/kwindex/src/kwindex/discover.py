@@ -9,7 +9,7 @@ from typing import NamedTuple
 from kwindex.errors import KwindexError
 from kwindex.model import Problem
 from kwindex.render import printable
-from kwindex.store import generated_files
+from kwindex.store import MARKER, generated_files
 
 _SKIPPED = {"__pycache__", "node_modules"}
 
@@ -46,8 +46,9 @@ def discover(sources: Sequence[str | Path]) -> Found:
     walk = _Walk(roots)
     for root in roots:
         walk.enter(root)
-    label = _Labels(roots, [path for path, _ in walk.files])
-    files = [SourceFile(path, label(path), module_name(path), size) for path, size in walk.files]
+    packages = _Packages()
+    label = _Labels(roots, [path for path, _ in walk.files], packages)
+    files = [SourceFile(path, label(path), packages.module(path), size) for path, size in walk.files]
     problems = [Problem(label(path), 0, why) for path, why in walk.problems]
     return Found(sorted(files, key=lambda source: source.file), sorted(problems))
 
@@ -64,62 +65,64 @@ class _Walk:
     def enter(self, path: str) -> None:
         """Takes a root: a file as it is, a folder with all that is in it."""
         if os.path.isdir(path):
-            self._folders([path])
+            self._folders(path)
         elif os.path.basename(path) not in generated_files(os.path.dirname(path)):
-            self._file(path)
+            try:
+                self._file(path, os.path.realpath(path), os.stat(path))
+            except OSError as error:
+                self.problems.append((path, error.strerror or "cannot be read"))
 
-    def _folders(self, pending: list[str]) -> None:
+    def _folders(self, root: str) -> None:
+        pending = [(root, os.path.realpath(root))]
         while pending:
-            folder = pending.pop()
-            real = os.path.realpath(folder)
+            folder, real = pending.pop()
             if real in self._seen:
                 continue
             self._seen.add(real)
             try:
-                names = sorted(os.listdir(folder))
+                with os.scandir(folder) as listing:
+                    found = sorted(listing, key=lambda child: child.name)
             except OSError as error:
                 self.problems.append((folder, error.strerror or "cannot be listed"))
                 continue
+            names = {child.name for child in found}
             if "pyvenv.cfg" in names and real not in self._roots:
                 continue
-            generated = generated_files(folder)
-            for name in names:
-                if name not in generated:
-                    pending.extend(self._child(os.path.join(folder, name), name))
+            generated = generated_files(folder) if MARKER in names else frozenset[str]()
+            for child in found:
+                if child.name not in generated:
+                    pending.extend(self._child(child, real))
 
-    def _child(self, path: str, name: str) -> Iterator[str]:
-        """Takes a file, or yields a folder to be entered."""
+    def _child(self, child: "os.DirEntry[str]", folder: str) -> Iterator[tuple[str, str]]:
+        """Takes a file, or yields a folder to be entered, with where it really is."""
+        path, name = child.path, child.name
+        is_source = name.endswith(".py")
         try:
-            mode = os.stat(path).st_mode
+            is_link, is_folder = child.is_symlink(), child.is_dir()
+            status = child.stat() if is_source or is_link else None
         except OSError as error:
-            if name.endswith(".py") or "Too many" in (error.strerror or ""):
+            if is_source or "Too many" in (error.strerror or ""):
                 self.problems.append((path, error.strerror or "cannot be read"))
             return
-        if stat.S_ISDIR(mode):
+        real = os.path.realpath(path) if is_link else os.path.join(folder, name)
+        if is_folder:
             if name.startswith(".") or name in _SKIPPED:
                 return
-            if not os.path.islink(path) or self._follow(path):
-                yield path
-        elif name.endswith(".py"):
-            self._file(path)
+            if not is_link or self._follow(path, real):
+                yield path, real
+        elif is_source and status is not None:
+            self._file(path, real, status)
 
-    def _follow(self, link: str) -> bool:
-        real = os.path.realpath(link)
+    def _follow(self, link: str, real: str) -> bool:
         if _inside(os.path.realpath(os.path.dirname(link)), real):
             self.problems.append((link, "a link to a folder that it is in: not followed"))
             return False
         return not any(_inside(real, root) for root in self._roots)
 
-    def _file(self, path: str) -> None:
-        real = os.path.realpath(path)
+    def _file(self, path: str, real: str, status: os.stat_result) -> None:
         if real in self._seen:
             return
         self._seen.add(real)
-        try:
-            status = os.stat(path)
-        except OSError as error:
-            self.problems.append((path, error.strerror or "cannot be read"))
-            return
         if stat.S_ISREG(status.st_mode):
             self.files.append((path, status.st_size))
         else:
@@ -130,29 +133,38 @@ def _inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
-def module_name(path: str) -> str:
-    """Returns the dotted name of a source file, its packages found by their `__init__.py`.
+class _Packages:
+    """The packages that folders are, found by their `__init__.py`; each folder is looked at once."""
 
-    Example:
-        >>> module_name(__file__) if "__file__" in globals() else "kwindex.discover"
-        'kwindex.discover'
-    """
-    stem = os.path.splitext(os.path.basename(path))[0]
-    parts = [] if stem == "__init__" else [stem]
-    folder = os.path.dirname(path)
-    root = import_root(path)
-    while folder != root:
-        folder, name = os.path.split(folder)
-        parts.append(name)
-    return printable(".".join(reversed(parts)) or stem)
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[str, str]] = {}
 
+    def of(self, folder: str) -> tuple[str, str]:
+        """Returns the folder above the topmost package that a folder is in, itself if in none; and its dotted name."""
+        known = self._known.get(folder)
+        if known is None:
+            above = os.path.dirname(folder)
+            if above != folder and os.path.isfile(os.path.join(folder, "__init__.py")):
+                root, package = self.of(above)
+                name = os.path.basename(folder)
+                known = root, f"{package}.{name}" if package else name
+            else:
+                known = folder, ""
+            self._known[folder] = known
+        return known
 
-def import_root(path: str) -> str:
-    """Returns the folder above the topmost package that holds a file or is a folder; its parent if none does."""
-    folder = path if os.path.isdir(path) else os.path.dirname(path)
-    while os.path.isfile(os.path.join(folder, "__init__.py")) and os.path.dirname(folder) != folder:
-        folder = os.path.dirname(folder)
-    return folder
+    def root(self, path: str) -> str:
+        """Returns the folder that the dotted names of a file or folder count from."""
+        return self.of(path if os.path.isdir(path) else os.path.dirname(path))[0]
+
+    def module(self, path: str) -> str:
+        """Returns the dotted name of a source file."""
+        folder, name = os.path.split(path)
+        stem = os.path.splitext(name)[0]
+        package = self.of(folder)[1]
+        if stem == "__init__":
+            return printable(package or stem)
+        return printable(f"{package}.{stem}" if package else stem)
 
 
 class _Labels:
@@ -162,25 +174,27 @@ class _Labels:
     share. Where that gives two files one path, all count from the deepest folder that all sources share.
     """
 
-    def __init__(self, roots: list[str], paths: list[str]) -> None:
-        bases = {root: import_root(root) for root in roots}
+    def __init__(self, roots: list[str], paths: list[str], packages: _Packages) -> None:
+        bases = {root: packages.root(root) for root in roots}
         loose = {
             root: base
             for root, base in bases.items()
             if base == (root if os.path.isdir(root) else os.path.dirname(root))
         }
         shared = os.path.commonpath(list(loose.values())) if loose else ""
-        self._bases = {root: shared if root in loose else base for root, base in bases.items()}
+        based = {root: shared if root in loose else base for root, base in bases.items()}
+        self._bases = [(root, based[root]) for root in sorted(based, key=len, reverse=True)]
         self._everything = os.path.commonpath(list(bases.values()))
-        self._clash = len({self._short(path) for path in paths}) < len(paths)
+        self._short = {path: self._from_base(path) for path in paths}
+        self._clash = len(set(self._short.values())) < len(paths)
 
     def __call__(self, path: str) -> str:
-        return _posix(path, self._everything) if self._clash else self._short(path)
+        """Returns the path that entries of a file carry."""
+        return _posix(path, self._everything) if self._clash else self._short.get(path) or self._from_base(path)
 
-    def _short(self, path: str) -> str:
-        root = next(root for root in sorted(self._bases, key=len, reverse=True) if _inside(path, root))
-        return _posix(path, self._bases[root])
+    def _from_base(self, path: str) -> str:
+        return _posix(path, next(base for root, base in self._bases if _inside(path, root)))
 
 
 def _posix(path: str, base: str) -> str:
-    return printable(os.path.relpath(path, base).replace(os.sep, "/"))
+    return printable(path[len(base) :].lstrip(os.sep).replace(os.sep, "/"))

@@ -60,7 +60,7 @@ def extract(data: bytes, file: str, module: str) -> list[Entry]:
     visitor.add("module", module, (1, max(1, lines)), "", docstring_of(tree.body))
     visitor.run(tree.body)
     if settings.may_read(text):
-        visitor.add_settings(tree)
+        visitor.add_settings(tree, text)
     return sorted(visitor.record.entries, key=lambda entry: (entry.line, -entry.end_line, entry))
 
 
@@ -146,7 +146,7 @@ class _Pass:
         summary = first_sentence(doc)
         self.record.entries.append(Entry(name, kind, self.record.file, *lines, signature, summary))
 
-    def add_settings(self, tree: ast.Module) -> None:
+    def add_settings(self, tree: ast.Module, text: str) -> None:
         """Adds the environment variables and config keys that the module reads."""
         entries = self.record.entries
         modules = {
@@ -156,7 +156,7 @@ class _Pass:
             or f" as {bound}" in entries[place].signature
         }
         owners = [entry for entry in entries if entry.kind in _OWNERS]
-        for reading in settings.readings(tree, modules):
+        for reading in settings.readings(tree, text, modules):
             around = [owner for owner in owners if owner.line <= reading.line <= owner.end_line]
             owner = min(around, key=lambda owner: owner.end_line - owner.line)
             self.add(reading.kind, reading.name, (reading.line, reading.end_line), reading.text, None)
@@ -287,7 +287,7 @@ class _Pass:
             is_schema = found.kind == "op" and not decorated
             signature = found.detail if is_schema else expression(node, 200)
             summary = "" if is_schema else f"{found.detail}: {by}" if by else found.detail
-            self.add(found.kind, found.op, _lines(place), signature, None)
+            self.add(found.kind, cut(found.op, 200), _lines(place), signature, None)
             self.record.entries[-1] = self.record.entries[-1]._replace(summary=cut(summary, 240))
             if found.kind == "op" and decorated:
                 scope.bind(decorated.rpartition(".")[2], Meaning("op", found.op))

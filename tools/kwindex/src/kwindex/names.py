@@ -5,11 +5,10 @@ Each layer is found by going through text at the speed of C; `rank` alone says w
 """
 
 import re
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from itertools import accumulate
 
+from kwindex.column import Column
 from kwindex.nametable import mask
 from kwindex.rank import (
     EXACT,
@@ -33,47 +32,6 @@ from kwindex.tables import Tables
 Bounded = Iterator[tuple[int, int]]
 """Names, each after the most points that it can get, the most first."""
 Layer = tuple[int, Callable[[], Bounded]]
-
-
-class Column:
-    """One spelling of all names, a line each."""
-
-    def __init__(self, text: bytes) -> None:
-        self.text = text.decode()
-
-    @cached_property
-    def starts(self) -> list[int]:
-        """Where each line begins, and last where the text ends."""
-        return list(accumulate((len(line) + 1 for line in self.text[1:-1].split("\n")), initial=1))
-
-    def line(self, number: int) -> str:
-        r"""Returns a line.
-
-        Example:
-            >>> Column(b"\na\nbc\n").line(1)
-            'bc'
-        """
-        return self.text[self.starts[number] : self.starts[number + 1] - 1]
-
-    def holding(self, letters: str) -> Iterator[int]:
-        r"""Yields the lines in which letters stand; a newline among them is an end of a line.
-
-        Example:
-            >>> column = Column(b"\nab\nba\nb\n")
-            >>> [list(column.holding(letters)) for letters in ("b", "\nb", "b\n")]
-            [[0, 1, 2], [1, 2], [0, 2]]
-        """
-        place = self.text.find(letters)
-        skip = letters.startswith("\n")
-        while place >= 0:
-            number = bisect_right(self.starts, place + skip) - 1
-            yield number
-            place = self.text.find(letters, self.starts[number + 1] - 1)
-
-    def matching(self, pattern: str) -> Iterator[int]:
-        """Yields the lines that a pattern with a newline in front matches."""
-        for found in re.finditer(pattern, self.text):
-            yield bisect_right(self.starts, found.start() + 1) - 1
 
 
 class Names:
@@ -105,8 +63,9 @@ class Names:
             >>> entries = [Entry(name, "function", "m.py", 1, 1, "", "") for name in ("gather", "wait")]
             >>> names = Names(Tables.of(entries))
             >>> [(bound, names.name(n)) for _, layer in names.layers(Query.of("gat")) for bound, n in layer()]
-            [(700, 'gather'), (597, 'gather'), (480, 'gather'), (297, 'gather')]
+            [(700, 'gather'), (597, 'gather'), (297, 'gather')]
         """
+        self.words.ask()
         exact: Layer = (EXACT, lambda: ((EXACT, number) for number in (self.number(query.text),) if number >= 0))
         if not query.folded:
             return [exact]
@@ -122,10 +81,8 @@ class Names:
 
     def _beginning(self, query: Query) -> Bounded:
         """Yields names that begin with a query's letters, the shortest first."""
-        letters, best = query.folded, JOINED_PREFIX if query.apart else PREFIX + SAME_LETTERS
-        for least, most in ((0, 2), (3, 6), (7, 12), (13, 24), (25, "")):
-            for number in self._folds.matching(f"\n{re.escape(letters)}[^\n]{{{least},{most}}}(?=\n)"):
-                yield best - min(least, FARTHEST), number
+        best = JOINED_PREFIX if query.apart else PREFIX + SAME_LETTERS
+        yield from self._sorted(best, self._folds.holding("\n" + query.folded), query.folded)
 
     def _by_words(self, query: Query) -> Bounded:
         if query.words:
@@ -133,11 +90,7 @@ class Names:
 
     def having(self, beginnings: "tuple[str, ...]") -> Iterator[int]:
         """Yields the names that hold a word with each of these beginnings."""
-        marked = sorted((f" {word}" for word in beginnings), key=self.words.text.count)
-        for number in self.words.holding(marked[0]):
-            line = self.words.line(number)
-            if all(word in line for word in marked):
-                yield number
+        return self.words.having(beginnings)
 
     def _by_initials(self, letters: str) -> Bounded:
         if len(letters) < 2:
@@ -145,10 +98,11 @@ class Names:
         for number in self._initials.holding("\n" + letters):
             yield INITIALS, number
         if 2 < len(letters) <= LONGEST_INITIALS:
-            first, *rest = map(re.escape, letters)
-            steps = "".join(f"(?:{letter}|[^ \n]* {letter})" for letter in rest)
-            for number in self.words.matching(f"\n {first}{steps}[^ \n]*(?=\n)"):
-                yield MIXED_INITIALS, number
+            first, *rest = map(re.escape, letters)  # the initials are some of the letters, in their order
+            spelled = re.compile(f" {first}{''.join(f'(?:{letter}|[^ ]* {letter})' for letter in rest)}[^ ]*")
+            for number in self._initials.matching(f"\n{first}{''.join(f'{letter}?' for letter in rest)}(?=\n)"):
+                if spelled.fullmatch(self.words.line(number)):
+                    yield MIXED_INITIALS, number
 
     def _inside(self, letters: str) -> Bounded:
         if len(letters) > 2:
@@ -210,13 +164,12 @@ class Names:
         for length in range(len(word) - allowed, len(word) + allowed + 1) if allowed else ():
             for other, letters in self._words_by_length.get(length, ()):
                 if (letters ^ own).bit_count() <= 2 * allowed and near.is_near(other):
-                    found.update(self.words.holding(f" {other} "))
-                    found.update(self.words.holding(f" {other}\n"))
+                    found.update(self.words.words.lines[other])
         return found
 
     @cached_property
     def _words_by_length(self) -> dict[int, list[tuple[str, int]]]:
         lengths: dict[int, list[tuple[str, int]]] = {}
-        for word in dict.fromkeys(self.words.text.split()):
+        for word in self.words.words.lines:
             lengths.setdefault(len(word), []).append((word, mask(word)))
         return lengths

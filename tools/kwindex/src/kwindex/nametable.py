@@ -66,7 +66,7 @@ class NameTable(NamedTuple):
         _collect(old, number, before)
         _collect(new, number, after)
         changed = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
-        return _Patch(self).run(number, changed, new)
+        return _patched(self, number, changed, new)
 
 
 def _collect(postings: dict[bytes, list[int]], number: int, shorts: bytes) -> None:
@@ -85,94 +85,49 @@ def _spellings(name: bytes) -> tuple[bytes, bytes, bytes, int]:
 
 
 def _text(lines: Sequence[bytes]) -> bytes:
-    return b"\n" + b"".join(line + b"\n" for line in lines)
+    return b"\n".join([b"", *lines, b""]) if lines else b"\n"
 
 
-class _Patch:
-    """The table with some lines replaced: what lies between them is copied as it is."""
-
-    def __init__(self, table: NameTable) -> None:
-        self._texts = [Lines(text) for text in table[:4]]
-        self._masks, self._counts = array("Q", table.masks), array("I", table.counts)
-        self._postings = array("Q", table.postings)
-        self._first = [0, *accumulate(self._counts)]
-        self._out_texts: list[list[bytes]] = [[b"\n"] for _ in range(4)]
-        self._out = array("Q"), array("I"), array("Q")
-
-    def run(self, number: int, changed: list[bytes], new: dict[bytes, list[int]]) -> NameTable:
-        """Puts the new entries of one file under the names that changed."""
-        names = self._texts[0].all()
-        done = 0
-        low, high = number << PLACE_BITS, (number + 1) << PLACE_BITS
-        for name in changed:
-            place = bisect_left(names, name, done)
-            self._copy(done, place)
-            known = place < len(names) and names[place] == name
-            done = place + known
-            kept = self._postings[self._first[place] : self._first[done]]
-            before = bisect_left(kept, low)
-            entries = kept[:before] + array("Q", new.get(name, ())) + kept[bisect_left(kept, high) :]
-            if entries:
-                self._put(name, place if known else -1, entries)
-        self._copy(done, len(names))
-        texts = [b"".join(parts) for parts in self._out_texts]
-        masks, counts, postings = (table.tobytes() for table in self._out)
-        return NameTable(texts[0], texts[1], texts[2], texts[3], masks, counts, postings)
-
-    def _copy(self, start: int, end: int) -> None:
-        if start < end:
-            for out, text in zip(self._out_texts, self._texts, strict=True):
-                out.append(text.between(start, end))
-            masks, counts, postings = self._out
-            masks.extend(self._masks[start:end])
-            counts.extend(self._counts[start:end])
-            postings.extend(self._postings[self._first[start] : self._first[end]])
-
-    def _put(self, name: bytes, place: int, entries: "array[int]") -> None:
-        masks, counts, postings = self._out
-        if place >= 0:
-            for out, text in zip(self._out_texts, self._texts, strict=True):
-                out.append(text.between(place, place + 1))
-            masks.append(self._masks[place])
-        else:
-            folded, words, initials, letters = _spellings(name)
-            for out, line in zip(self._out_texts, (name, folded, words, initials), strict=True):
-                out.append(line + b"\n")
-            masks.append(letters)
-        counts.append(len(entries))
-        postings.extend(entries)
+def _patched(table: NameTable, number: int, changed: list[bytes], new: dict[bytes, list[int]]) -> NameTable:
+    """Puts the new entries of one file under the names that changed; what lies between them stays as it is."""
+    columns = [text[1:-1].split(b"\n") if len(text) > 1 else [] for text in table[:4]]
+    masks, counts, postings = array("Q", table.masks), array("I", table.counts), array("Q", table.postings)
+    first = [0, *accumulate(counts)]
+    names, kept = columns[0], [array("Q")]
+    low, high = number << PLACE_BITS, (number + 1) << PLACE_BITS
+    edits: list[tuple[int, bool, bytes, int]] = []
+    done = 0
+    for name in changed:
+        place = bisect_left(names, name, done)
+        known = place < len(names) and names[place] == name
+        had = postings[first[place] : first[place + known]]
+        start = bisect_left(had, low)
+        entries = had[:start] + array("Q", new.get(name, ())) + had[bisect_left(had, high) :]
+        kept += [postings[first[done] : first[place]], entries]
+        edits.append((place, known, name, len(entries)))
+        done = place + known
+    kept.append(postings[first[done] :])
+    for place, known, name, count in reversed(edits):
+        _edit(columns, masks, counts, (place, known, name, count))
+    texts = list(map(_text, columns))
+    joined = b"".join(kept)
+    return NameTable(texts[0], texts[1], texts[2], texts[3], masks.tobytes(), counts.tobytes(), joined)
 
 
-class Lines:
-    """A text of lines: which line a place is in, and what a line says."""
-
-    def __init__(self, text: bytes) -> None:
-        self.text = text
-        self._starts: list[int] = []
-
-    @property
-    def starts(self) -> list[int]:
-        """Where each line begins, and last where the text ends."""
-        if not self._starts:
-            self._starts = list(accumulate((len(line) + 1 for line in self.all()), initial=1))
-        return self._starts
-
-    def all(self) -> list[bytes]:
-        """Returns all lines."""
-        return self.text[1:-1].split(b"\n") if len(self.text) > 1 else []
-
-    def line(self, number: int) -> bytes:
-        r"""Returns a line.
-
-        Example:
-            >>> Lines(b"\na\nbc\n").line(1)
-            b'bc'
-        """
-        return self.text[self.starts[number] : self.starts[number + 1] - 1]
-
-    def between(self, start: int, end: int) -> bytes:
-        """Returns the lines from one number up to another, with their ends."""
-        return self.text[self.starts[start] : self.starts[end]]
+def _edit(
+    columns: list[list[bytes]], masks: "array[int]", counts: "array[int]", edit: tuple[int, bool, bytes, int]
+) -> None:
+    """Puts in, takes out or counts anew one name, all columns alike."""
+    place, known, name, count = edit
+    if known and count:
+        counts[place] = count
+        return
+    folded, words, initials, letters = _spellings(name)
+    line = [(name, folded, words, initials)] if count else []
+    for column, spelling in zip(columns, zip(*line, strict=True) if line else [()] * 4, strict=True):
+        column[place : place + known] = spelling
+    masks[place : place + known] = array("Q", [letters] if count else [])
+    counts[place : place + known] = array("I", [count] if count else [])
 
 
 def mask(letters: str) -> int:

@@ -1,33 +1,45 @@
 """What entries stand in: modules, classes, functions, namespaces; found by their words, their ends and their parts."""
 
 from collections.abc import Iterator
+from functools import cached_property
+from itertools import accumulate
 
+from kwindex.column import Column
 from kwindex.tables import Tables
 
 
 class Owners:
-    """The owners of an index, a line each; a line is known by the place where it begins."""
+    """The owners of an index, a line each; an owner is known by the place where its line begins, in bytes."""
 
     def __init__(self, tables: Tables) -> None:
-        self._text = tables.owners
+        self._data = tables.owners
+        self.column = Column(b"\n" + tables.owners)
+
+    @cached_property
+    def _places(self) -> list[int]:
+        return list(accumulate((len(line) + 1 for line in self._data.split(b"\n")[:-1]), initial=0))
 
     def holding(self, text: str) -> Iterator[int]:
-        r"""Yields the owners whose lines hold a text: " word", ".part." or ".end.\n".
+        r"""Yields the owners whose lines hold a text: ".part." or ".end.\n".
 
         Example:
             >>> from kwindex.model import Entry
             >>> entries = [Entry(name, "method", "m.py", 1, 1, "", "") for name in ("m.Mesh.size", "n.f")]
-            >>> tables = Tables.of(entries)
-            >>> [list(Owners(tables).holding(text)) for text in (" me", ".m.", "n.\n")]
-            [[0], [0], [17]]
+            >>> owners = Owners(Tables.of(entries))
+            >>> [list(owners.holding(text)) for text in (".m.", "n.\n")], list(owners.having("me"))
+            ([[0], [17]], [0])
         """
-        sought = text.encode()
-        place = self._text.find(sought)
-        while place >= 0:
-            yield self._text.rfind(b"\n", 0, place) + 1
-            after = self._text.find(b"\n", place)
-            place = self._text.find(sought, after + 1)
+        return map(self._places.__getitem__, self.column.holding(text))
+
+    def having(self, word: str) -> Iterator[int]:
+        """Yields the owners that hold a word that begins so."""
+        return map(self._places.__getitem__, self.column.having((word,)))
+
+    def has_all(self, place: int, words: list[str]) -> bool:
+        """Says whether an owner's line holds words that begin with all of these, spaces in front of them."""
+        end = self._data.find(b"\n", place)
+        return place >= 0 and all(self._data.find(word.encode(), place, end) >= 0 for word in words)
 
     def is_at(self, place: int, line: bytes) -> bool:
         """Says whether an owner's line is this one."""
-        return place >= 0 and self._text.startswith(line, place)
+        return place >= 0 and self._data.startswith(line, place)

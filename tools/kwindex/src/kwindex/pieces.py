@@ -42,15 +42,16 @@ NO_OWNER = 0xFFFFFFFF
 ROW_END = ",\n"
 
 _COMPOUND = re.compile(r"\b(?:\w+_\w+|[A-Za-z]+[a-z][A-Z]\w*|[A-Z][A-Z]+[a-z]\w*)\b")
-_NAME_WORDS = 6
-"""Words of a qualified name, counted from its end, that stand for the entry."""
+_NAME_WORDS, _NAME_LETTERS = 6, 80
+"""Words of a qualified name, counted from its end, that stand for the entry, and the letters looked at for them."""
 
 _KIND = {kind.word: number for number, kind in enumerate(TABLE)}
 _CALLABLE = {"function", "method", "nested function", "property"}
 _SPOKEN = {"import", "config key", "environment variable", "kernel", "lowering", "gradient"}
 """Kinds whose summaries are made by kwindex or are another entry's: they are not searched by words."""
 
-encode = json.JSONEncoder(ensure_ascii=False).encode
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+_quoted = json.encoder.encode_basestring
 
 
 def make(entries: Sequence[Entry], problem: Problem | None = None) -> Piece:
@@ -61,7 +62,7 @@ def make(entries: Sequence[Entry], problem: Problem | None = None) -> Piece:
         >>> [piece[SECTIONS.index(name)] for name in ("shorts", "owners", "docs")]
         [b'f\n', b' m\t.m.\n', b' m f \t says it.\n']
     """
-    rows = [(encode(entry.as_dict()) + ROW_END).encode() for entry in entries]
+    rows = [_row(entry).encode() for entry in entries]
     offsets = array("I")
     offset = 0
     for row in rows:
@@ -80,7 +81,16 @@ def make(entries: Sequence[Entry], problem: Problem | None = None) -> Piece:
         *_lines((number, _message(entry)) for number, entry in enumerate(entries) if entry.kind in UNNAMED),
         *_lines((number, types_of(entry.signature)) for number, entry in enumerate(entries) if entry.kind in _CALLABLE),
         *_lines((number, _doc(entry)) for number, entry in enumerate(entries) if entry.kind not in _SPOKEN),
-        b"" if problem is None else (encode(problem._asdict()) + "\n").encode(),
+        b"" if problem is None else (_encode(problem._asdict()) + "\n").encode(),
+    )
+
+
+def _row(entry: Entry) -> str:
+    """Returns what `JSONEncoder.encode(entry.as_dict())` gives, a comma and the line's end: much sooner."""
+    return (
+        f'{{"name": {_quoted(entry.name)}, "kind": {_quoted(entry.kind)}, "file": {_quoted(entry.file)}, '
+        f'"line": {entry.line}, "end_line": {entry.end_line}, '
+        f'"signature": {_quoted(entry.signature)}, "summary": {_quoted(entry.summary)}}}{ROW_END}'
     )
 
 
@@ -133,7 +143,7 @@ def _doc(entry: Entry) -> str:
     if not entry.summary:
         return ""
     inner = (" ".join(subtokens(name)) for name in _COMPOUND.findall(entry.summary))
-    return " ".join(["", *subtokens(entry.name)[-_NAME_WORDS:], "\t", plain(entry.summary), *inner])
+    return " ".join(["", *subtokens(entry.name[-_NAME_LETTERS:])[-_NAME_WORDS:], "\t", plain(entry.summary), *inner])
 
 
 def _lines(numbered: Iterable[tuple[int, str]]) -> tuple[bytes, bytes]:

@@ -137,17 +137,23 @@ def _digests(ready: Ready) -> list[bytes]:
 
 def _written(out: Path, found: Found, parts: list[Part], before: Ready | None) -> Built:
     fresh = sum(not isinstance(part.source, int) for part in parts)
-    if before is None or before.id != identity(parts) or _sources(out) != found:
+    same_places = before is not None and _sources(out) == _placed(found)
+    if before is None or before.id != identity(parts) or not same_places:
         files = assembled(parts, before.tables if before is not None else None)
-        rows = [[*map(str, source[:3]), source.size] for source in found.files]
-        listed = {"files": rows, "problems": [problem._asdict() for problem in found.problems]}
-        write(out, {**files, SOURCES: [json.dumps(listed).encode()]})
+        rows = [source[:3] for source in found.files]
+        listed = json.dumps({"files": rows, "problems": [problem._asdict() for problem in found.problems]})
+        write(out, {**files, SOURCES: None if same_places else [listed.encode()]})
         before = open_ready(out)
     if before is None:
         raise KwindexError(f"the index in {out} was written by another process at the same time; build it again")
     tables = before.tables
     problems = sorted([*found.problems, *_problems(tables)])
     return Built(out / INDEX, len(parts) - len(problems) + len(found.problems), len(tables), fresh, problems)
+
+
+def _placed(found: Found) -> Found:
+    """Returns what was found, without the sizes."""
+    return Found([source._replace(size=0) for source in found.files], found.problems)
 
 
 def _problems(tables: Tables) -> list[Problem]:
@@ -160,6 +166,6 @@ def _sources(out: Path) -> Found:
     try:
         listed = json.loads((out / SOURCES).read_bytes())
         problems = [Problem(**problem) for problem in listed["problems"]]
-        return Found([SourceFile(*row) for row in listed["files"]], problems)
+        return Found([SourceFile(path, file, module, 0) for path, file, module in listed["files"]], problems)
     except (OSError, ValueError, KeyError, TypeError):
         return Found([], [])

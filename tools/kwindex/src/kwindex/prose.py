@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from functools import cached_property
 
-from kwindex.names import Column
+from kwindex.column import Column
 from kwindex.pasted import Message, plain
 from kwindex.rank import SUMMARY, Match
 from kwindex.signatures import GAP, Asked
@@ -28,6 +28,8 @@ did at as if all each every one not no can there i my we our
 _STOP = frozenset(_STOPPED.split())
 _ENDINGS = ("ings", "ing", "ies", "es", "ed", "s", "e")
 _LEAST_COVERED = 0.6
+_MOST_WORDS = 8
+"""The rarest words of a query are looked for; more say nothing more."""
 
 
 class Prose:
@@ -87,27 +89,29 @@ class Prose:
 
     def described(self, text: str) -> Iterator[tuple[int, Match]]:
         """Yields the entries whose summary and name hold the words of a query, or most of them."""
-        words = [f" {_stem(word)}" for word in _WORD.findall(plain(text)) if word not in _STOP]
+        words = [_stem(word) for word in _WORD.findall(plain(text)) if word not in _STOP]
         column, numbers = self._docs
-        counts = {word: column.text.count(word) for word in dict.fromkeys(words)}
+        column.ask()
+        counts = {word: column.count(word) for word in dict.fromkeys(words)}
+        counts = {word: counts[word] for word in sorted(counts, key=counts.__getitem__)[:_MOST_WORDS]}
         weights = {word: math.log(1 + len(numbers) / (1 + count)) for word, count in counts.items()}
         whole = sum(weights.values())
         covered: dict[int, float] = {}
         left = whole
         for word in sorted(counts, key=counts.__getitem__):
             if left >= _LEAST_COVERED * whole:  # a line that holds none of the rarer words cannot be covered any more
-                for line in column.holding(word):
+                for line in column.having((word,)):
                     covered[line] = covered.get(line, 0.0) + weights[word]
             else:
                 for line, weight in covered.items():
-                    if weight + left >= _LEAST_COVERED * whole and word in column.line(line):
+                    if weight + left >= _LEAST_COVERED * whole and f" {word}" in column.line(line):
                         covered[line] = weight + weights[word]
             left -= weights[word]
         for line, weight in covered.items():
             if weight >= _LEAST_COVERED * whole and counts:
                 text = column.line(line)
                 name = text.partition("\t")[0]
-                in_name = sum(weights[word] for word in counts if word in name)
+                in_name = sum(weights[word] for word in counts if f" {word}" in name)
                 points = 70 * weight / whole + 40 * in_name / whole + max(0, 20 - len(text) // 10)
                 why = "in the summary" if weight >= 0.99 * whole else "in the summary: most words"
                 yield numbers[line], Match(SUMMARY + round(points), why)

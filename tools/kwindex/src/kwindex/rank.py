@@ -33,6 +33,8 @@ TYPO = 200
 SUMMARY = 100
 
 _OPS = "torch.ops."
+_FILLERS = frozenset(("the", "a", "an", "of", "is", "for", "and"))
+"""Words that a query of several words can do without."""
 
 PRIVATE = -40
 """For a private name, unless the query is one; then for a public name."""
@@ -58,6 +60,11 @@ class Query(NamedTuple):
     """The names that it means as a synonym, folded."""
 
     @property
+    def own_words(self) -> tuple[str, ...]:
+        """The words that have to stand in an entry's own name: those of a qualified name's last part."""
+        return tuple(subtokens(self.parts[-1])) if len(self.parts) > 1 else ()
+
+    @property
     def apart(self) -> bool:
         """Whether it is written as several words or segments."""
         return " " in self.text or len(self.parts) > 1
@@ -75,7 +82,10 @@ class Query(NamedTuple):
             text = text.removeprefix(_OPS).removesuffix(".default")
         names = tuple(fold(name) for name in meant_by(text))
         parts = tuple(segments(text)) if " " not in text else ()
-        return cls(text, fold(text), tuple(subtokens(text)), parts, names)
+        words = subtokens(text)
+        if len(words) > 2 and not parts:
+            words = [word for word in words if word not in _FILLERS] or words
+        return cls(text, fold(text), tuple(words), parts, names)
 
 
 class Match(NamedTuple):
@@ -138,7 +148,9 @@ class Judge:
         if match is None or match.points < PART:
             owner = full[: -len(name)]
             if owner not in self._owners:
-                self._owners[owner] = any(self.query.folded == fold(part) for part in segments(owner))
+                self._owners[owner] = self.query.folded != "" and any(
+                    self.query.folded == fold(part) for part in segments(owner)
+                )
             match = Match(PART, "inside what is named so") if self._owners[owner] else match
         return match
 
@@ -328,8 +340,12 @@ def match_qualified(query: Query, name: str) -> Match | None:
 
 def _by_qualified_words(query: Query, name: str) -> Match | None:
     """Matches words that stand anywhere in a qualified name, at least one of them in its last part."""
+    if query.own_words and max(map(len, query.own_words)) < 2:  # a letter says too little
+        return None
     own = subtokens(short(name))
     if _by_words(query, own, 0) is not None or not any(t.startswith(w) for t in own for w in query.words):
+        return None
+    if not all(any(token.startswith(word) for token in own) for word in query.own_words):
         return None
     tokens = subtokens(name)
     if all(any(token.startswith(word) for token in tokens) for word in query.words):

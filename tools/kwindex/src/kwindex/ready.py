@@ -8,6 +8,7 @@ the same id; else it is left aside.
 import json
 import mmap
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ class Ready(NamedTuple):
     tables: Tables
 
 
-def contents(identity: str, rows: int, sections: dict[str, list[bytes]]) -> bytes:
+def contents(identity: str, rows: int, sections: Mapping[str, Sequence[bytes | memoryview]]) -> bytes:
     r"""Returns what stands in `search.bin` before the sections.
 
     Example:

@@ -2,6 +2,8 @@
 
 import ast
 import re
+from collections.abc import Callable
+from typing import Any
 
 LONGEST_VALUE = 60
 LONGEST_SIGNATURE = 400
@@ -23,29 +25,119 @@ def expression(node: ast.expr | None, longest: int = LONGEST_VALUE) -> str:
     if node is None:
         return ""
     try:
-        text = _plain(node) or ast.unparse(node)
+        text = _plain(node, 4 * longest) or ast.unparse(node)
     except (RecursionError, ValueError):  # ValueError: an integer of more digits than Python prints
         return "…"
     return cut(text, longest)
 
 
-def _plain(node: ast.expr) -> str:
-    """Returns the text of the forms that nearly all annotations and defaults have, else ''."""
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute):
-        inner = _plain(node.value)
-        return f"{inner}.{node.attr}" if inner else ""
-    if isinstance(node, ast.Constant):
-        return "..." if node.value is Ellipsis else repr(node.value)
-    if isinstance(node, ast.Subscript) and not isinstance(node.slice, ast.Tuple):
-        value, index = _plain(node.value), _plain(node.slice)
-        return f"{value}[{index}]" if value and index else ""
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
-        left, right = _plain(node.left), _plain(node.right)
-        simple = not isinstance(node.right, ast.BinOp)
-        return f"{left} | {right}" if left and right and simple else ""
-    return ""
+def _plain(node: ast.expr, budget: int) -> str:
+    """Returns the text of the forms that nearly all annotations and values have, as `ast.unparse` writes them, else ''.
+
+    What is longer than the budget may end early: it is cut anyway.
+    """
+    writer = _WRITERS.get(type(node))
+    return writer(node, budget) if writer is not None else ""
+
+
+def _name(node: Any, budget: int) -> str:
+    return str(node.id)
+
+
+def _attribute(node: Any, budget: int) -> str:
+    inner = "" if isinstance(node.value, ast.Constant) else _plain(node.value, budget)
+    return f"{inner}.{node.attr}" if inner else ""
+
+
+def _constant(node: Any, budget: int) -> str:
+    if isinstance(node.value, float | complex) or node.kind is not None:
+        return ""
+    return "..." if node.value is Ellipsis else repr(node.value)
+
+
+def _subscript(node: Any, budget: int) -> str:
+    value = "" if isinstance(node.value, ast.Constant) else _plain(node.value, budget)
+    if isinstance(node.slice, ast.Tuple) and len(node.slice.elts) > 1:
+        index = _items(node.slice.elts, budget)
+    else:
+        index = _plain(node.slice, budget)
+    return f"{value}[{index}]" if value and index else ""
+
+
+def _union(node: Any, budget: int) -> str:
+    if not isinstance(node.op, ast.BitOr) or isinstance(node.right, ast.BinOp):
+        return ""
+    left, right = _plain(node.left, budget), _plain(node.right, budget)
+    return f"{left} | {right}" if left and right else ""
+
+
+def _call(node: Any, budget: int) -> str:
+    callee = "" if isinstance(node.func, ast.Constant) else _plain(node.func, budget)
+    if not callee or (node.args and node.keywords and any(word.arg is None for word in node.keywords)):
+        return ""
+    positional = _items(node.args, budget)
+    if not positional and node.args:
+        return ""
+    parts = [positional] if positional else []
+    for word in node.keywords:
+        value = _plain(word.value, budget)
+        if not value or word.arg is None:
+            return ""
+        parts.append(f"{word.arg}={value}")
+    return f"{callee}({', '.join(parts)})"
+
+
+def _list(node: Any, budget: int) -> str:
+    inner = _items(node.elts, budget)
+    return f"[{inner}]" if inner or not node.elts else ""
+
+
+def _tuple(node: Any, budget: int) -> str:
+    inner = _items(node.elts, budget)
+    if not inner:
+        return "" if node.elts else "()"
+    return f"({inner},)" if len(node.elts) == 1 else f"({inner})"
+
+
+def _dict(node: Any, budget: int) -> str:
+    parts, length = [], 0
+    for key, item in zip(node.keys, node.values, strict=True):
+        left = _plain(key, budget) if key is not None else ""
+        right = _plain(item, budget)
+        if not left or not right:
+            return ""
+        parts.append(f"{left}: {right}")
+        length += len(parts[-1])
+        if length > budget:
+            break
+    return f"{{{', '.join(parts)}}}"
+
+
+def _items(nodes: list[ast.expr], budget: int) -> str:
+    """Returns expressions with commas between them, '' where one has another form."""
+    parts, length = [], 0
+    for node in nodes:
+        text = _plain(node, budget)
+        if not text:
+            return ""
+        parts.append(text)
+        length += len(text)
+        if length > budget:
+            break
+    return ", ".join(parts)
+
+
+_WRITERS: dict[type[ast.expr], Callable[[Any, int], str]] = {
+    ast.Name: _name,
+    ast.Attribute: _attribute,
+    ast.Constant: _constant,
+    ast.Subscript: _subscript,
+    ast.BinOp: _union,
+    ast.Call: _call,
+    ast.List: _list,
+    ast.Tuple: _tuple,
+    ast.Dict: _dict,
+}
 
 
 def cut(text: str, longest: int) -> str:

@@ -27,10 +27,17 @@ from kwindex.rank import (
     match_typo,
 )
 from kwindex.signatures import Asked
-from kwindex.spelling import fold, short
+from kwindex.spelling import fold, short, subtokens
 from kwindex.tables import Entries, Tables
 
 _BEST_STANDING = max(kind.weight for kind in KINDS.values())
+_MOST_WORDS = 8
+"""Words up to which a query may be a name; one of more is a message or prose."""
+_FEW = 300
+"""Owners so few that all that is in them is looked at sooner than all names that begin right."""
+_MANY = 64
+"""Entries of one name from which on only one import among them is looked at."""
+IMPORT = next(number for number, kind in enumerate(TABLE) if kind.word == "import")
 _WORDY = 3
 """Words from which on a query that no name answers is read as prose before it is read as misspelled."""
 
@@ -91,6 +98,7 @@ class Searcher:
             'raises this message'
         """
         request = Request.of(text)
+        self._owners.column.ask()
         return _Search(self, request, limit).run()
 
     def suggest(self, text: str, limit: int = 5) -> list[str]:
@@ -127,9 +135,8 @@ class Searcher:
 
     def imports(self, entry: Entry) -> int:
         """Returns how many imports bind the name that an import binds."""
-        code = next(number for number, kind in enumerate(TABLE) if kind.word == "import")
         name = self._names.number(short(entry.name))
-        return sum(self.tables.kinds[number] == code for number in self.tables.named(name))
+        return sum(self.tables.kinds[number] == IMPORT for number in self.tables.named(name))
 
 
 class _Search:
@@ -153,8 +160,10 @@ class _Search:
             self._by_type(asked)
         else:
             self._by_message()
-            self._by_name()
-            steps = [self._by_typo, self._by_prose]
+            may_be_name = len(self._query.words) <= _MOST_WORDS or len(self._query.parts) > 1
+            if may_be_name:
+                self._by_name()
+            steps = [self._by_typo, self._by_prose] if may_be_name else [self._by_prose]
             for step in reversed(steps) if len(self._query.words) >= _WORDY else steps:
                 if not self._best.found:
                     step()
@@ -191,7 +200,16 @@ class _Search:
 
     def _named(self, layer: "Callable[[], Bounded]") -> "Groups":
         for bound, name in layer():
-            yield bound, self._tables.named(name)
+            numbers = self._tables.named(name)
+            yield bound, numbers if len(numbers) <= _MANY else self._one_import(numbers)
+
+    def _one_import(self, numbers: list[int]) -> list[int]:
+        """Returns entries without the imports among them but the first: one is shown, and of many any will do."""
+        if self._request.paths or self._request.packages or self._request.exact:
+            return numbers
+        imports = [number for number in numbers if self._tables.kinds[number] == IMPORT]
+        left = self._likely(imports)[:1]
+        return sorted([*(set(numbers) - set(imports)), *left])
 
     def _judge(self, numbers: list[int], judge: Judge, bound: int) -> None:
         places, kinds, best = self._tables.places, self._tables.kinds, self._best
@@ -219,7 +237,12 @@ class _Search:
         """Yields entries whose names are, or begin, a query's last part, in owners that end in the part before."""
         tables = self._tables
         good = set(self._owners.holding(f"{fold(self._query.parts[-2])}.\n"))
-        for name, is_whole in self._names.ending(fold(self._query.parts[-1])):
+        letters = fold(self._query.parts[-1])
+        if not whole and len(good) < _FEW:
+            for place in good:
+                yield SUFFIX_PREFIX, [n for n, name in tables.owned(place) if fold(name).startswith(letters)]
+            return
+        for name, is_whole in self._names.ending(letters):
             overload = "." in self._names.name(name)
             if whole == (is_whole or overload) and (good or overload):
                 numbers = [number for number in tables.named(name) if overload or tables.owner(number) in good]
@@ -227,32 +250,63 @@ class _Search:
 
     def _by_words(self) -> "Groups":
         """Yields entries whose owner's and own words begin with all of a query's, one at least in their own."""
-        words = self._query.words
-        own: dict[int, int] = {}
-        for bit, word in enumerate(words):
-            for name in self._names.having((word,)):
-                own[name] = own.get(name, 0) | 1 << bit
-        around = [set(self._owners.holding(f" {word}")) for word in words]
-        good: dict[int, set[int] | None] = {(1 << len(words)) - 1: None}
-        for name, bits in own.items():
-            if bits not in good:
-                good[bits] = set.intersection(*(held for bit, held in enumerate(around) if not bits >> bit & 1))
-            owners = good[bits]
-            numbers = self._tables.named(name) if owners is None or owners else []
-            yield QUALIFIED_WORDS, [n for n in numbers if owners is None or self._tables.owner(n) in owners]
+        query = self._query
+        rarest, *_ = sorted(query.own_words or query.words, key=self._frequency)
+        if query.own_words and max(map(len, query.own_words)) < 2:
+            return
+        numbers = set(self._within_names(rarest))
+        if not query.own_words:
+            numbers.update(self._within_owners(rarest))
+        yield QUALIFIED_WORDS, self._likely(sorted(numbers))
+
+    def _frequency(self, word: str) -> int:
+        return self._names.words.count(word) + self._owners.column.count(word)
+
+    def _within_names(self, rarest: str) -> Iterator[int]:
+        """Yields the entries whose names hold the rarest word, and all others they or their owners."""
+        marked, needed = self._marked()
+        for name in self._names.having((rarest,)):
+            line = self._names.words.line(name)
+            if all(word in line for word in needed):
+                missing = [word for word in marked if word not in line]
+                for number in self._tables.named(name):
+                    if not missing or self._owners.has_all(self._tables.owner(number), missing):
+                        yield number
+
+    def _within_owners(self, rarest: str) -> Iterator[int]:
+        """Yields the entries whose owners hold the rarest word, and all others they or their owners."""
+        marked, _ = self._marked()
+        for place in self._owners.having(rarest):
+            missing = [word for word in marked if not self._owners.has_all(place, [word])]
+            for number, name in self._tables.owned(place):
+                letters = name.lower()
+                if any(word[1:] in letters for word in missing or marked):  # most names are out of question at once
+                    line = "".join(f" {token}" for token in subtokens(name))
+                    if all(word in line for word in missing) and any(word in line for word in marked):
+                        yield number
+
+    def _marked(self) -> tuple[list[str], list[str]]:
+        return [f" {word}" for word in self._query.words], [f" {word}" for word in self._query.own_words]
+
+    def _likely(self, numbers: Iterable[int]) -> list[int]:
+        """Returns entries, those first that stand best: then most of the others need no look."""
+        return sorted(numbers, key=self._tables.places.__getitem__, reverse=True)
 
     def _inside(self) -> "Groups":
-        for place in self._owners.holding(f".{self._query.folded}."):
-            yield PART, self._tables.owned(place)
+        places = self._owners.holding(f".{self._query.folded}.")
+        yield PART, self._likely(number for place in places for number, _ in self._tables.owned(place))
 
     def _by_typo(self) -> None:
         query = self._query
         near = [NearWord(word) for word in query.words] if len(query.words) > 1 else []
+        matches: dict[int, Match] = {}
         for number in self._names.near(query):
-            name = self._names.name(number)
-            match = match_typo(query, name, near)
+            match = match_typo(query, self._names.name(number), near)
             if match is not None:
-                self._offer(self._tables.named(number), always(match), match.points, manner(query, name))
+                matches[number] = match
+        for number in sorted(matches, key=lambda number: -matches[number].points):
+            own = manner(query, self._names.name(number))
+            self._offer(self._tables.named(number), always(matches[number]), matches[number].points, own)
 
     # by messages, types and words
 

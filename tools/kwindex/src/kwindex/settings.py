@@ -1,6 +1,8 @@
 """Settings that code reads: environment variables, and attributes of config modules."""
 
 import ast
+import re
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -29,21 +31,25 @@ def may_read(text: str) -> bool:
     return "environ" in text or "getenv" in text or "config." in text
 
 
-def readings(tree: ast.Module, modules: Mapping[str, str]) -> Iterator[Reading]:
+def readings(tree: ast.Module, text: str, modules: Mapping[str, str]) -> Iterator[Reading]:
     r"""Yields each setting that a module reads, once, in the order of the source.
+
+    Only what stands around the words of such a reading is looked at: most of a tree is not.
 
     Args:
         tree: The syntax tree of the module.
+        text: Its source.
         modules: What the names that it imports stand for; those that end in `config` are config modules.
 
     Example:
-        >>> tree = ast.parse("a = os.environ.get('A', '0')\nb = cfg.size")
-        >>> [(r.kind, r.name, r.line) for r in readings(tree, {"cfg": "lib.config"})]
+        >>> text = "a = os.environ.get('A', '0')\nb = cfg.size"
+        >>> [(r.kind, r.name, r.line) for r in readings(ast.parse(text), text, {"cfg": "lib.config"})]
         [('environment variable', 'A', 1), ('config key', 'lib.config.size', 2)]
     """
     configs = {bound: path for bound, path in modules.items() if path.rpartition(".")[2] == "config"}
+    lines = _lines_of(text, configs)
     first: dict[tuple[str, str], Reading] = {}
-    stack: list[ast.AST] = [tree]
+    stack: list[ast.AST] = [tree] if lines else []
     while stack:
         node = stack.pop()
         if isinstance(node, ast.Attribute | ast.Subscript | ast.Call | ast.Compare):
@@ -54,8 +60,35 @@ def readings(tree: ast.Module, modules: Mapping[str, str]) -> Iterator[Reading]:
                 known = first.get((kind, name))
                 if known is None or found.line < known.line:
                     first[kind, name] = found
-        stack.extend(ast.iter_child_nodes(node))
+        inside_string = isinstance(node, ast.JoinedStr | ast.FormattedValue)  # whose parts do not know their lines
+        stack += (child for child in ast.iter_child_nodes(node) if inside_string or _holds(child, lines))
     yield from sorted(first.values(), key=lambda reading: (reading.line, reading.kind, reading.name))
+
+
+def _lines_of(text: str, configs: Mapping[str, str]) -> list[int]:
+    """Returns the lines on which a word stands that a reading needs."""
+    words = "|".join(["environ", "getenv", *(rf"\b{re.escape(bound)}\b" for bound in configs)])
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    lines: list[int] = []
+    line, counted = 1, 0
+    for found in re.finditer(words, text):
+        line += text.count("\n", counted, found.start())
+        counted = found.start()
+        lines.append(line)
+    return lines
+
+
+def _holds(node: ast.AST, lines: list[int]) -> bool:
+    """Says whether any of the lines, in order, is one of a node's; a node that has no lines of its own may hold any."""
+    end = getattr(node, "end_lineno", None)
+    if end is None:
+        return True
+    start = node.lineno  # type: ignore[attr-defined]
+    for decorator in getattr(node, "decorator_list", ()):
+        start = min(start, decorator.lineno)
+    place = bisect_left(lines, start)
+    return place < len(lines) and lines[place] <= end
 
 
 def _setting(node: ast.expr, configs: Mapping[str, str]) -> tuple[str, str]:

@@ -12,7 +12,7 @@ _PREFIX = re.compile(r"\b(?:\w+\.)+(?=\w)")
 _SPACE = re.compile(r"[\s'\"]+")
 _OPTIONAL = re.compile(r"\boptional\[([^\[\]]*(?:\[[^\[\]]*(?:\[[^\[\]]*\][^\[\]]*)*\][^\[\]]*)*)\]")
 _UNION = re.compile(r"\bunion\[([^\[\]]*(?:\[[^\[\]]*\][^\[\]]*)*)\]")
-_OPEN, _CLOSE = frozenset("([{"), frozenset(")]}")
+_MARKS = re.compile(r"[()\[\]{}'\",=]")
 
 
 def normal(text: str) -> str:
@@ -37,21 +37,20 @@ def parted(text: str, comma: str = ",") -> list[str]:
         >>> parted("a: dict[str, int] = {}, b=(1, 2), *c")
         ['a: dict[str, int] = {}', ' b=(1, 2)', ' *c']
     """
-    if not _OPEN & set(text) and "'" not in text:
-        return text.split(comma) if text else []
     parts, start, depth, quoted = [], 0, 0, ""
-    for place, letter in enumerate(text):
+    for found in _MARKS.finditer(text):
+        letter = found[0]
         if quoted:
             quoted = "" if letter == quoted else quoted
         elif letter in "'\"":
             quoted = letter
-        elif letter in _OPEN:
+        elif letter in "([{":
             depth += 1
-        elif letter in _CLOSE:
+        elif letter in ")]}":
             depth -= 1
         elif letter == comma and depth == 0:
-            parts.append(text[start:place])
-            start = place + 1
+            parts.append(text[start : found.start()])
+            start = found.end()
     parts.append(text[start:])
     return [part for part in parts if part]
 

@@ -68,8 +68,8 @@ def tail(empty: bool) -> bytes:
     return b"]}\n" if empty else b"\n]}\n"
 
 
-def write(out: Path, files: Mapping[str, Iterable[bytes | memoryview]]) -> None:
-    """Writes files of an index, each given as parts, and the list of what kwindex wrote there.
+def write(out: Path, files: Mapping[str, Iterable[bytes | memoryview] | None]) -> None:
+    """Writes files of an index, each given as parts, None for one that stays; and the list of what kwindex wrote there.
 
     Raises:
         KwindexError: The folder cannot be made or written.
@@ -79,7 +79,8 @@ def write(out: Path, files: Mapping[str, Iterable[bytes | memoryview]]) -> None:
         out.mkdir(parents=True, exist_ok=True)
         replace(out / MARKER, [marker.encode()])
         for name, parts in files.items():
-            replace(out / name, parts)
+            if parts is not None:
+                replace(out / name, parts)
     except OSError as error:
         raise KwindexError(f"cannot write {error.filename or out}: {error.strerror}") from None
 
@@ -120,3 +121,17 @@ def read_index(folder: str | Path) -> list[Entry]:
     if not isinstance(rows, list):
         raise KwindexError(f"{path} is not an index of kwindex; build it again")
     return link([Entry.from_dict(row) for row in rows])
+
+
+def paths_of(folder: str | Path) -> dict[str, str]:
+    """Returns where on this machine each file of an index was read, nothing where that is not known.
+
+    Example:
+        >>> paths_of("/no/such/folder")
+        {}
+    """
+    try:
+        rows = json.loads((Path(folder) / SOURCES).read_bytes())["files"]
+        return {file: path for path, file, _ in rows}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

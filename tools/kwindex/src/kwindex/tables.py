@@ -12,7 +12,7 @@ from typing import NamedTuple, overload
 from kwindex.errors import KwindexError
 from kwindex.model import Entry
 from kwindex.nametable import PLACE_BITS, NameTable
-from kwindex.pieces import NO_OWNER, ROW_END, SECTIONS, Piece, make
+from kwindex.pieces import NO_OWNER, ROW_END, SECTIONS, make
 
 WIDTH = len(SECTIONS)
 _END = len(ROW_END)
@@ -28,13 +28,14 @@ class Rows(NamedTuple):
     start: int
     length: int
 
-    def cut(self, start: int, end: int) -> bytes:
-        """Returns the bytes from one place of the rows to another, every row with its comma."""
+    def cut(self, start: int, end: int) -> list[bytes | memoryview]:
+        """Returns the rows from one place to another, every row with its comma, without a copy of them."""
         if start >= end:
-            return b""
+            return []
+        view = memoryview(self.data)
         if end < self.length:
-            return bytes(self.data[self.start + start : self.start + end])
-        return bytes(self.data[self.start + start : self.start + end - _END]) + ROW_END.encode()
+            return [view[self.start + start : self.start + end]]
+        return [view[self.start + start : self.start + end - _END], ROW_END.encode()]
 
 
 class Tables:
@@ -93,21 +94,12 @@ class Tables:
         """Returns the number of the file that an entry is in."""
         return bisect_right(self.entry_base, number) - 1
 
-    def piece(self, file: int) -> Piece:
-        """Returns the piece of one file."""
-        parts = []
-        for name in SECTIONS:
-            base = self._all_bases[name]
-            start, end = base[file], base[file + 1]
-            parts.append(self.rows.cut(start, end) if name == "rows" else bytes(self._sections[name][start:end]))
-        return tuple(parts)
-
-    def span(self, name: str, first: int, last: int) -> bytes:
-        """Returns what a section holds of the files from one number up to another."""
+    def span(self, name: str, first: int, last: int) -> list[bytes | memoryview]:
+        """Returns what a section holds of the files from one number up to another, without a copy of it."""
         base = self._all_bases[name]
         if name == "rows":
             return self.rows.cut(base[first], base[last])
-        return bytes(self._sections[name][base[first] : base[last]])
+        return [memoryview(self._sections[name])[base[first] : base[last]]]
 
     @cached_property
     def _all_bases(self) -> dict[str, list[int]]:
@@ -133,12 +125,12 @@ class Tables:
         is_last = number + 1 == self.entry_base[file + 1]
         end = self._row_base[file + 1] if is_last else base + self._offsets[number + 1]
         row = self.rows.data[self.rows.start + base + self._offsets[number] : self.rows.start + end - _END]
-        return Entry.from_dict(json.loads(bytes(row)))
+        return Entry(*json.loads(bytes(row)).values())  # rows are written by `pieces`, their keys in this order
 
     def entries(self) -> list[Entry]:
         """Returns all entries, in order."""
-        rows = self.rows.cut(0, self.rows.length)[:-_END]
-        return [Entry.from_dict(row) for row in json.loads(b"[" + rows + b"]")]
+        rows = self.rows.cut(0, self.rows.length)[:1]
+        return [Entry.from_dict(row) for row in json.loads(b"".join([b"[", *rows, b"]"]))]
 
     @cached_property
     def places(self) -> "memoryview[int]":
@@ -171,13 +163,21 @@ class Tables:
         owner = self._owner_of[number]
         return -1 if owner == NO_OWNER else self.owner_base[self.file_of(number)] + owner
 
-    def owned(self, place: int) -> Iterator[int]:
-        """Yields the entries whose owner's line begins at a place."""
+    def owned(self, place: int) -> list[tuple[int, str]]:
+        """Returns the entries whose owner's line begins at a place, each with the last part of its name."""
         file = bisect_right(self.owner_base, place) - 1
-        wanted = place - self.owner_base[file]
-        for number in range(self.entry_base[file], self.entry_base[file + 1]):
-            if self._owner_of[number] == wanted:
-                yield number
+        known = self._owned.get(file)
+        if known is None:
+            known = self._owned[file] = {}
+            first, end = self.entry_base[file], self.entry_base[file + 1]
+            names = b"".join(self.span("shorts", file, file + 1)).decode().split("\n")
+            for number, owner, name in zip(range(first, end), self._owner_of[first:end], names, strict=False):
+                known.setdefault(owner, []).append((number, name))
+        return known.get(place - self.owner_base[file], [])
+
+    @cached_property
+    def _owned(self) -> dict[int, dict[int, list[tuple[int, str]]]]:
+        return {}
 
     # names
 

@@ -1,0 +1,111 @@
+"""A text of lines that is searched: by going through it, or, once it is worth it, by a list of its words."""
+
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import accumulate
+
+_WORTH = 3
+"""Queries from which on the words of a text are listed: going through it is slower each time, but ready at once."""
+
+
+class Words:
+    """The words of a text, each with the lines that hold it."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.lines: dict[str, list[int]] = {}
+        for number, line in enumerate(lines):
+            for word in dict.fromkeys(line.split()):
+                self.lines.setdefault(word, []).append(number)
+        self._sorted = sorted(self.lines)
+
+    def beginning(self, letters: str) -> list[list[int]]:
+        """Returns the lines of each word that begins with these letters.
+
+        Example:
+            >>> Words([" all gather", " gate"]).beginning("ga")
+            [[1], [0]]
+        """
+        first = bisect_left(self._sorted, letters)
+        last = bisect_left(self._sorted, letters + "\U0010ffff", first)
+        return [self.lines[word] for word in self._sorted[first:last]]
+
+
+class Column:
+    """Lines of a text, each known by its number; words in them stand after spaces."""
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text.decode()
+        self._asked = 0
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """Where each line begins, and last where the text ends."""
+        return list(accumulate(map(len, self.text[1:].splitlines(keepends=True)), initial=1))
+
+    @cached_property
+    def words(self) -> Words:
+        """The words of all lines."""
+        return Words(self.text[1:-1].split("\n"))
+
+    def ask(self) -> None:
+        """Counts a query, so that the words are listed when there are several."""
+        self._asked += 1
+
+    def line(self, number: int) -> str:
+        r"""Returns a line.
+
+        Example:
+            >>> Column(b"\na\nbc\n").line(1)
+            'bc'
+        """
+        return self.text[self.starts[number] : self.starts[number + 1] - 1]
+
+    def count(self, word: str) -> int:
+        """Returns about how many lines hold a word that begins so."""
+        if self._asked >= _WORTH:
+            return sum(map(len, self.words.beginning(word)))
+        return self.text.count(f" {word}")
+
+    def having(self, beginnings: "tuple[str, ...]") -> Iterator[int]:
+        r"""Yields the lines that hold a word with each of these beginnings.
+
+        Example:
+            >>> list(Column(b"\n all gather\n gather\n gate all\n").having(("al", "ga")))
+            [0, 2]
+        """
+        rarest, *others = sorted(beginnings, key=self.count) if len(beginnings) > 1 else beginnings
+        marked = [f" {word}" for word in others]
+        if self._asked >= _WORTH:
+            found = self.words.beginning(rarest)
+            numbers: Iterator[int] = iter(found[0] if len(found) == 1 else sorted(set().union(*found)))
+        else:
+            numbers = self.holding(f" {rarest}")
+        if not marked:
+            yield from numbers
+            return
+        for number in numbers:
+            line = self.line(number)
+            if all(word in line for word in marked):
+                yield number
+
+    def holding(self, letters: str) -> Iterator[int]:
+        r"""Yields the lines in which letters stand; a newline among them is an end of a line.
+
+        Example:
+            >>> column = Column(b"\nab\nba\nb\n")
+            >>> [list(column.holding(letters)) for letters in ("b", "\nb", "b\n")]
+            [[0, 1, 2], [1, 2], [0, 2]]
+        """
+        place = self.text.find(letters)
+        skip = letters.startswith("\n")
+        while place >= 0:
+            number = bisect_right(self.starts, place + skip) - 1
+            yield number
+            place = self.text.find(letters, self.starts[number + 1] - 1)
+
+    def matching(self, pattern: str) -> Iterator[int]:
+        """Yields the lines that a pattern with a newline in front matches."""
+        for found in re.finditer(pattern, self.text):
+            yield bisect_right(self.starts, found.start() + 1) - 1

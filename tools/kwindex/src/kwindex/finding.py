@@ -1,0 +1,97 @@
+"""The commands `kwindex search` and `kwindex evaluate`."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+
+from kwindex.cli import NOTHING_FOUND, OK
+from kwindex.errors import KwindexError
+from kwindex.rank import Hit
+from kwindex.ready import open_searcher
+from kwindex.store import paths_of
+
+_PAGER = "less -FRX"
+
+
+def run_search(options: argparse.Namespace) -> int:
+    """Prints what answers a query, the best first."""
+    query = " ".join(options.query).strip()
+    if not query:
+        raise KwindexError("the query is empty; give a name, such as all_reduce")
+    searcher = open_searcher(options.index)
+    hits = searcher.search(query, options.limit)
+    if options.json:
+        print(json.dumps([hit.as_dict() for hit in hits], indent=1))
+    else:
+        coloured = _coloured(options.color)
+        lines = [*shown(hits, coloured, paths_of(options.index) if coloured else {})]
+        _print(lines, not options.no_pager)
+    if hits:
+        return OK
+    near = searcher.suggest(query)
+    hint = f"; did you mean {', '.join(near)}?" if near else f" among {len(searcher.entries)} entries"
+    print(f"kwindex: nothing found for {query!r}{hint}", file=sys.stderr)
+    return NOTHING_FOUND
+
+
+def shown(hits: Iterable[Hit], coloured: bool, paths: Mapping[str, str]) -> Iterable[str]:
+    r"""Yields the lines that show hits to people: plain text, or in colours, places as links to where the files are.
+
+    Example:
+        >>> from kwindex.model import Entry
+        >>> hit = Hit(Entry("m.f", "function", "m.py", 3, 4, "f()", ""), 900, "exact name")
+        >>> list(shown([hit], False, {}))
+        ['m.f  function  (exact name)', '  m.py:3', '  f()']
+        >>> list(shown([hit], True, {"m.py": "/src/m.py"}))[1]
+        '  \x1b]8;;file:///src/m.py#L3\x1b\\\x1b[36mm.py:3\x1b[0m\x1b]8;;\x1b\\'
+    """
+    bold, dim, kind, place, plain = ("\x1b[1m", "\x1b[2m", "\x1b[35m", "\x1b[36m", "\x1b[0m") if coloured else [""] * 5
+    for hit in hits:
+        entry = hit.entry
+        yield f"{bold}{entry.name}{plain}  {kind}{entry.kind}{plain}  {dim}({hit.why}){plain}"
+        text = f"{place}{entry.file}:{entry.line}{plain}"
+        if entry.file in paths:
+            text = _link(paths[entry.file], entry.line, text)
+        yield f"  {text}"
+        yield from (f"  {text}" for text in (entry.signature, entry.summary) if text)
+
+
+def _link(path: str, line: int, text: str) -> str:
+    """Returns text that terminals show as a link to a line of a file."""
+    from urllib.parse import quote
+
+    return f"\x1b]8;;file://{quote(path)}#L{line}\x1b\\{text}\x1b]8;;\x1b\\"
+
+
+def _print(lines: list[str], paged: bool) -> None:
+    """Prints lines, through a pager where they are more than the screen has."""
+    text = "".join(f"{line}\n" for line in lines)
+    command = os.environ.get("KWINDEX_PAGER", os.environ.get("PAGER", _PAGER))
+    if paged and command and sys.stdout.isatty() and len(lines) >= os.get_terminal_size().lines > 0:
+        import shlex
+        import subprocess
+
+        sys.stdout.flush()
+        try:
+            subprocess.run(shlex.split(command), input=text, text=True, check=False)
+            return
+        except OSError:
+            pass  # there is no such pager: the screen has to do
+    sys.stdout.write(text)
+
+
+def _coloured(wanted: str) -> bool:
+    if wanted != "auto":
+        return wanted == "always"
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def run_evaluate(options: argparse.Namespace) -> int:
+    """Asks golden queries and prints the figures of each stratum, and the queries that failed."""
+    from kwindex.quality import as_dict, evaluate, read_golden, table
+
+    results = evaluate(open_searcher(options.index).search, read_golden(options.golden))
+    print(json.dumps(as_dict(results), indent=1) if options.json else table(results))
+    return OK
