@@ -81,11 +81,12 @@ def results(torch_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> lis
     return evaluate(open_searcher(out).search, read_golden(QUERIES))
 
 
-@pytest.mark.parametrize("half", ["tuned", "held", "both"])
-def test_the_search_is_as_good_as_it_should_be(results: list[Result], half: str) -> None:
+@pytest.mark.parametrize(("half", "mrr", "success"), [("both", 0.9, 0.85), ("tuned", 0.9, 0.85), ("held", 0.85, 0.8)])
+def test_the_search_is_as_good_as_it_should_be(results: list[Result], half: str, mrr: float, success: float) -> None:
+    """The held-out half has a margin: our packages grow, and a new name may stand before the one that a row expects."""
     figures = strata(results)
-    assert figures["all"][half].mrr >= 0.9, table(results)
-    assert figures["all"][half].success >= 0.85
+    assert figures["all"][half].mrr >= mrr, table(results)
+    assert figures["all"][half].success >= success
     assert all(figures[name][half].success == 1 for name in ("exact", "folded", "nothing"))
 
 

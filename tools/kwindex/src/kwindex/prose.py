@@ -73,12 +73,14 @@ class Prose:
     def typed(self, asked: Asked) -> Iterator[tuple[list[int], Match]]:
         """Yields the entries whose signatures have all types that are asked for, the nearest first."""
         heads = {kind.partition("[")[0].partition("|")[0] for kind in (*asked.parameters, asked.result)}
+        lines = list(self._types)
+        for head in sorted(heads, key=len, reverse=True):
+            lines = [types for types in lines if head in types]
         found: dict[int, list[int]] = {}
-        for types, numbers in self._types.items():
-            if all(head in types for head in heads):
-                far = asked.distance(types)
-                if far is not None and far <= FARTHEST_TYPES:
-                    found.setdefault(far, []).extend(numbers)
+        for types in lines:
+            far = asked.distance(types)
+            if far is not None and far <= FARTHEST_TYPES:
+                found.setdefault(far, []).extend(self._types[types])
         for far in sorted(found):
             yield found[far], Match(TYPES - 10 * far, "these types" if far == 0 else "these types, and others")
 
