@@ -29,4 +29,7 @@ int add_symmetric(PyObject *module);
 PyObject *py_know_tensors(PyObject *module, PyObject *args);
 PyObject *py_all_reduce_tensor(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
 
+/* native_hosts.c: adds its functions */
+int add_hosts(PyObject *module);
+
 #endif

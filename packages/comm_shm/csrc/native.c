@@ -333,7 +333,7 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static PyModuleDef_Slot slots[] = {{Py_mod_exec, add_symmetric}, {0, NULL}};
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, add_symmetric}, {Py_mod_exec, add_hosts}, {0, NULL}};
 
 static PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,

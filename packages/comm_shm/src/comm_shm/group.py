@@ -18,6 +18,7 @@ from comm_shm.availability import why_not
 from comm_shm.calls import Step
 from comm_shm.codes import RankState
 from comm_shm.delegation import DelegatingGroup, delegated
+from comm_shm.hosts import split
 from comm_shm.terms import Terms, terms
 from comm_shm.torch_compat import prefixed, tensors_for_c
 from comm_shm.work import FinishedWork
@@ -55,14 +56,25 @@ def create(options: BackendOptions) -> SharedMemoryGroup:
             card = rendezvous.own_card(str(error))
     try:
         cards = rendezvous.exchange(options.store, rank, world, card, options.timeout)
-        impossible = rendezvous.refusal(cards)
+        impossible = rendezvous.unable(cards)
         if impossible is not None:
             raise impossible
+        several = len(split(cards)) > 1
     except BaseException:
         if memfd >= 0:
             os.close(memfd)
         raise
+    if several:
+        if memfd >= 0:
+            os.close(memfd)
+        return _create_spanning(options, cards)
     return _join(options, cards, memfd)
+
+
+def _create_spanning(options: BackendOptions, cards: Sequence[rendezvous.Card]) -> SharedMemoryGroup:
+    from comm_shm.spanning_group import create as create_spanning  # it builds on this module
+
+    return create_spanning(options, cards)
 
 
 def _create_segment(world: int) -> tuple[int, str]:

@@ -18,6 +18,7 @@ from comm_core.errors import CommError, RankFailedError, RankTimeoutError, Trans
 if TYPE_CHECKING:
     from comm_shm.torch_compat import Store
 
+HOST = "COMM_SHM_HOST"
 _WHERE = 'backend "shm"'
 _GLOO = 'use backend="gloo" for this group'
 
@@ -35,6 +36,8 @@ class Card:
         why_not: why it cannot use shared memory, or None.
         memfd: its descriptor of the segment; only rank 0 has one.
         segment: the name of the segment, unique by chance.
+        host: what `COMM_SHM_HOST` says.
+        user_namespace: where its user id means something.
     """
 
     machine: str
@@ -45,6 +48,8 @@ class Card:
     why_not: str | None
     memfd: int = -1
     segment: str = ""
+    host: str = ""
+    user_namespace: int = 0
 
 
 def own_card(why_not: str | None, memfd: int = -1, segment: str = "") -> Card:
@@ -54,7 +59,18 @@ def own_card(why_not: str | None, memfd: int = -1, segment: str = "") -> Card:
     machine = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     namespace = os.stat("/proc/self/ns/pid").st_ino
     pid = os.getpid()
-    return Card(machine, namespace, os.geteuid(), pid, born(pid), None, memfd, segment)
+    return Card(
+        machine,
+        namespace,
+        os.geteuid(),
+        pid,
+        born(pid),
+        None,
+        memfd,
+        segment,
+        os.environ.get(HOST, ""),
+        os.stat("/proc/self/ns/user").st_ino,
+    )
 
 
 def born(pid: int) -> int:
@@ -91,8 +107,16 @@ def exchange(store: Store, rank: int, world: int, card: Card, timeout: timedelta
     return [Card(**json.loads(store.get(key))) for key in keys]
 
 
+def unable(cards: Sequence[Card]) -> CommError | None:
+    """Return the error that every rank raises when some of them cannot use shared memory at all, or None."""
+    for rank, card in enumerate(cards):
+        if card.why_not is not None:
+            return TransportError(_WHERE, got=f"rank {rank}, where {card.why_not}", hint=_GLOO)
+    return None
+
+
 def refusal(cards: Sequence[Card]) -> CommError | None:
-    """Return the error that every rank raises when these ranks cannot share memory, or None.
+    """Return the error that every rank raises when these ranks cannot share one piece of memory, or None.
 
     Example:
         >>> here = Card("a", 1, 0, 10, 5, None)
@@ -101,19 +125,18 @@ def refusal(cards: Sequence[Card]) -> CommError | None:
         >>> "several machines" in str(refusal([here, Card("b", 1, 0, 10, 5, None)]))
         True
     """
-    for rank, card in enumerate(cards):
-        if card.why_not is not None:
-            return TransportError(_WHERE, got=f"rank {rank}, where {card.why_not}", hint=_GLOO)
     for what, values in (
         ("several machines", [card.machine for card in cards]),
         ("several pid namespaces (containers)", [str(card.pid_namespace) for card in cards]),
+        ("several user namespaces (containers)", [str(card.user_namespace) for card in cards]),
         ("several users", [str(card.user) for card in cards]),
+        (f"several hosts, as {HOST} says", [card.host for card in cards]),
     ):
-        if len(set(values)) > 1:
+        if len(set(values)) > 1 and unable(cards) is None:
             places = "; ".join(f"rank {rank}: {value}" for rank, value in enumerate(values))
             need = "all ranks on one machine, in one pid namespace, run by one user"
             return TransportError(_WHERE, got=f"ranks on {what} ({places})", need=need, hint=_GLOO)
-    return None
+    return unable(cards)
 
 
 def open_pidfds(cards: Sequence[Card], rank: int) -> list[int]:

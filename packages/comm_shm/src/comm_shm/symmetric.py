@@ -14,7 +14,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from comm_core.errors import ArgumentError, said
+from comm_core.errors import ArgumentError, TransportError, said
 from comm_core.groups import AnyGroup, GroupLike, as_group
 from comm_shm.allocation import Allocation, allocate
 from comm_shm.control import Control, open_control
@@ -148,6 +148,12 @@ def rendezvous(x: torch.Tensor, group: GroupLike = None) -> SharedBuffer:
 
 
 def _checked(group: AnyGroup) -> AnyGroup:
+    """Return a group that may have symmetric memory, as far as every rank can see alone."""
+    hosts = getattr(group.process_group, "hosts", None)
+    if hosts is not None:
+        got = f"ranks on {len(hosts.members)} hosts: {'; '.join(map(str, map(list, hosts.members)))}"
+        hint = "make a group of the ranks of each host with new_group"
+        raise TransportError("symmetric memory", got=got, need="ranks on one host", hint=hint)
     if group.is_simulated:
         need, hint = "a process group", "comm_core.symmetric_memory(group) gives a simulated group's memory"
         raise ArgumentError("symmetric memory", got="a simulated group", need=need, hint=hint)

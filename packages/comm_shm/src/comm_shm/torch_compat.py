@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -137,3 +138,8 @@ def group_of_backend(name: str, device: str, options: Any) -> Any:
     group._register_backend(torch.device(device), kind, backend)
     group._set_group_name(options.group_id)
     return group
+
+
+def gloo_group(store: Store, rank: int, world: int, timeout: timedelta) -> Any:
+    """Return a gloo group that torch does not know of (2.11 to 2.14)."""
+    return dist.ProcessGroupGloo(store, rank, world, timeout)

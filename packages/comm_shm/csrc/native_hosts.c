@@ -1,0 +1,49 @@
+/* What a group on several hosts asks of the C core beside its collectives: see hosts.py and spanning.py. */
+#include "door.h"
+
+#include <stdlib.h>
+
+/* break_group(group): the other ranks of this host, which may wait for this one, are told that it has failed */
+static PyObject *py_break_group(PyObject *module, PyObject *capsule) {
+    (void)module;
+    shm_group *group = group_of(capsule);
+    if (group == NULL)
+        return NULL;
+    if (!shm_foreign(group) && !group->closed)
+        shm_break(group, SHM_DIED);
+    Py_RETURN_NONE;
+}
+
+/* reduce_here(address of the result, addresses, numel, dtype, reduce_op): in the order of the list, in this thread */
+static PyObject *py_reduce_here(PyObject *module, PyObject *args) {
+    (void)module;
+    unsigned long long out, numel;
+    unsigned int dtype, reduce_op;
+    PyObject *list;
+    if (!PyArg_ParseTuple(args, "KOKII", &out, &list, &numel, &dtype, &reduce_op) ||
+        check_reduction(dtype, reduce_op) < 0)
+        return NULL;
+    Py_ssize_t count = PyList_Size(list);
+    const void **sources = count < 1 ? NULL : malloc((size_t)count * sizeof *sources);
+    if (sources == NULL)
+        return count < 1 ? NULL : PyErr_NoMemory();
+    for (Py_ssize_t i = 0; i < count; i++)
+        sources[i] = (const void *)(uintptr_t)PyLong_AsUnsignedLongLong(PyList_GetItem(list, i));
+    if (!PyErr_Occurred() && numel != 0) {
+        Py_BEGIN_ALLOW_THREADS
+        shm_reduce((void *)(uintptr_t)out, NULL, sources, (uint32_t)count, (size_t)numel, dtype, reduce_op);
+        Py_END_ALLOW_THREADS
+    }
+    free(sources);
+    if (PyErr_Occurred())
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef functions[] = {
+    {"break_group", py_break_group, METH_O, NULL},
+    {"reduce_here", py_reduce_here, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+int add_hosts(PyObject *module) { return PyModule_AddFunctions(module, functions); }

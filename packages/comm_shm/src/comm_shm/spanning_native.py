@@ -1,0 +1,120 @@
+"""What stands in for the C core in a group on several hosts: the same functions, with the same arguments.
+
+So the whole surface of `SharedMemoryGroup` works on several hosts as it does on one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from comm_shm.distant_mail import Letter, Mail
+from comm_shm.faults import Status
+from comm_shm.spanning import Call, Spanning
+from comm_shm.turns import Request, Turns
+
+_MOVES = ("announce", "all_reduce_one_of", "broadcast", "all_gather", "reduce_scatter", "all_to_all")
+
+
+class SpanningNative:
+    """The functions of `comm_shm._native` that groups call, for ranks on several hosts.
+
+    Args:
+        spanning: the collectives.
+    """
+
+    def __init__(self, spanning: Spanning) -> None:
+        self._spanning = spanning
+        self._turns = Turns()
+        self._mail = Mail(lambda: spanning.across.everyone, spanning.hosts.rank)
+        self._owner = os.getpid()
+        self._closed = False
+        for name in _MOVES:
+            setattr(self, name, self._move(name))
+
+    def _move(self, name: str) -> Callable[..., int]:
+        def move(_group: Any, *arguments: Any) -> int:
+            return self._usable() or self._turns.call(lambda: self._spanning.perform(name, Call(*arguments)))
+
+        return move
+
+    def _usable(self) -> int:
+        if os.getpid() != self._owner:
+            return Status.FORKED
+        return Status.CLOSED if self._closed else Status.OK
+
+    def agree(self, _group: Any, *announced: Any) -> int:
+        """Compare what all ranks announce: collective, dtype, reduce op, elements, detail, refusal; then the limit."""
+        code, dtype, reduce_op, numel, detail, refusal, limit = announced
+        call = Call(code, dtype, numel, detail, 0, 0, 1, limit)
+        return self._usable() or self._turns.call(lambda: self._spanning.perform("announce", call, refusal, reduce_op))
+
+    # -- what is started -----------------------------------------------------------------------------------------
+
+    def launch(self, name: str, before: Request | None, _group: Any, *arguments: Any) -> Request | int:
+        """Start a collective."""
+        return self._usable() or self._turns.start(lambda: self._spanning.perform(name, Call(*arguments)), before)
+
+    def post(self, _group: Any, receives: bool, peer: int, tag: int, *content: int) -> Letter | int:
+        """Start to send or receive a message: code of its dtype, elements, bytes and address."""
+        dtype, numel, size, address = content
+        return self._usable() or self._mail.post(bool(receives), peer, tag, (dtype, numel, size, address))
+
+    def wait(self, request: Request, timeout_s: float, _help: bool) -> int:
+        """Return the status of what was started, once it has one or the time is over."""
+        if isinstance(request, Letter):
+            return self._mail.wait(request, timeout_s)
+        return int(request.status) if request.wait(timeout_s) else int(Status.TIMED_OUT)
+
+    def finished(self, request: Request) -> bool:
+        """Return whether what was started has finished."""
+        return request.finished
+
+    def tell(self, request: Request, callable: Callable[[], None]) -> bool:
+        """Return whether `callable` will be called when it has finished."""
+        return request.tell(callable)
+
+    def drain(self, _group: Any, timeout_s: float) -> int:
+        """Run what was started."""
+        return Status.OK if self._turns.drain(timeout_s) else Status.TIMED_OUT
+
+    # -- what is asked after a failure ---------------------------------------------------------------------------
+
+    def states(self, _group: Any) -> list[tuple[int, ...]]:
+        """Return what each rank announced last."""
+        return [
+            (s.behind, s.dead, s.left, s.serial, s.collective, s.dtype, s.reduce_op, s.numel, s.detail, s.refusal)
+            for s in self._spanning.inside.states()
+        ]
+
+    def broken(self, _group: Any) -> tuple[int, int]:
+        """Return that nothing is known of who failed first: errors say it themselves."""
+        return (0, 0)
+
+    def pair(self, _group: Any) -> tuple[int, int, int, int]:
+        """Return the splits that do not meet."""
+        return self._spanning.pair
+
+    def scene(self, _request: Request) -> None:
+        """Return that nothing was kept beside the error itself."""
+
+    def message(self, request: Letter) -> tuple[int, int, int, int, int, int]:
+        """Return a message's other end, tag and sizes."""
+        return request.described()
+
+    def regret(self, _group: Any, _peer: int) -> None:
+        """Return that no message was put aside: every sender waits for the verdict."""
+
+    def arrived(self, _group: Any) -> list[tuple[int, int, int, int, int, int]]:
+        """Return that no message waits unasked that this rank knows of."""
+        return []
+
+    def close_group(self, _group: Any) -> None:
+        """Close the connections and give the memory back."""
+        if self._closed or os.getpid() != self._owner:
+            return
+        self._closed = True
+        self._turns.stop()
+        self._spanning.across.close()
+        self._spanning.inside.native.close_group(self._spanning.inside.handle)

@@ -1,0 +1,242 @@
+"""Groups on several hosts: every collective and message against gloo, for hosts of any size and ranks in any order."""
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from comm_core.testing import run_ranks
+from comm_shm.codes import DEFINED, PREMUL_SUM, REDUCE_OPS
+
+pytestmark = pytest.mark.needs_shm
+
+LAYOUTS = ["ab", "aab", "aba", "abc", "abba", "aaabb", "abcab"]
+SIZES = [0, 1, 7, 20_000, 70_001]
+
+
+def on_hosts(layout, body, *args, backend="gloo"):
+    """Run `body(group over several hosts, *args)` on as many ranks as the layout has letters, one for each host."""
+
+    def ranked(group):
+        import os
+
+        os.environ["COMM_SHM_HOST"] = layout[group.rank]
+        try:
+            span = dist.new_group(backend="shm")
+        finally:
+            del os.environ["COMM_SHM_HOST"]
+        try:
+            return body(span, *args)
+        finally:
+            dist.destroy_process_group(span)
+
+    return run_ranks(ranked, len(layout), backend)
+
+
+def drawn(rank, numel, dtype=torch.float32):
+    x = torch.randint(-9, 9, (numel,), generator=torch.Generator().manual_seed(1000 * rank + numel))
+    return (x % 2 == 0) if dtype is torch.bool else x.abs().to(torch.float32).to(dtype)
+
+
+def both(span, call):
+    """What a call gives over several hosts, and over gloo; `call(group)` gives a tensor."""
+    return torch.equal(call(span), call(None))
+
+
+def collectives(rank, world, numel):
+    """Calls of every collective that gloo has, by name; of integers in floats, so that any order gives the same."""
+    part, whole = drawn(rank, numel), drawn(rank, numel * world)
+    last = world - 1
+
+    def of_list(group):
+        outs = [torch.empty_like(part) for _ in range(world)]
+        dist.all_gather(outs, part, group=group)
+        return torch.cat(outs)
+
+    def into(method, out, x, **options):
+        def call(group):
+            written = torch.full_like(out, -1)
+            method(written, x, group=group, **options)
+            return written
+
+        return call
+
+    def in_place(method, *args, **options):
+        def call(group):
+            x = part.clone()
+            method(x, *args, group=group, **options)
+            return x
+
+        return call
+
+    def rooted(group):
+        outs = [torch.empty_like(part) for _ in range(world)] if rank == last else None
+        dist.gather(part, outs, last, group=group)
+        back = torch.empty_like(part)
+        dist.scatter(back, outs, last, group=group)
+        total = part.clone()
+        dist.reduce(total, last, op=dist.ReduceOp.MAX, group=group)
+        return torch.cat([back, total if rank == last else back, *(outs or [])])
+
+    def uneven(group):
+        give = [(rank + peer) % 3 for peer in range(world)]
+        out = torch.empty(sum(give), 2)
+        rows = torch.arange(2.0 * sum(give)).view(-1, 2) + 100 * rank
+        dist.all_to_all_single(out, rows, give, give, group=group)
+        return out
+
+    return {
+        "all_reduce": in_place(dist.all_reduce),
+        "all_reduce product": in_place(dist.all_reduce, op=dist.ReduceOp.MIN),
+        "broadcast": in_place(dist.broadcast, last),
+        "all_gather list": of_list,
+        "all_gather": into(dist.all_gather_into_tensor, whole, part),
+        "reduce_scatter": into(dist.reduce_scatter_tensor, part, whole, op=dist.ReduceOp.SUM),
+        "all_to_all": into(dist.all_to_all_single, whole, whole.clone()),
+        "gather, scatter, reduce": rooted,
+        "uneven all_to_all": uneven,
+    }
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_collective_is_that_of_gloo(layout):
+    def body(span):
+        rank, world = dist.get_rank(), dist.get_world_size()
+        wrong = []
+        for numel in SIZES if world < 4 else SIZES[::2]:
+            for name, call in collectives(rank, world, numel).items():
+                if not both(span, call):
+                    wrong.append((name, numel))
+        objects = [None] * world
+        dist.all_gather_object(objects, {"rank": rank}, group=span)
+        dist.barrier(span)
+        span.monitored_barrier()
+        return wrong, objects == [{"rank": peer} for peer in range(world)], type(span).__name__
+
+    assert on_hosts(layout, body) == [([], True, "SpanningGroup")] * len(layout)
+
+
+@pytest.mark.parametrize("layout", ["ab", "aba", "aabbc"])
+def test_every_reduction_of_every_dtype(layout):
+    def body(span):
+        rank, world = dist.get_rank(), dist.get_world_size()
+        wrong = []
+        for dtype, code in sorted(DEFINED, key=str):
+            word = REDUCE_OPS[code]
+            op = dist._make_nccl_premul_sum(0.5) if code == PREMUL_SUM else getattr(dist.ReduceOp, word.upper())
+            inputs = [drawn(peer, 6 * world, dtype) for peer in range(world)]
+            x, part = inputs[rank].clone(), torch.empty(6, dtype=dtype)
+            dist.reduce_scatter_tensor(part, x, op=op, group=span)
+            dist.all_reduce(x, op=op, group=span)
+            want = reduction(word, inputs)
+            if not torch.equal(x, want) or not torch.equal(part, want.view(world, 6)[rank]):
+                wrong.append((str(dtype), word))
+        return wrong
+
+    assert on_hosts(layout, body) == [[]] * len(layout)
+
+
+def reduction(word, inputs):
+    from comm_core.reduce_ops import reduce_in_rank_order
+
+    scaled = [x * 0.5 for x in inputs] if word == "premul_sum" else inputs
+    kind = inputs[0].dtype
+    if kind.is_complex:  # both parts are divided, which complex division does not promise
+        return torch.view_as_complex(reduction(word, [torch.view_as_real(x) for x in inputs]))
+    wider = torch.float32 if kind in (torch.float16, torch.bfloat16) else kind
+    return reduce_in_rank_order("sum" if word == "premul_sum" else word, [x.to(wider) for x in scaled]).to(kind)
+
+
+@pytest.mark.parametrize("layout", ["ab", "aab", "abc"])
+def test_the_bits_are_the_same_on_every_rank(layout):
+    def body(span):
+        total = torch.randn(70_003, generator=torch.Generator().manual_seed(dist.get_rank()))
+        dist.all_reduce(total, group=span)
+        return total.view(torch.int32).tolist()
+
+    first, *others = on_hosts(layout, body)
+    assert all(other == first for other in others)
+
+
+@pytest.mark.parametrize("layout", ["ab", "aab", "abcab"])
+def test_messages_with_tags_and_from_any_source(layout):
+    def body(span):
+        rank, world = dist.get_rank(), dist.get_world_size()
+        right, left = (rank + 1) % world, (rank - 1) % world
+        sends = [dist.isend(torch.full((5,), 10.0 * rank + tag), right, span, tag) for tag in (1, 2)]
+        second, first = torch.empty(5), torch.empty(5)
+        receives = [dist.irecv(second, left, span, 2), dist.irecv(first, left, span, 1)]
+        for work in (*sends, *receives):
+            work.wait()
+        everyone = []
+        if rank == 0:
+            for _ in range(world - 1):
+                x = torch.empty(3, dtype=torch.int64)
+                source = dist.recv(x, None, span, 7)
+                everyone.append((source, x.tolist()))
+        else:
+            dist.send(torch.full((3,), rank), 0, span, 7)
+        ops = [dist.P2POp(dist.isend, torch.full((2,), float(rank)), right, span)]
+        got = torch.empty(2)
+        ops.append(dist.P2POp(dist.irecv, got, left, span))
+        for work in dist.batch_isend_irecv(ops):
+            work.wait()
+        return first[0].item(), second[0].item(), sorted(everyone), got[0].item()
+
+    world = len(layout)
+    for rank, (first, second, everyone, got) in enumerate(on_hosts(layout, body)):
+        left = (rank - 1) % world
+        assert (first, second, got) == (10.0 * left + 1, 10.0 * left + 2, float(left))
+        assert everyone == ([(peer, [peer] * 3) for peer in range(1, world)] if rank == 0 else [])
+
+
+def test_what_is_started_runs_in_its_order():
+    def body(span):
+        x, y = torch.ones(4), torch.full((3,), float(dist.get_rank()))
+        works = [dist.all_reduce(x, group=span, async_op=True) for _ in range(3)]
+        works.append(dist.broadcast(y, 1, group=span, async_op=True))
+        z = torch.ones(2)
+        dist.all_reduce(z, group=span)
+        after = [work.is_completed() for work in works]
+        futures = [work.get_future() for work in works]
+        torch.futures.wait_all(futures)
+        return x.tolist(), y.tolist(), z.tolist(), all(after)
+
+    assert on_hosts("aba", body) == [([27.0] * 4, [1.0] * 3, [3.0] * 2, True)] * 3
+
+
+def test_subgroups_meshes_and_the_functional_ops_run_on_several_hosts():
+    def body(group):
+        import os
+
+        import torch.distributed._functional_collectives as funcol
+        from torch.distributed.device_mesh import init_device_mesh
+
+        os.environ["COMM_SHM_HOST"] = "aabb"[group.rank]
+        try:
+            mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("outer", "inner"))
+        finally:
+            del os.environ["COMM_SHM_HOST"]
+        kinds = [type(mesh.get_group(axis)).__name__ for axis in ("outer", "inner")]
+        y = funcol.all_reduce(torch.full((2,), group.rank + 1.0), "sum", mesh["outer"])
+        z = funcol.all_gather_tensor(torch.full((1,), float(group.rank)), 0, mesh["outer"])
+        return kinds, (y + 0).tolist(), (z + 0).tolist()
+
+    for rank, answer in enumerate(run_ranks(body, 4, "shm")):
+        kinds = ["SpanningGroup", "SharedMemoryGroup"]
+        total, column = [4.0, 6.0][rank % 2], float(rank % 2)
+        assert answer == (kinds, [total] * 2, [column, column + 2])
+
+
+@pytest.mark.parametrize("layout", ["ab", "aba"])
+def test_symmetric_memory_needs_one_host(layout):
+    def body(span):
+        from comm_core.errors import TransportError
+        from comm_shm import symmetric
+
+        try:
+            symmetric.empty((3,), group=span)
+        except TransportError as error:
+            return "ranks on 2 hosts" in str(error) or str(error)
+        return None
+
+    assert on_hosts(layout, body) == [True] * len(layout)
