@@ -135,6 +135,22 @@ def is_module(name: str) -> bool:
         return False
 
 
+TESTS = [row for file, row in ROWS if file.startswith("test/") and row["name"].lower().startswith("test")]
+
+
+def test_the_tests_of_torch_are_those_that_are_known() -> None:
+    assert len([row for row in TESTS if row["kind"] == "class"]) == 10
+    assert len([row for row in TESTS if row["kind"] == "function"]) == 27
+
+
+@pytest.mark.parametrize("row", TESTS, ids=[row["name"] for row in TESTS])
+def test_for_each_test_of_torch_there_is_one_of_ours(row: dict[str, Any]) -> None:
+    """Not only a symbol: a function that pytest runs, and first in the list."""
+    path, name = (row["ours"] if isinstance(row["ours"], list) else [row["ours"]])[0].split("::")
+    assert Path(path).name.startswith("test_")
+    assert name.startswith("test_")
+
+
 # What torch has of them
 
 

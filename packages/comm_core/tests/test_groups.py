@@ -270,3 +270,29 @@ def forgotten(group: Any) -> bool:
 @ALL
 def test_what_is_kept_of_a_group_does_not_keep_the_group(world: Ranks) -> None:
     assert world.run(forgotten) == [True] * world.size
+
+
+def told_apart(group: Group) -> list[Any]:
+    """Two groups of the same ranks, and how each is found again; and what a list of ranks does where none fits."""
+    ranks = list(range(group.world))
+    one, other = dist.new_group(ranks), dist.new_group(ranks)
+    before = len(dist.distributed_c10d._world.pg_map)
+    found = [as_group(spelling).name for spelling in (one, one.group_name, other, other.group_name)]
+    try:
+        as_group([*ranks, 99])
+    except GroupError as error:
+        found.append(error.hint)
+    names = [one.group_name, one.group_name, other.group_name, other.group_name]
+    made = len(dist.distributed_c10d._world.pg_map) - before
+    return [
+        found[:4] == names,
+        one.group_name != other.group_name,
+        "new_group" in found[4],
+        made,
+        as_group(ranks).ranks,
+    ]
+
+
+@pytest.mark.world(1, 3)
+def test_groups_of_the_same_ranks_are_told_apart_without_tags_and_none_is_made(world: Ranks) -> None:
+    assert world.run(told_apart) == [[True, True, True, 0, tuple(range(world.size))]] * world.size

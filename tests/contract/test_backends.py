@@ -1,0 +1,85 @@
+"""Compiled is eager, row by row of the matrix, on the backends eager, aot_eager and inductor.
+
+By default each backend compiles a part of the rows; with `COMMBOOK_EVERY_ROW=1` each compiles all of them, in groups of
+1 to 4 ranks, with every dtype and reduce op: some minutes.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+
+from comm_core import Group, run
+from comm_core.catalog import CATALOG
+from comm_core.testing import run_ranks
+
+from .case import GLOO_ONLY_MOVES, WORLDS, Case, over_dtypes
+from .cases import CASES
+from .judge import wrong
+from .test_compiled import backwards
+
+EVERY_ROW = bool(os.environ.get("COMMBOOK_EVERY_ROW"))
+PARTS = {"eager": (3, 5), "aot_eager": (1, 2), "inductor": (2, 1)}  # the group's size, and rows of a collective
+SIZES = [(backend, world) for backend, (own, _) in PARTS.items() for world in (WORLDS if EVERY_ROW else (own,))]
+
+Row = tuple[str, Case]
+
+
+def rows_of(name: str, world: int, most: int) -> list[Row]:
+    return [(name, case) for case in CASES[name](world)[: None if EVERY_ROW else most]]
+
+
+def dtype_rows(name: str, world: int) -> list[Row]:
+    typical = CASES[name](world)[0]
+    return [(name, case) for case in over_dtypes(typical) if case.dtype not in GLOO_ONLY_MOVES]
+
+
+def compiled_rows(group: Group, rows: list[Row], backend: str, gradients: bool) -> list[str]:
+    """Compile all rows as one graph, and say where it differs from eager, forward and backward."""
+    inputs = [case.inputs()[group.rank] for _, case in rows]
+
+    def call(inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        made = zip(inputs, rows, strict=True)
+        return [run(CATALOG[name], x.clone(), group, **case.params[group.rank]).clone() for x, (name, case) in made]
+
+    def outcome(f: Any) -> list[torch.Tensor]:
+        return backwards(f, inputs) if gradients else f(inputs)
+
+    torch.compiler.reset()
+    eager = outcome(call)
+    got = outcome(torch.compile(call, fullgraph=True, backend=backend))
+    ways = ("forward", "backward") if gradients else ("forward",)
+    labels = [f"{name}, {case.label}, {way}" for way in ways for name, case in rows]
+    said = [wrong(one, other) for one, other in zip(got, eager, strict=True)]
+    return [f"{label}: {words}" for label, words in zip(labels, said, strict=True) if words]
+
+
+def jobs_of(world: int, backend: str) -> list[tuple[list[Row], bool]]:
+    """Lists of rows, each one graph, and whether it has gradients: small graphs where they are large in all."""
+    most = PARTS[backend][1]
+    by_name = [rows_of(name, world, most) for name in CATALOG]
+    if most == 1 and not EVERY_ROW:
+        return [([row for rows in by_name for row in rows], True)]
+    dtypes = [dtype_rows(name, world) for name in CATALOG] if EVERY_ROW and world == 2 else []
+    return [(rows, True) for rows in by_name] + [(rows, False) for rows in dtypes]
+
+
+def on_rank(group: Group, backend: str) -> list[str]:
+    found = []
+    for rows, gradients in jobs_of(group.world, backend):
+        found += compiled_rows(group, rows, backend, gradients)
+    return found
+
+
+@cache
+def on_ranks(backend: str, world: int) -> list[list[str]]:
+    return run_ranks(on_rank, world, "gloo", 1500.0 if EVERY_ROW else 240.0, (backend,))
+
+
+@pytest.mark.parametrize(("backend", "world"), SIZES)
+def test_every_row_compiled_is_the_row(backend: str, world: int) -> None:
+    assert on_ranks(backend, world) == [[]] * world
