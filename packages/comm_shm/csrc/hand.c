@@ -80,6 +80,8 @@ static int start(shm_hand *hand) {
 
 int shm_hand_call(shm_hand *hand, int at_once) {
     hand->active_ns = shm_now_ns();
+    if (hand->stopping)
+        return 0;
     if (!hand->started)
         return start(hand);
     if (hand->asleep || at_once)

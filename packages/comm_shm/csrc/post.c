@@ -168,7 +168,8 @@ static shm_status drive(shm_mail *mail, shift *turn) {
             status = look_around(mail, turn);
     }
     mail->driven = mail->greedy = 0;
-    mail->hand.active_ns = shm_now_ns();
+    if (mail->pending > 0) /* the hand may have fallen asleep over it */
+        shm_hand_call(&mail->hand, 0);
     if (mail->hand.waiters > 0)
         pthread_cond_broadcast(&mail->hand.news);
     return status;

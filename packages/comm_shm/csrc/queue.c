@@ -86,6 +86,8 @@ static void run_first(shm_queue *queue, const shm_patience *patience) {
     __atomic_store_n(&queue->first, (shm_job *)(void *)job->request.next, __ATOMIC_RELEASE);
     job->request.next = NULL;
     shm_finish(&queue->hand, &job->request, status);
+    if (queue->first != NULL) /* the hand may have fallen asleep over it */
+        shm_hand_call(&queue->hand, 0);
 }
 
 static int closing(void *context) { return ((shm_queue *)context)->closing; }

@@ -288,3 +288,35 @@ def test_a_started_collective_of_several_tensors_stops_at_the_first_failure(worl
 
     want = MismatchError if world.size > 1 else None
     assert world.run(body) == [(want, [float(world.size)] * 2)] * world.size
+
+
+@pytest.mark.world(2, 3, backend="shm")
+def test_what_is_left_over_goes_on_after_a_long_wait_for_something_else(world):
+    def body(group):
+        from datetime import timedelta
+
+        x, out, words = torch.ones(3), torch.zeros(400_000), torch.zeros(1)
+        if group.rank == 1:  # comes late, by a wait that runs out
+            attempt(lambda: dist.irecv(torch.zeros(1), 0, tag=9).wait(timedelta(milliseconds=60)))
+        if group.rank == 0:
+            first, second = dist.all_reduce(x, async_op=True), dist.all_reduce(x, async_op=True)
+            first.wait()
+            dist.recv(words, 1)  # sent after the second: something else than this thread has to run it
+            later = dist.irecv(out, 1, tag=1)
+            dist.recv(words, 1, tag=2)
+            dist.barrier()  # reached by rank 1 only when its long message has been taken
+            later.wait()
+            second.wait()
+        else:
+            dist.all_reduce(x)
+            dist.all_reduce(x)
+            if group.rank == 1:
+                dist.send(words, 0)
+                attempt(lambda: dist.irecv(torch.zeros(1), 0, tag=9).wait(timedelta(milliseconds=60)))
+                dist.send(words, 0, tag=2)
+                dist.send(torch.ones(400_000), 0, tag=1)
+            dist.barrier()
+        return x.tolist(), out.sum().item()
+
+    n = float(world.size) ** 2
+    assert world.run(body) == [([n] * 3, 400_000.0)] + [([n] * 3, 0.0)] * (world.size - 1)
