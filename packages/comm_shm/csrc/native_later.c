@@ -104,7 +104,7 @@ PyObject *py_launch(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
     return capsule;
 }
 
-/* post(group, receives, peer, tag, dtype, numel, bytes, address) -> request, or a status; peer -1: from anyone */
+/* post(group, receives, peer, tag, dtype, numel, bytes, address) -> request, or a status, see regret(); peer -1: from anyone */
 PyObject *py_post(PyObject *module, PyObject *args) {
     (void)module;
     PyObject *group_capsule;
@@ -122,6 +122,8 @@ PyObject *py_post(PyObject *module, PyObject *args) {
         PyErr_SetString(PyExc_ValueError, "no such rank");
         return NULL;
     }
+    if (!receives && atomic_load(&shm_lane_between(group->mail, group->rank, (uint32_t)peer)->regretted) != 0)
+        return PyLong_FromLong(SHM_MISFIT);
     shm_errand *errand = shm_errand_new(group->mail, receives, peer);
     if (errand == NULL)
         return PyErr_NoMemory();

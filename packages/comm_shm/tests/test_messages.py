@@ -212,19 +212,23 @@ def test_what_nobody_sends_times_out_with_what_came_instead(world):
 def test_a_peer_that_dies_is_named_within_a_second(fleet, what, world_size):
     def body(rank, world, store):
         import os
+        import select
         import signal
         import time
 
         dist.init_process_group("shm", store=store, rank=rank, world_size=world)
         x = torch.ones(500_000)
         if rank == 1:
-            dist.send(torch.ones(2), 0, tag=1)
+            store.set("process", str(os.getpid()))
+            dist.isend(torch.ones(2), 0, tag=1)
             if what != "anyone":  # in the middle of a message
                 (dist.isend if what == "recv" else dist.irecv)(x, 0)
             os.kill(os.getpid(), signal.SIGKILL)
         if rank == 2:
             store.wait(["seen"])
             return None
+        if what != "anyone":
+            select.select([os.pidfd_open(int(store.get("process")))], [], [])
         began = time.monotonic()
         call = {"recv": lambda: dist.recv(x, 1), "send": lambda: dist.send(x, 1), "anyone": lambda: dist.recv(x)}[what]
         first = torch.zeros(2)

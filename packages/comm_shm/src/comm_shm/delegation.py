@@ -48,6 +48,10 @@ class DelegatingGroup(MessagingGroup):
             ) from error
         return made
 
+    def _hand_on(self, name: str, x: torch.Tensor, given: tuple[Any, ...]) -> Any:
+        other = self._other(x)
+        return super()._hand_on(name, x, given) if other is None else getattr(other, name)(*given)
+
     def _backends(self) -> dict[str, str]:
         """Return the backend of each device, from the string that the group was created with."""
         import torch.distributed as dist

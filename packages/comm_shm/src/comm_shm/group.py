@@ -324,7 +324,7 @@ class SharedMemoryGroup(DelegatingGroup):
 for _method in (
     *("broadcast", "all_gather_single", "all_gather_single_coalesced", "allgather", "allgather_coalesced"),
     *("reduce_scatter_single", "reduce_scatter_single_coalesced", "reduce_scatter", "all_to_all_single", "alltoall"),
-    *("allreduce_coalesced", "reduce", "gather", "scatter", "send", "recv", "recv_anysource"),
+    *("allreduce_coalesced", "reduce", "gather", "scatter"),
 ):
     setattr(SharedMemoryGroup, _method, delegated(getattr(SharedMemoryGroup, _method)))
 

@@ -26,14 +26,13 @@ class MessagingGroup(RootedGroup):
     what the receiver asked for. Messages of one tag arrive in the order in which they were sent.
     """
 
-    def send(self, tensors: Tensors, peer: int, tag: int = 0, **named: Any) -> StartedWork:  # type: ignore[override]
+    def send(self, tensors: Tensors, dstRank: int, tag: int = 0) -> StartedWork:
         """Start to send a tensor to a rank.
 
         Args:
             tensors: a list of just the tensor; of any strides.
-            peer: the receiver's rank in the group; this rank's own is allowed.
+            dstRank: the receiver's rank in the group; this rank's own is allowed.
             tag: the receiver asks for the same.
-            named: `dstRank`, as torch also calls `peer`.
 
         Raises:
             MismatchError: from `wait`, on both ranks: the receiver had asked for another size or dtype. Also at the
@@ -42,22 +41,18 @@ class MessagingGroup(RootedGroup):
             RankTimeoutError: from `wait`: the receiver did not ask for it in time.
             TransportError: another device or layout.
         """
-        x = self._one("send", tensors, named.get("dstRank", peer), writes=False)
-        peer = self._peer("send", named.get("dstRank", peer))
-        regret = self._native.regret(self._handle, peer)
-        if regret is not None:
-            raise misfit("send", self._scene("send", 0.0), Message(*regret), sent=True, late=True)
-        flat = flat_of(x)
-        return self._start([self._posted("send", flat, (peer, tag))], [x])
+        x = self._one("send", tensors, writes=False)
+        if not x.is_cpu:
+            return self._hand_on("send", x, (tensors, dstRank, tag))
+        return self._start([self._posted("send", flat_of(x), (self._peer("send", dstRank), tag))], [x])
 
-    def recv(self, tensors: Tensors, peer: int, tag: int = 0, **named: Any) -> StartedWork:  # type: ignore[override]
+    def recv(self, tensors: Tensors, srcRank: int, tag: int = 0) -> StartedWork:
         """Start to receive a tensor from a rank.
 
         Args:
             tensors: a list of just the tensor, of any strides; of the size and dtype that is sent.
-            peer: the sender's rank in the group.
+            srcRank: the sender's rank in the group.
             tag: what the sender gave it.
-            named: `srcRank`, as torch also calls `peer`.
 
         Raises:
             MismatchError: from `wait`, on both ranks: another size or dtype was sent; nothing was written.
@@ -65,7 +60,7 @@ class MessagingGroup(RootedGroup):
             RankTimeoutError: from `wait`: no such message came in time; what came instead is named.
             TransportError: another device or layout.
         """
-        return self._receive(tensors, self._peer("recv", named.get("srcRank", peer)), tag)
+        return self._receive(tensors, self._peer("recv", srcRank), tag)
 
     def recv_anysource(self, tensors: Tensors, tag: int = 0) -> StartedWork:
         """Start to receive a tensor from whichever rank sends one of that tag first; the work knows from which.
@@ -87,17 +82,29 @@ class MessagingGroup(RootedGroup):
         return undelivered(Status(status), scene, message, arrived)
 
     def _receive(self, tensors: Tensors, peer: int, tag: int) -> StartedWork:
-        x = self._one("recv", tensors, peer, writes=True)
+        x = self._one("recv", tensors, writes=True)
+        if not x.is_cpu:
+            name, given = ("recv_anysource", (tensors, tag)) if peer < 0 else ("recv", (tensors, peer, tag))
+            return self._hand_on(name, x, given)
         target = target_of(x)
         part = self._posted("recv", target, (peer, tag))
         return self._start([part if target is x else part._replace(finish=lambda: put(x, target))], [x])
 
     def _posted(self, where: str, flat: torch.Tensor, address: tuple[int, int]) -> Started:
-        dtype, size = DTYPE_CODE.get(flat.dtype, UNKNOWN), flat.numel() * flat.element_size()
-        request = self._native.post(self._handle, where == "recv", *address, dtype, flat.numel(), size, flat.data_ptr())
+        dtype, sends = DTYPE_CODE.get(flat.dtype, UNKNOWN), where == "send"
+        peer, tag = address
+        post = self._native.post
+        request = post(self._handle, not sends, peer, tag, dtype, flat.numel(), flat.nbytes, flat.data_ptr())
         if isinstance(request, int):
+            regret = self._native.regret(self._handle, peer) if request == Status.MISFIT else None
+            if regret is not None:
+                raise misfit("send", self._scene("send", 0.0), Message(*regret), sent=True, late=True)
             raise self._fault(request, where, 0.0)
-        return Started(request, where, None, (flat,), self._timeout_s, message=True)
+        return Started(request, where, None, (flat,), self._timeout_s, True)
+
+    def _hand_on(self, name: str, x: torch.Tensor, given: tuple[Any, ...]) -> StartedWork:
+        """Refuse a tensor of another device; a group that has a backend for it hands it on."""
+        raise TransportError(name, got=f"a tensor on {x.device}", need="CPU tensors", hint=GLOO)
 
     # -- what is refused: by this rank alone, because the other ranks may be elsewhere -----------------------------
 
@@ -106,11 +113,11 @@ class MessagingGroup(RootedGroup):
             raise ArgumentError(where, got=f"rank {peer}", need=f"a rank from 0 to {self._world - 1}")
         return peer
 
-    def _one(self, where: str, tensors: Tensors, peer: int, writes: bool) -> torch.Tensor:
+    def _one(self, where: str, tensors: Tensors, writes: bool) -> torch.Tensor:
         if len(tensors) != 1:
             raise ArgumentError(where, got=f"{len(tensors)} tensors", need="one", hint="make one call for each")
         x = tensors[0]
-        if not x.is_cpu or x.layout is not torch.strided:
+        if x.layout is not torch.strided:
             got = f"a tensor of layout {x.layout} on {x.device}"
             raise TransportError(where, got=got, need="dense CPU tensors", hint=GLOO)
         if writes and not x.is_contiguous() and expanded(x):

@@ -110,6 +110,7 @@ class StartedWork(dist.Work):
         self._home, self._parts, self._tensors = home, parts, tensors
         self._error: BaseException | None = None
         self._done = False
+        self._plain = len(parts) == 1 and parts[0].finish is None  # nothing to do when it has finished well
         self._future: torch.futures.Future[list[torch.Tensor]] | None = None
 
     def wait(self, timeout: timedelta | None = None) -> bool:
@@ -125,6 +126,10 @@ class StartedWork(dist.Work):
         """
         if not self._done:
             given = timeout.total_seconds() if timeout is not None and timeout > NONE else None
+            if given is None and self._plain and self._home.wait_for(self._parts[0], None) == 0:
+                self._done = True
+                self._home.settled(self)
+                return True
             statuses = []
             for part in self._parts:
                 status = self._home.wait_for(part, given)
