@@ -48,7 +48,7 @@ class Fleet:
         self._runs = 0
         self.processes: list[Any] = []
 
-    def run(self, body: Callable[..., Any], world: int, *args: Any) -> list[tuple[str, Any]]:
+    def run(self, body: Callable[..., Any], world: int, *args: Any, limit: float = LIMIT_S) -> list[tuple[str, Any]]:
         """Return `("returned", value)`, `("raised", traceback)` or `("died", exit code)` for each rank."""
         self._runs += 1
         store = str(self._folder / f"store{self._runs}")
@@ -63,11 +63,11 @@ class Fleet:
             mine.append(process)
             pipes.append(ours)
         self.processes += mine
-        return [self._outcome(process, pipe) for process, pipe in zip(mine, pipes, strict=True)]
+        return [self._outcome(process, pipe, limit) for process, pipe in zip(mine, pipes, strict=True)]
 
-    def _outcome(self, process: Any, pipe: Connection) -> tuple[str, Any]:
-        ready = wait([pipe, process.sentinel], LIMIT_S)
-        assert ready, f"{process} neither answered nor ended within {LIMIT_S} s"
+    def _outcome(self, process: Any, pipe: Connection, limit: float) -> tuple[str, Any]:
+        ready = wait([pipe, process.sentinel], limit)
+        assert ready, f"{process} neither answered nor ended within {limit} s"
         if pipe.poll():
             try:
                 answer: tuple[str, Any] = pipe.recv()
