@@ -118,6 +118,14 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """Kill a rank at every moment of every collective, then run random programs (`-- SECONDS`, 600 by default)."""
+    os.environ["COMM_SHM_SOAK"] = session.posargs[0] if session.posargs else "600"
+    long = [f"packages/comm_shm/tests/test_{name}.py" for name in ("phases", "fuzz")]
+    run(session, "-m", "pytest", "-s", "--timeout=0", *long)
+
+
+@nox.session
 def gen(session: nox.Session) -> None:
     """Write the generated files; `-- --check` only says which committed ones are stale."""
     run(session, "-m", "tools.gen", *session.posargs)

@@ -57,8 +57,9 @@ def functions(library: Path) -> dict[int, str]:
     """Return the names of the core's functions by their distance from `phases_base`."""
     listed = subprocess.run(["nm", str(library)], check=True, capture_output=True, text=True, timeout=60).stdout
     rows = [line.split() for line in listed.splitlines() if len(line.split()) == 3]
-    places = {name: int(place, 16) for place, kind, name in rows if kind in "tT"}
-    return {place - places["phases_base"]: name for name, place in places.items()}
+    places = [(int(place, 16), name) for place, kind, name in rows if kind in "tT"]
+    base = next(place for place, name in places if name == "phases_base")
+    return {place - base: name for place, name in places}
 
 
 def named(codes: list[int], names: dict[int, str]) -> list[Moment]:
