@@ -194,8 +194,15 @@ def test_what_is_started_runs_in_its_order():
         x, y = torch.ones(4), torch.full((3,), float(dist.get_rank()))
         works = [dist.all_reduce(x, group=span, async_op=True) for _ in range(3)]
         works.append(dist.broadcast(y, 1, group=span, async_op=True))
+        give = [1 + (dist.get_rank() + peer) % 2 for peer in range(3)]
+        out = torch.empty(sum(give))
+        works.append(dist.all_to_all_single(out, torch.ones(sum(give)), list(give), list(give), span, async_op=True))
+        del give
+        scratch = [torch.randint(9, (6,)) for _ in range(50)]  # where the splits may have been
         z = torch.ones(2)
         dist.all_reduce(z, group=span)
+        assert out.unique().tolist() == [1.0]
+        assert len(scratch) == 50
         after = [work.is_completed() for work in works]
         futures = [work.get_future() for work in works]
         torch.futures.wait_all(futures)

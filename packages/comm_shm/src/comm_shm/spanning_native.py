@@ -11,6 +11,7 @@ from typing import Any
 
 from comm_shm.distant_mail import Letter, Mail
 from comm_shm.faults import Status
+from comm_shm.inside import memory
 from comm_shm.spanning import Call, Spanning
 from comm_shm.turns import Request, Turns
 
@@ -54,7 +55,15 @@ class SpanningNative:
 
     def launch(self, name: str, before: Request | None, _group: Any, *arguments: Any) -> Request | int:
         """Start a collective."""
-        return self._usable() or self._turns.start(lambda: self._spanning.perform(name, Call(*arguments)), before)
+        call, splits = Call(*arguments), None
+        if name == "all_to_all":  # the caller's array may be gone when its turn comes
+            splits = memory(call.detail, 16 * self._spanning.hosts.world).clone()
+            call = call._replace(detail=splits.data_ptr())
+
+        def body(_kept: object = splits) -> int:
+            return self._spanning.perform(name, call)
+
+        return self._usable() or self._turns.start(body, before)
 
     def post(self, _group: Any, receives: bool, peer: int, tag: int, *content: int) -> Letter | int:
         """Start to send or receive a message: code of its dtype, elements, bytes and address."""
