@@ -1,0 +1,100 @@
+"""What is found by other things than names: types, words of summaries, parts of messages."""
+
+from collections.abc import Callable
+
+import pytest
+
+from kwindex import Entry, Searcher
+from kwindex.signatures import Asked, types_of
+
+Index = Callable[[str], list[Entry]]
+SOURCE = '''
+def gather(x: torch.Tensor, group: str, dim: int = 0) -> torch.Tensor:
+    """Collects the pieces of all ranks along one dim."""
+def name_of(x: "Tensor", n: Optional[int] = None) -> str:
+    """Says what a tensor is called."""
+def ranks(mesh: DeviceMesh) -> List[int]:
+    """Returns the flattened ranks of a DeviceMesh."""
+def untyped(x, y): ...
+def fails(n):
+    raise ValueError(f"the group of {n} ranks is gone; make it anew on every rank")
+class Mesh:
+    def size(self, axis: int | str) -> int: ...
+'''
+
+
+def found(index: list[Entry], query: str) -> list[str]:
+    return [hit.entry.name.removeprefix("m.") for hit in Searcher(index).search(query)]
+
+
+@pytest.mark.parametrize(
+    ("query", "first"),
+    [
+        ("Tensor, str, int -> Tensor", "gather"),
+        ("Tensor, str -> Tensor", "gather"),
+        ("str, Tensor -> Tensor", "gather"),
+        ("torch.Tensor -> str", "name_of"),
+        ("DeviceMesh -> list[int]", "ranks"),
+        ("-> list", "ranks"),
+        ("(int) -> int", "Mesh.size"),
+        ("Tensor, int | None -> str", "name_of"),
+        ("kind:method -> int", "Mesh.size"),
+    ],
+)
+def test_functions_that_take_and_return_these_types(entries_of: Index, query: str, first: str) -> None:
+    assert found(entries_of(SOURCE), query)[0] == first
+
+
+@pytest.mark.parametrize("query", ["bytes -> int", "Tensor, Tensor -> Tensor", "-> Tensors", "int -> ProcessGroup"])
+def test_types_that_no_function_has(entries_of: Index, query: str) -> None:
+    assert found(entries_of(SOURCE), query) == []
+
+
+def test_the_same_types_come_before_those_with_others(entries_of: Index) -> None:
+    index = entries_of(
+        "def f(a: int, b: str) -> str: ...\ndef g(a: int) -> str: ...\ndef h(a: int | None) -> str: ...\n"
+    )
+    hits = Searcher(index).search("int -> str")
+    assert [hit.entry.name for hit in hits] == ["m.g", "m.f", "m.h"]
+    assert [hit.why for hit in hits] == ["these types", "these types, and others", "these types, and others"]
+
+
+@pytest.mark.parametrize(
+    ("signature", "types"),
+    [
+        ("f(x: 'a.b.Tensor') -> None", "none tensor"),
+        ("f(x: Dict[str, List[int]], *args, **kw)", "? dict[str,list[int]] ? ?"),
+        ("async f(a, /, b: int = f(1, 2), *, c: str = ', ') -> Callable[[int], str]", "callable[[int],str] ? int str"),
+        ("f(x) -> Optional[Union[int, str]]", "int|str|none ?"),
+        ("f(a, b)", ""),
+        ("class A(B)", ""),
+        ("f(x: int, y: st…", "? int st…"),
+    ],
+)
+def test_types_of_signatures(signature: str, types: str) -> None:
+    assert types_of(signature).split("\x1f") == types.split(" ")
+
+
+def test_only_an_arrow_asks_for_types() -> None:
+    assert Asked.of("Tensor, str") is None
+    assert Asked.of("->") is None
+
+
+@pytest.mark.parametrize(
+    ("query", "first"),
+    [
+        ("collect pieces along a dim", "gather"),
+        ("flatten device mesh ranks", "ranks"),
+        ("what is the tensor called", "name_of"),
+        ("the group of 3 ranks is gone", "fails"),
+        ("ValueError: the group of 3 ranks is gone; make it anew", "fails"),
+        ("E   ValueError: the group of 3 ranks is gone; make it anew on every rank", "fails"),
+        ("[rank0]: ValueError: the group of 3 ranks is gone", "fails"),
+    ],
+)
+def test_words_of_summaries_and_messages(entries_of: Index, query: str, first: str) -> None:
+    assert found(entries_of(SOURCE), query)[0] == first
+
+
+def test_few_of_many_words_are_not_enough(entries_of: Index) -> None:
+    assert found(entries_of(SOURCE), "pieces of chocolate melting quietly under southern sunlight") == []
