@@ -245,3 +245,14 @@ def test_torch_files_hold_exactly_the_definitions_that_ast_sees(torch_folder: Pa
 
 def test_the_originals_hold_exactly_the_definitions_that_ast_sees(originals: list[Path]) -> None:
     assert sum(assert_equals_oracle(path) for path in originals) > 150
+
+
+def test_settings_are_found_wherever_they_are_read(entries_of: Callable[[str], list[Entry]]) -> None:
+    text = (
+        "import os\n@skip(os.environ.get('IN_A_DECORATOR'))\ndef g(): ...\ndef f(x=os.getenv('IN_A_DEFAULT')):\n"
+        "    return f'''\n{os.environ['IN_A_STRING']}'''\n"
+        "y = [z for z in a if z in (\n    os.environ.get('IN_A_LIST'))]\n"
+    )
+    for lines in (text, text.replace("\n", "\r\n")):
+        found = {entry.name for entry in entries_of(lines) if entry.kind == "environment variable"}
+        assert found == {"IN_A_DECORATOR", "IN_A_DEFAULT", "IN_A_STRING", "IN_A_LIST"}

@@ -193,3 +193,9 @@ def test_many_imports_of_a_name_are_one_hit_below_its_definition(tree: Callable[
         ("d.all_reduce", "exact name"),
         ("u0.all_reduce", "exact name; one of 30 imports of that name"),
     ]
+
+
+def test_a_lower_layer_is_looked_at_while_what_stands_well_in_it_may_be_better() -> None:
+    far = Entry("m._gather" + "x" * 60, "function", "tests/m.py", 1, 1, "", "")
+    near = Entry("m.all_gather", "function", "m.py", 1, 1, "", "")
+    assert [hit.entry for hit in Searcher([far, near]).search("gather", 1)] == [near]
