@@ -80,6 +80,7 @@ def on_ranks(backend: str, world: int) -> list[list[str]]:
     return run_ranks(on_rank, world, "gloo", 1500.0 if EVERY_ROW else 240.0, (backend,))
 
 
+@pytest.mark.timeout(1800 if EVERY_ROW else 300)
 @pytest.mark.parametrize(("backend", "world"), SIZES)
 def test_every_row_compiled_is_the_row(backend: str, world: int) -> None:
     assert on_ranks(backend, world) == [[]] * world

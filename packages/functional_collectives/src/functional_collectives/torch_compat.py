@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -43,6 +44,11 @@ def same_memory(cls: type[torch.Tensor], buffer: torch.Tensor) -> Any:
     return torch.Tensor._make_subclass(cls, buffer)
 
 
+_remapping = threading.Lock()
+_inside: list[None] = []  # one for each thread that is inside of `collectives_in_graphs`
+_before: dict[Any, Any] = {}
+
+
 def wrapper(cls: type[torch.Tensor], like: torch.Tensor, device: torch.device) -> Any:
     """Make a tensor of class `cls` with the metadata of `like` on `device`, and no storage (2.11 to 2.14)."""
     return torch.Tensor._make_wrapper_subclass(
@@ -76,23 +82,30 @@ def is_leaf_or_view_of_one(x: torch.Tensor) -> bool:
 def collectives_in_graphs(table: Mapping[str, Any]) -> Iterator[None]:
     """Let Dynamo replace calls of torch.distributed, by name, with other functions (2.11 to 2.14).
 
-    Dynamo reads torch's own table, and guards on each function as an attribute of the module that the table is in.
+    Dynamo reads torch's own table, and guards on each function as an attribute of the module that the table is in. Both
+    are the process's: of several threads, as of simulated ranks, the last to leave puts back what was there.
     """
     from torch.distributed import _functional_collectives as home
 
     remaps: dict[Any, Any] = home.traceable_collective_remaps
-    before = dict(remaps)
-    functions = {fn.__name__: fn for fn in table.values()}
-    for name, fn in functions.items():
-        setattr(home, name, fn)
-    remaps.update({getattr(dist, name): fn for name, fn in table.items() if hasattr(dist, name)})
+    with _remapping:
+        if not _inside:
+            _before.update(remaps)
+            for fn in table.values():
+                setattr(home, fn.__name__, fn)
+            remaps.update({getattr(dist, name): fn for name, fn in table.items() if hasattr(dist, name)})
+        _inside.append(None)
     try:
         yield
     finally:
-        remaps.clear()
-        remaps.update(before)
-        for name in functions:
-            delattr(home, name)
+        with _remapping:
+            _inside.pop()
+            if not _inside:
+                remaps.clear()
+                remaps.update(_before)
+                _before.clear()
+                for name in {fn.__name__ for fn in table.values()}:
+                    delattr(home, name)
 
 
 @contextlib.contextmanager
