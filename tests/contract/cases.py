@@ -12,7 +12,7 @@ from typing import Any
 
 from comm_core.errors import RankError, ReduceOpError, ShapeError
 
-from . import cases_prefix, cases_rooted, cases_uneven
+from . import cases_messages, cases_prefix, cases_rooted, cases_uneven
 from .case import Case, Differing, Refusal, Shape, differing, everywhere, plain, tensors
 
 
@@ -147,6 +147,7 @@ CASES: dict[str, Callable[[int], list[Case]]] = {
     **cases_rooted.CASES,
     **cases_uneven.CASES,
     **cases_prefix.CASES,
+    **cases_messages.CASES,
 }
 
 
@@ -196,6 +197,7 @@ REFUSED: dict[str, list[Refusal]] = {
     **cases_rooted.REFUSED,
     **cases_uneven.REFUSED,
     **cases_prefix.REFUSED,
+    **cases_messages.REFUSED,
 }
 
 
@@ -224,4 +226,5 @@ DISAGREEMENTS: dict[str, Callable[[int], list[Differing]]] = {
     **cases_rooted.DISAGREEMENTS,
     **cases_uneven.DISAGREEMENTS,
     **cases_prefix.DISAGREEMENTS,
+    **cases_messages.DISAGREEMENTS,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from comm_core.errors import RankError, ShapeError
+from comm_core.errors import RankError, ReduceOpError, ShapeError
 
 from .case import Case, Differing, Params, Refusal, Shape, differing, everywhere, tensors
 
@@ -97,9 +97,40 @@ def own_size(rank: int, params: Params) -> Shape:
     return resized((6, 6), params["dim"], params["sizes"][rank])
 
 
-CASES: dict[str, Callable[[int], list[Case]]] = {"gather": gather, "scatter": scatter}
+def reduce(world: int) -> list[Case]:
+    last = world - 1
+    return [
+        everywhere("typical", world, (3, 2), reduce_op="sum", dst=0),
+        everywhere("avg, to the last rank", world, (3, 2), reduce_op="avg", dst=last),
+        everywhere("product", world, (2, 2), reduce_op="product", dst=world // 2),
+        everywhere("min", world, (5,), reduce_op="min", dst=0),
+        everywhere("max", world, (5,), reduce_op="max", dst=last),
+        everywhere("0-D", world, (), reduce_op="sum", dst=last),
+        everywhere("empty", world, (0, 3), reduce_op="sum", dst=0),
+        everywhere("transposed", world, (2, 3, 4), "transposed", reduce_op="sum", dst=0),
+        everywhere("strided", world, (5,), "strided", reduce_op="sum", dst=last),
+        everywhere("expanded", world, (4, 2), "expanded", reduce_op="avg", dst=0),
+    ]
+
+
+def _reductions(world: int) -> list[Differing]:
+    base = {"reduce_op": "sum", "dst": 0}
+    return [
+        *tensors(base),
+        differing("reduce op", base, reduce_op="max"),
+        differing("dst", base, dst=world - 1),
+    ]
+
+
+CASES: dict[str, Callable[[int], list[Case]]] = {"gather": gather, "scatter": scatter, "reduce": reduce}
 
 REFUSED: dict[str, list[Refusal]] = {
+    "reduce": [
+        ("a destination too high", (2,), {"reduce_op": "sum", "dst": 3}, RankError),
+        ("no destination", (2,), {"reduce_op": "sum", "dst": None}, RankError),
+        ("an unknown word", (2,), {"reduce_op": "mean", "dst": 0}, ReduceOpError),
+        ("bitwise on floats", (2,), {"reduce_op": "bxor", "dst": 0}, ReduceOpError),
+    ],
     "gather": [
         ("a destination too high", (2,), {"dst": 3, "dim": 0, "sizes": None}, RankError),
         ("a bool", (2,), {"dst": True, "dim": 0, "sizes": None}, RankError),
@@ -120,4 +151,8 @@ REFUSED: dict[str, list[Refusal]] = {
     ],
 }
 
-DISAGREEMENTS: dict[str, Callable[[int], list[Differing]]] = {"gather": _gathers, "scatter": _scatters}
+DISAGREEMENTS: dict[str, Callable[[int], list[Differing]]] = {
+    "gather": _gathers,
+    "scatter": _scatters,
+    "reduce": _reductions,
+}

@@ -129,6 +129,24 @@ def permute(inputs: Arrays, params: Params) -> Arrays:
     return results
 
 
+def reduce_to_one(inputs: Arrays, params: Params) -> Arrays:
+    total = combine(params[0]["reduce_op"], inputs)
+    return [total if rank == of["dst"] else np.zeros_like(total) for rank, of in enumerate(params)]
+
+
+def batch_p2p(inputs: Arrays, params: Params) -> Arrays:
+    mail: dict[tuple[int, int, int], Arrays] = {}
+    for sender, (x, of) in enumerate(zip(inputs, params, strict=True)):
+        start = 0
+        for to, rows, tag in of["sends"]:
+            mail.setdefault((sender, to, tag), []).append(x[start : start + rows])
+            start += rows
+    return [
+        np.concatenate([x[:0], *(mail[sender, rank, tag].pop(0) for sender, _, tag in of["receives"])])
+        for rank, (x, of) in enumerate(zip(inputs, params, strict=True))
+    ]
+
+
 def barrier(inputs: Arrays, params: Params) -> Arrays:
     return [x.copy() for x in inputs]
 
@@ -150,6 +168,8 @@ DEFINITIONS: dict[str, Callable[[Arrays, Params], Arrays]] = {
     "scan": scan,
     "exscan": exscan,
     "barrier": barrier,
+    "reduce": reduce_to_one,
+    "batch_p2p": batch_p2p,
     "permute": permute,
     "wait": wait,
 }
@@ -168,7 +188,7 @@ def crossings(name: str, shapes: Sequence[tuple[int, ...]], params: Params) -> l
     Who wants what is found by running the definition on the elements' own names.
     """
     world = len(shapes)
-    if name in ("all_reduce", "reduce_scatter", "scan", "exscan"):
+    if name in ("all_reduce", "reduce_scatter", "reduce", "scan", "exscan"):
         wanted_by = world if name == "all_reduce" else 1
         elements = int(np.prod(shapes[0]))
         return [elements * ((world - 1) + (wanted_by - 1)) / world] * world

@@ -25,6 +25,8 @@ PARTS = {
     "gather": {"dst": 0, "dim": 0, "sizes": None},
     "scatter": None,
     "reduce_scatter_v": None,
+    "reduce": {"reduce_op": "sum", "dst": 0},
+    "batch_p2p": None,
     "scan": {"reduce_op": "sum", "reverse": False},
     "exscan": {"reduce_op": "sum", "reverse": False},
     "barrier": {},

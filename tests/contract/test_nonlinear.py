@@ -15,6 +15,7 @@ ENTRIES: dict[str, Callable[[int], dict[str, Any]]] = {
     "all_reduce": lambda world: {},
     "reduce_scatter": lambda world: {"dim": 1},
     "reduce_scatter_v": lambda world: {"dim": 1, "sizes": [world + 1, *[1] * (world - 1)]},
+    "reduce": lambda world: {"dst": world - 1},
     "scan": lambda world: {"reverse": world % 2 == 0},
     "exscan": lambda world: {"reverse": world % 2 == 1},
 }
@@ -35,6 +36,9 @@ def defined(xs: list[torch.Tensor], name: str, op: str) -> list[torch.Tensor]:
     params = ENTRIES[name](len(xs))
     if name == "all_reduce":
         return [combined(op, torch.stack(xs))] * len(xs)
+    if name == "reduce":
+        total = combined(op, torch.stack(xs))
+        return [total if rank == params["dst"] else total * 0 for rank in range(len(xs))]
     if name.startswith("reduce_scatter"):
         return list(combined(op, torch.stack(xs)).split(params.get("sizes", 2), dim=1))
     rows, own = torch.stack(xs), name == "scan"

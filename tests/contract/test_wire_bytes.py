@@ -39,7 +39,7 @@ def test_one_rank_alone_sends_nothing(name: str) -> None:
     assert {bytes for case in CASES[name](1) for bytes in said(name, case)} <= {0}
 
 
-CHANGING = ("output_splits", "destinations", "sizes")  # parameters that change with the group
+CHANGING = ("output_splits", "destinations", "sizes", "sends")  # parameters that change with the group
 
 
 @pytest.mark.parametrize("name", [name for name in CATALOG if not CATALOG[name].parameters & set(CHANGING)])

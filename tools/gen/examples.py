@@ -22,6 +22,8 @@ PARAMETERS: dict[str, Any] = {
     "dst": 1,
     "sizes": [1, 2, 1, 0],
     "reverse": False,
+    "sends": lambda rank: [((rank + 1) % WORLD, 3, 0), ((rank - 1) % WORLD, 1, 0)],
+    "receives": lambda rank: [((rank - 1) % WORLD, 3, 0), ((rank + 1) % WORLD, 1, 0)],
     "destinations": [1, 2, 3, 0],
     "output_splits": None,
     "input_splits": None,

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from comm_core import Collective, Missing, run
+from comm_core import Collective, Lowering, Missing, run
 from comm_core.catalog import CATALOG
 
 from . import examples, messages
@@ -149,7 +149,7 @@ def rule_section(title: str, field: str, entry: Collective) -> list[str]:
 def lowering(entry: Collective, distributions: list[Distribution]) -> list[str]:
     """The word, what it means, and who carries it out."""
     handler = linked(f"comm_lowering.kinds.{entry.lowering.name.lower()}", distributions)
-    by = f"carried out by [`{handler}`][{handler}]" if handler else "its parts are lowered by their own handlers"
+    by = f"carried out by [`{handler}`][{handler}]" if handler else nobody(entry)
     twin, in_place = (
         f"none: {value.why}" if isinstance(value, Missing) else f"`torch.ops._c10d_functional.{value}`"
         for value in (entry.twin, entry.in_place)
@@ -160,6 +160,12 @@ def lowering(entry: Collective, distributions: list[Distribution]) -> list[str]:
         f"| lowering | `{entry.lowering.name}`: {entry.lowering.value}; {by} |",
     ]
     return ["## Lowering", "", "| | |", "|---|---|", *rows]
+
+
+def nobody(entry: Collective) -> str:
+    """Why the word needs no handler."""
+    parts = entry.lowering is Lowering.COMPOSITE
+    return "its parts are lowered by their own handlers" if parts else "which compilers run as it is"
 
 
 def errors(entry: Collective) -> list[str]:

@@ -29,6 +29,7 @@ class Lowering(enum.Enum):
     CLONE_THEN_IN_PLACE = "clone the input unless it dies here, then run the in-place op on it"
     OUT_OF_PLACE = "run the op into a new buffer"
     COMPOSITE = "trace into another collective of the catalogue"
+    OPAQUE = "run an op of our own, which has finished when it returns"
     WAIT = "wait for the collective that made the tensor"
 
 

@@ -149,3 +149,17 @@ def premul_factor(op: object) -> float | torch.Tensor | None:
         return None
     factor: float | torch.Tensor = cast(Any, op).__getstate__()[1]
     return factor
+
+
+def keep_in_order(op: str, library: torch.library.Library) -> None:
+    """Have compilers keep an op, used or not, in its place among its like (where this torch has tokens for that)."""
+    register = getattr(torch.library, "_register_effectful_op", None)
+    if register is not None:
+        from torch._library.effects import EffectType
+
+        register(op, EffectType.ORDERED, lib=library)
+
+
+def destroy(library: torch.library.Library) -> None:
+    """Take back everything that a library registered (2.11 to 2.14)."""
+    library._destroy()

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 import torch
 
 from comm_core import compat
-from comm_core.catalog import ALL_GATHER, ALL_GATHER_V, ALL_REDUCE, ALL_TO_ALL, BROADCAST, REDUCE_SCATTER
+from comm_core.catalog import ALL_GATHER, ALL_GATHER_V, ALL_REDUCE, ALL_TO_ALL, BROADCAST, REDUCE, REDUCE_SCATTER
 from comm_core.catalog.rules import is_rank
 from comm_core.collective import Collective, Lowering, Params
 from comm_core.errors import (
@@ -30,6 +30,7 @@ from comm_core.errors import (
 from comm_core.groups import _simulated
 from comm_core.meetings import Call, Meeting, Part
 from comm_core.pending import Pending
+from comm_core.simulated_messages import Messages, exchange
 from comm_core.simulated_process_group import SimulatedProcessGroup
 
 T = TypeVar("T")
@@ -271,8 +272,8 @@ class SimulatedGroup:
 
     def meet(self, entry: Collective, x: torch.Tensor, params: Params) -> Pending:
         """Take part in a collective whose parameters `check` has parsed; the result waits for the others."""
-        if not entry.agrees(x, **params):
-            return Pending(x)
+        if not entry.agrees(x, **params):  # nothing that all ranks do together
+            return entry.kernel(SimulatedTransport(self), x, **params)
         sent = x.detach().clone(memory_format=torch.contiguous_format)
         part = self.session.join(self, Call(entry, sent, params))
         shape = entry.shape(tuple(x.shape), self.world, self.rank, **params)
@@ -331,6 +332,17 @@ class SimulatedTransport:
     def broadcast(self, x: torch.Tensor, src: int, out: torch.Tensor | None = None) -> Pending:
         """Meet for broadcast."""
         return self._meet(BROADCAST, x, out, src=src)
+
+    def reduce(self, x: torch.Tensor, reduce_op: str, dst: int, out: torch.Tensor | None = None) -> Pending:
+        """Meet for reduce."""
+        return self._meet(REDUCE, x, out, reduce_op=reduce_op, dst=dst)
+
+    def batch_p2p(
+        self, x: torch.Tensor, sends: Messages, receives: Messages, out: torch.Tensor | None = None
+    ) -> Pending:
+        """Send and receive; only the two ends of a message meet."""
+        pending = exchange(self._group, x, sends, receives)
+        return pending if out is None else Pending(out.copy_(pending.wait()), what="batch_p2p")
 
     def wait(self, x: torch.Tensor) -> Pending:
         """Return the tensor: simulated collectives have finished when they return."""

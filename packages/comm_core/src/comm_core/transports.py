@@ -13,9 +13,10 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
-from comm_core import compat
+from comm_core import compat, own_ops
 from comm_core.errors import CommError, ReduceOpError, TransportError, first_line
 from comm_core.groups import AnyGroup
+from comm_core.messages import AllOf, Messages, Pieces, exchanged
 from comm_core.pending import Pending
 from comm_core.reduce_ops import c10d_op
 
@@ -77,25 +78,19 @@ class Transport(Protocol):
         """Give every rank the tensor of the rank `src` of the group."""
         ...
 
+    def reduce(self, x: torch.Tensor, reduce_op: str, dst: int, out: torch.Tensor | None = None) -> Pending:
+        """Reduce over ranks; the result is on the rank `dst` of the group, and zeros are elsewhere."""
+        ...
+
+    def batch_p2p(
+        self, x: torch.Tensor, sends: Messages, receives: Messages, out: torch.Tensor | None = None
+    ) -> Pending:
+        """Send blocks of rows to other ranks and concatenate what is received, in the order of `receives`."""
+        ...
+
     def wait(self, x: torch.Tensor) -> Pending:
         """Give a tensor that an earlier collective made, finished."""
         ...
-
-
-class AllOf:
-    """Several works as one; what each keeps alive it keeps.
-
-    Args:
-        pendings: what to wait for.
-    """
-
-    def __init__(self, pendings: Sequence[Pending]) -> None:
-        self._pendings = pendings
-
-    def wait(self) -> None:
-        """Wait for each; where one fails, that error is raised."""
-        for pending in self._pendings:
-            pending.wait()
 
 
 def enlarged(x: torch.Tensor, rows: int) -> tuple[int, ...]:
@@ -208,6 +203,27 @@ class ProcessGroupTransport:
         out = _filled(out, x)
         return self._start("broadcast", out, self._group.process_group.broadcast, [_to_move(out)], _from(src))
 
+    def reduce(self, x: torch.Tensor, reduce_op: str, dst: int, out: torch.Tensor | None = None) -> Pending:
+        """Run `ProcessGroup.reduce` on a copy of `x`, or on `out`."""
+        self._check_reduces("reduce", x)
+        out = _filled(out, x)
+        moved, op = _to_reduce(out, reduce_op)
+        pending = self._start("reduce", out, self._group.process_group.reduce, [moved], _to_one(op, dst))
+        return pending if self.rank == dst else pending.then(torch.Tensor.zero_, tuple(out.shape))
+
+    def batch_p2p(
+        self, x: torch.Tensor, sends: Messages, receives: Messages, out: torch.Tensor | None = None
+    ) -> Pending:
+        """Start all receives, then all sends, and wait for all: so no order of theirs can be a deadlock."""
+        x = _detached(x)
+        if out is None:
+            out = x.new_empty(enlarged(x, sum(rows for _, rows, _ in receives)))
+        pieces = Pieces(_to_move(x), sends), Pieces(_to_move(out), receives)
+        works = exchanged(self._group, *pieces, functools.partial(self._start, "batch_p2p", out))
+        pending = Pending(out, AllOf(works), pieces, "batch_p2p")
+        pending.sends(x)
+        return pending
+
     def wait(self, x: torch.Tensor) -> Pending:
         """Wait through torch's registry of works; nothing is registered for a finished tensor."""
         return Pending(torch.ops._c10d_functional.wait_tensor(x))
@@ -259,6 +275,21 @@ class TracedTransport:
         """Trace `_c10d_functional.broadcast`."""
         return traced(torch.ops._c10d_functional.broadcast(x.contiguous(), src, self._name), out)
 
+    def reduce(self, x: torch.Tensor, reduce_op: str, dst: int, out: torch.Tensor | None = None) -> Pending:
+        """Trace `comm_core.reduce`, an op of our own, which has finished when it returns."""
+        own_ops.register()
+        done = torch.ops.comm_core.reduce(x, reduce_op, dst, self._name)
+        return Pending(done if out is None else out.copy_(done))
+
+    def batch_p2p(
+        self, x: torch.Tensor, sends: Messages, receives: Messages, out: torch.Tensor | None = None
+    ) -> Pending:
+        """Trace `comm_core.batch_p2p`, an op of our own, which has finished when it returns."""
+        own_ops.register()
+        numbers = own_ops.flattened(sends), own_ops.flattened(receives)
+        done = torch.ops.comm_core.batch_p2p(x, *numbers, self._name)
+        return Pending(done if out is None else out.copy_(done))
+
     def wait(self, x: torch.Tensor) -> Pending:
         """Trace `_c10d_functional.wait_tensor`."""
         return Pending(torch.ops._c10d_functional.wait_tensor(x))
@@ -283,6 +314,15 @@ def _reduce_scatter_options(word: str) -> dist.ReduceScatterOptions:
     """Return c10d's options of a reduce op: made once, as no backend writes to them."""
     options = dist.ReduceScatterOptions()
     options.reduceOp = c10d_op(word)  # type: ignore[assignment]
+    return options
+
+
+@functools.cache
+def _to_one(word: str, dst: int) -> dist.ReduceOptions:
+    """Return c10d's options of a reduce op and its destination: made once, as no backend writes to them."""
+    options = dist.ReduceOptions()
+    options.reduceOp = c10d_op(word)  # type: ignore[assignment]
+    options.rootRank = dst
     return options
 
 

@@ -83,6 +83,7 @@ HANDLERS: dict[Lowering, Handler | Missing] = {
     Lowering.CLONE_THEN_IN_PLACE: clone_then_in_place,
     Lowering.OUT_OF_PLACE: out_of_place,
     Lowering.WAIT: wait,
+    Lowering.OPAQUE: Missing("Inductor runs the op as it is, in its place among its like"),
     Lowering.COMPOSITE: Missing("its parts are collectives of the catalogue and are lowered by their own kinds"),
 }
 

@@ -43,9 +43,10 @@ from functional_collectives.inplace import (
     all_to_all_inplace,
     reduce_scatter_tensor_inplace,
 )
+from functional_collectives.point_to_point import Receive, Send, batch_p2p, irecv, isend
 from functional_collectives.prefixes import exscan, scan
 from functional_collectives.remaps import remapped
-from functional_collectives.rooted import gather, scatter
+from functional_collectives.rooted import gather, reduce, scatter
 from functional_collectives.uneven import all_gather_v, reduce_scatter_v
 
 __version__ = "0.1.0"
@@ -53,6 +54,8 @@ __version__ = "0.1.0"
 __all__ = [
     "AsyncCollectiveTensor",
     "InFlight",
+    "Receive",
+    "Send",
     "all_gather_inplace",
     "all_gather_into_tensor_coalesced",
     "all_gather_single",
@@ -70,12 +73,16 @@ __all__ = [
     "all_to_all_single_autograd",
     "allow_inflight_collective_as_graph_input_ctx",
     "barrier",
+    "batch_p2p",
     "broadcast",
     "exscan",
     "gather",
     "inflight",
+    "irecv",
+    "isend",
     "permute_tensor",
     "premul_sum",
+    "reduce",
     "reduce_scatter_single",
     "reduce_scatter_single_autograd",
     "reduce_scatter_single_coalesced",

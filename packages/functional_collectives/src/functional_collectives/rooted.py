@@ -12,7 +12,7 @@ import torch
 
 import comm_core
 from comm_core import GroupLike
-from comm_core.catalog import GATHER, SCATTER
+from comm_core.catalog import GATHER, REDUCE, SCATTER
 from comm_core.execution import settled
 from comm_core.extents import check_sizes, even_split, normalize_dim
 from functional_collectives.collectives import parsed_group
@@ -53,6 +53,35 @@ def gather(
         [[], [0, 1, 2], []]
     """
     return comm_core.start(GATHER, x, in_flight, group, dst=dst, dim=gather_dim, sizes=sizes)
+
+
+def reduce(x: torch.Tensor, reduceOp: object, dst: int, group: GroupLike = None) -> torch.Tensor:
+    """Reduce a tensor over all ranks of a group, on one rank.
+
+    Args:
+        x: this rank's tensor, of the same shape on every rank; not changed.
+        reduceOp: the reduce op, as a word such as `"sum"` or as a `dist.ReduceOp`.
+        dst: the rank that gets the reduction.
+        group: anything that `comm_core.as_group` takes; None is the default group.
+
+    Returns:
+        On `dst` the reduction, in flight; on the others zeros.
+
+    Shapes: the input's, on every rank.
+
+    Gradient: each rank gets the cotangent on `dst`; divided by the group size for `avg`, and for `min`, `max` and
+    `product` times the derivative of the reduction, as for `all_reduce`. The others' zeros have to reach their losses
+    too, for example as `y.sum()`; their cotangents count for nothing.
+
+    Raises:
+        CommError: a wrong reduce op, dtype, rank or group; at the call.
+
+    Example:
+        >>> from comm_core import World
+        >>> World(3).run(lambda group: reduce(torch.tensor([1.0, group.rank]), "sum", 2, group).tolist())
+        [[0.0, 0.0], [0.0, 0.0], [3.0, 3.0]]
+    """
+    return comm_core.start(REDUCE, x, in_flight, group, reduce_op=reduceOp, dst=dst)
 
 
 def scatter(

@@ -7,10 +7,12 @@ from comm_core.catalog.all_gather_v import ALL_GATHER_V
 from comm_core.catalog.all_reduce import ALL_REDUCE
 from comm_core.catalog.all_to_all import ALL_TO_ALL
 from comm_core.catalog.barrier import BARRIER
+from comm_core.catalog.batch_p2p import BATCH_P2P
 from comm_core.catalog.broadcast import BROADCAST
 from comm_core.catalog.exscan import EXSCAN
 from comm_core.catalog.gather import GATHER
 from comm_core.catalog.permute import PERMUTE
+from comm_core.catalog.reduce import REDUCE
 from comm_core.catalog.reduce_scatter import REDUCE_SCATTER
 from comm_core.catalog.reduce_scatter_v import REDUCE_SCATTER_V
 from comm_core.catalog.scan import SCAN
@@ -27,6 +29,7 @@ CATALOG: dict[str, Collective] = {
         REDUCE_SCATTER,
         ALL_TO_ALL,
         BROADCAST,
+        REDUCE,
         GATHER,
         SCATTER,
         ALL_GATHER_V,
@@ -34,6 +37,7 @@ CATALOG: dict[str, Collective] = {
         SCAN,
         EXSCAN,
         PERMUTE,
+        BATCH_P2P,
         BARRIER,
         WAIT,
     )
@@ -72,12 +76,14 @@ __all__ = [
     "ALL_REDUCE",
     "ALL_TO_ALL",
     "BARRIER",
+    "BATCH_P2P",
     "BROADCAST",
     "BY_KEY",
     "CATALOG",
     "EXSCAN",
     "GATHER",
     "PERMUTE",
+    "REDUCE",
     "REDUCE_SCATTER",
     "REDUCE_SCATTER_V",
     "SCAN",

@@ -1,0 +1,128 @@
+"""batch_p2p: every rank sends messages to ranks of its choice and receives those that it expects."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import torch
+
+from comm_core.catalog.rules import Emit, batch_last, is_rank
+from comm_core.collective import Collective, Lowering, Params, Shape, missing
+from comm_core.compat import holds
+from comm_core.errors import MismatchError, RankError, ShapeError, said
+from comm_core.extents import is_size, normalize_dim
+from comm_core.pending import Pending
+from comm_core.transports import Transport
+
+Messages = tuple[tuple[int, int, int], ...]  # each (peer, rows, tag)
+
+
+def check(x: torch.Tensor, world: int, rank: int, *, sends: Sequence[object], receives: Sequence[object]) -> Params:
+    normalize_dim(0, x.ndim, "batch_p2p")
+    sent, received = checked(sends, world, "sends"), checked(receives, world, "receives")
+    rows = sum(message[1] for message in sent)
+    if not holds(x.shape[0] == rows):
+        raise ShapeError("batch_p2p", got=f"{x.shape[0]} rows", need=f"{rows}, the sum over all messages to send")
+    if own(sent, rank) != own(received, rank):
+        raise ShapeError(
+            "batch_p2p",
+            got=f"messages of {own(sent, rank)} rows from rank {rank} to itself, and {own(received, rank)} expected",
+            need="the same, as only this rank can receive them",
+        )
+    return {"sends": sent, "receives": received}
+
+
+def checked(messages: object, world: int, side: str) -> Messages:
+    """Parse messages.
+
+    Raises:
+        RankError, ShapeError: not a list of (peer, rows, tag).
+    """
+    if not isinstance(messages, (list, tuple)):
+        raise ShapeError("batch_p2p", got=f"{side} {said(messages)}", need="a list of (peer, rows, tag)")
+    for message in messages:
+        if not isinstance(message, (list, tuple)) or len(message) != 3:
+            raise ShapeError("batch_p2p", got=f"{said(message)} among the {side}", need="(peer, rows, tag)")
+        peer, rows, tag = message
+        if not is_rank(peer, world):
+            raise RankError(
+                "batch_p2p",
+                got=f"peer {said(peer)} among the {side}",
+                need=f"a rank of the group, from 0 to {world - 1}",
+                hint="peers are positions in the group, not global ranks",
+            )
+        if not is_size(rows) or not is_size(tag):
+            raise ShapeError("batch_p2p", got=f"{said(message)} among the {side}", need="rows and a tag of at least 0")
+    return tuple((message[0], message[1], message[2]) for message in messages)
+
+
+def own(messages: Messages, rank: int) -> list[tuple[int, int]]:
+    """Return tag and rows of a rank's messages to itself, in the order in which those of one tag meet."""
+    return sorted(((tag, rows) for peer, rows, tag in messages if peer == rank), key=lambda message: message[0])
+
+
+def agrees(x: torch.Tensor, *, sends: Messages, receives: Messages) -> tuple[object, ...]:
+    return ()  # only the two ends of a message have to fit
+
+
+def shape(shape: Shape, world: int, rank: int, *, sends: Messages, receives: Messages) -> Shape:
+    return (sum(rows for _, rows, _ in receives), *shape[1:])
+
+
+def oracle(inputs: Sequence[torch.Tensor], params: Sequence[Params]) -> list[torch.Tensor]:
+    posted: dict[tuple[int, int, int], deque[torch.Tensor]] = {}
+    for sender, (x, of) in enumerate(zip(inputs, params, strict=True)):
+        parts = x.split([rows for _, rows, _ in of["sends"]])
+        for (peer, _, tag), part in zip(of["sends"], parts, strict=True):
+            posted.setdefault((sender, peer, tag), deque()).append(part)
+    results = []
+    for receiver, (x, of) in enumerate(zip(inputs, params, strict=True)):
+        parts = [x[:0]]
+        for peer, rows, tag in of["receives"]:
+            waiting = posted.get((peer, receiver, tag))
+            part = waiting.popleft() if waiting else None
+            if part is None or part.shape[0] != rows:
+                got = "sends nothing" if part is None else f"sends {part.shape[0]} rows"
+                raise MismatchError(
+                    "batch_p2p",
+                    got=f"rank {peer} {got} to rank {receiver} with tag {tag}, which expects {rows}",
+                    need="a send of as many rows for each receive",
+                )
+            parts.append(part)
+        results.append(torch.cat(parts))
+    return results
+
+
+def kernel(wire: Transport, x: torch.Tensor, *, sends: Messages, receives: Messages) -> Pending:
+    return wire.batch_p2p(x.contiguous(), sends, receives)
+
+
+def gradient(emit: Emit, cotangent: torch.Tensor, *, sends: Messages, receives: Messages) -> torch.Tensor:
+    return emit("batch_p2p", cotangent, sends=receives, receives=sends)
+
+
+def wire_bytes(input_bytes: int, world: int, rank: int, *, sends: Messages, receives: Messages) -> int:
+    rows = sum(message[1] for message in sends)
+    stays = sum(message[1] for message in sends if message[0] == rank)
+    return input_bytes * (rows - stays) // rows if rows else 0
+
+
+BATCH_P2P = Collective(
+    name="batch_p2p",
+    summary="Every rank sends blocks of its rows to ranks of its choice and concatenates those that it receives.",
+    schema="batch_p2p(Tensor x, *, Message[] sends, Message[] receives) -> Tensor",
+    check=check,
+    agrees=agrees,
+    shape=shape,
+    oracle=oracle,
+    kernel=kernel,
+    gradient=gradient,
+    identity=gradient,
+    partial=missing("the collective is linear"),
+    batch=batch_last,
+    twin=missing("torch's isend and irecv ops hide that irecv writes its input, and are not in 2.11: it is our own op"),
+    in_place=missing("a rank may send and receive at once"),
+    wire_bytes=wire_bytes,
+    lowering=Lowering.OPAQUE,
+)

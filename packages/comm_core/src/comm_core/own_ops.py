@@ -1,0 +1,91 @@
+"""The ops of our own, `torch.ops.comm_core.*`, for collectives that a graph has no op of torch for.
+
+They have finished when they return, so a graph that nobody lowered is right. Where torch can keep ops in their order
+(effect tokens), it is told to: of two messages that do not depend on each other, no compiler may change the order.
+They are there from the first traced call that needs one, and until `unregister`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from comm_core import compat
+from comm_core.compat import constant_in_graphs
+from comm_core.groups import as_group
+
+NAMESPACE = "comm_core"
+_libraries: list[torch.library.Library] = []
+
+
+def flattened(messages: Sequence[Sequence[int]]) -> list[int]:
+    """Return messages as the list of numbers that an op takes.
+
+    Example:
+        >>> flattened([(1, 5, 0), (2, 3, 7)])
+        [1, 5, 0, 2, 3, 7]
+    """
+    return [number for message in messages for number in message]
+
+
+def unflattened(numbers: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
+    """Return the messages that a list of numbers stands for.
+
+    Example:
+        >>> unflattened([1, 5, 0, 2, 3, 7])
+        ((1, 5, 0), (2, 3, 7))
+    """
+    return tuple((numbers[i], numbers[i + 1], numbers[i + 2]) for i in range(0, len(numbers), 3))
+
+
+@constant_in_graphs
+def register() -> bool:
+    """Make the ops known to torch; a second time changes nothing.
+
+    Returns:
+        True.
+
+    Example:
+        >>> register()
+        True
+        >>> torch.ops.comm_core.reduce.default._schema.name
+        'comm_core::reduce'
+    """
+    if _libraries:
+        return True
+    library = torch.library.Library(NAMESPACE, "DEF")
+    library.define("reduce(Tensor x, str reduce_op, int dst, str group) -> Tensor")
+    library.define("batch_p2p(Tensor x, SymInt[] sends, SymInt[] receives, str group) -> Tensor")
+    for name, kernel, fake in (("reduce", _reduce, _reduce_fake), ("batch_p2p", _batch_p2p, _batch_p2p_fake)):
+        library.impl(name, kernel, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=library)
+        compat.keep_in_order(f"{NAMESPACE}::{name}", library)
+    _libraries.append(library)
+    return True
+
+
+def unregister() -> None:
+    """Take the ops out again; graphs that have them no longer run."""
+    while _libraries:
+        compat.destroy(_libraries.pop())
+
+
+def _reduce(x: torch.Tensor, reduce_op: str, dst: int, group: str) -> torch.Tensor:
+    from comm_core.execution import transport
+
+    return transport(as_group(group)).reduce(x, reduce_op, dst).wait()
+
+
+def _reduce_fake(x: torch.Tensor, reduce_op: str, dst: int, group: str) -> torch.Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _batch_p2p(x: torch.Tensor, sends: Sequence[int], receives: Sequence[int], group: str) -> torch.Tensor:
+    from comm_core.execution import transport
+
+    return transport(as_group(group)).batch_p2p(x.contiguous(), unflattened(sends), unflattened(receives)).wait()
+
+
+def _batch_p2p_fake(x: torch.Tensor, sends: Sequence[int], receives: Sequence[int], group: str) -> torch.Tensor:
+    return x.new_empty((sum(receives[1::3]), *x.shape[1:]))
