@@ -79,7 +79,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests that need no GPU, docstring and page examples among them (`-- WORDS` go to pytest)."""
-    run(session, "-m", "pytest", "-m", "not gpu", *session.posargs)
+    run(session, "-m", "pytest", "-m", "not gpu and not browser", *session.posargs)
 
 
 @nox.session
@@ -101,6 +101,16 @@ def docs(session: nox.Session) -> None:
         return
     run(session, "-m", "mkdocs", "build", "--strict")  # with --quiet, mkdocs would not count warnings
     run(session, "-m", "tools.gen", "--inventory", "site/objects.inv")
+    run(session, "-m", "tools.gen", "--palette", "site")
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """Try the built site in a real browser: Chromium from PATH, or named with CHROMIUM=/path/to/it."""
+    if not (ROOT / "site" / "index.html").exists():
+        docs(session)
+    run(session, "-m", "pip", "install", "--quiet", "playwright>=1.50")
+    run(session, "-m", "pytest", "-m", "browser", "tests/browser", *session.posargs)
 
 
 @nox.session

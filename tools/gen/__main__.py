@@ -4,25 +4,45 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
-from . import collectives, concordance, drift, error_page, inventory, life, marked, originals, reference, surface
-from .sources import ROOT, Output, distributions
+from . import (
+    collectives,
+    concordance,
+    drift,
+    error_page,
+    index,
+    inventory,
+    life,
+    marked,
+    originals,
+    palette,
+    quality_page,
+    reference,
+    surface,
+)
+from .sources import ROOT, Distribution, Output, distributions
 
 
 def outputs() -> list[Output]:
-    """Everything that is generated, from the working tree as it is."""
+    """Everything that is generated, from the working tree and the installed torch as they are."""
     found = distributions()
+    indexed = index.made_of(found, originals.installed())
     return [
+        *committed(found),
         *reference.pages(found),
-        collectives.page(),
         *life.pages(found),
-        error_page.page(),
-        *originals.pages(),
-        concordance.page(found),
         drift.page(found),
-        surface.snapshot(found),
-        *marked.files(found),
+        error_page.page(),
+        *originals.pages(indexed),
+        *palette.files(indexed, found),
+        quality_page.page(),
     ]
+
+
+def committed(found: list[Distribution]) -> list[Output]:
+    """What stands in the repository, so that a change shows in review."""
+    return [collectives.page(), concordance.page(found), surface.snapshot(found), *marked.files(found)]
 
 
 def stale(wanted: list[Output]) -> list[str]:
@@ -56,13 +76,17 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.gen", description=__doc__)
     parser.add_argument("--check", action="store_true", help="only say which committed files are stale")
     parser.add_argument("--inventory", metavar="FILE", help="check that the site documents every public name")
+    parser.add_argument("--palette", metavar="SITE", help="check that the site has all that the palette leads to")
     asked = parser.parse_args(words)
     if asked.inventory:
         return say("not in the site's inventory", inventory.missing(ROOT / asked.inventory, distributions()))
-    wanted = outputs()
+    if asked.palette:
+        found = distributions()
+        indexed = index.made_of(found, originals.installed())
+        return say("not on the site", palette.dead(Path(asked.palette), indexed, found))
     if asked.check:
-        return say("stale (run `nox -s gen` and commit)", stale(wanted))
-    for path in write(wanted):
+        return say("stale (run `nox -s gen` and commit)", stale(committed(distributions())))
+    for path in write(outputs()):
         print(f"wrote {path}")
     return 0
 

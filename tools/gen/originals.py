@@ -5,14 +5,13 @@ They are made from the torch that is installed where the site is built, and are 
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import torch
 
-from kwindex import build, read_index
 from kwindex.pages import page_texts, places_at, tree_of
 
+from .index import Index
 from .sources import Output
 
 FOLDER = "docs/originals"
@@ -37,14 +36,16 @@ NEIGHBOURS = (
 )
 
 
-def pages() -> list[Output]:
+def pages(index: Index) -> list[Output]:
     """Every page, its lines linked to torch's sources at the very commit that is installed."""
-    sources = installed()
-    with tempfile.TemporaryDirectory() as folder:
-        build(sources, Path(folder, "index"))
-        tree = tree_of(sources, read_index(Path(folder, "index")))
+    tree = tree_of(installed(), [entry for entry in index.entries if is_original(entry.file)])
     address = f"https://github.com/pytorch/pytorch/blob/{torch.version.git_version}/{{file}}#L{{line}}"
     return [Output(f"{FOLDER}/{path}", UNSEARCHED + text, False) for path, text in page_texts(tree, places_at(address))]
+
+
+def is_original(file: str) -> bool:
+    """Whether a file of the index is torch's."""
+    return file.startswith("torch/")
 
 
 def installed() -> list[Path]:

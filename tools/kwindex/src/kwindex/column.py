@@ -63,10 +63,13 @@ class Column:
         return self.text[self.starts[number] : self.starts[number + 1] - 1]
 
     def count(self, word: str) -> int:
-        """Returns about how many lines hold a word that begins so."""
-        if self._asked >= _WORTH:
-            return sum(map(len, self.words.beginning(word)))
-        return self.text.count(f" {word}")
+        r"""Returns how many lines hold a word that begins so, whichever way it is found out.
+
+        Example:
+            >>> Column(b"\n all gather gate\n gather\n").count("ga")
+            2
+        """
+        return sum(1 for _ in self.having((word,)))
 
     def having(self, beginnings: "tuple[str, ...]") -> Iterator[int]:
         r"""Yields the lines that hold a word with each of these beginnings.

@@ -1,0 +1,209 @@
+"""The built site in a real browser: the palette, the dark mode, phones, no errors, no dead links or anchors.
+
+`nox -s docs` builds the site, `nox -s browser` runs this with the Chromium that is on PATH.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urljoin
+
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; `nox -s browser` has it")
+
+ROOT = Path(__file__).resolve().parents[2]
+SITE = ROOT / "site"
+LIMIT_MS = 20_000
+
+pytestmark = pytest.mark.browser
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves the site and says nothing."""
+
+    def log_message(self, *_: object) -> None:
+        """Keep still."""
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(SITE)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[playwright.Browser]:
+    program = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    assert program, "no chromium on PATH; install it, or name it with CHROMIUM=/path/to/chromium"
+    with playwright.sync_playwright() as tool:
+        started = tool.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser: playwright.Browser) -> Iterator[playwright.Page]:
+    """A page that fails the test if anything goes wrong on its console."""
+    opened = browser.new_page()
+    opened.set_default_timeout(LIMIT_MS)
+    said: list[str] = []
+    opened.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
+    opened.on("pageerror", lambda error: said.append(str(error)))
+    yield opened
+    opened.close()
+    assert said == []
+
+
+def find(page: playwright.Page, query: str) -> list[str]:
+    """Type a query and return the names that are shown."""
+    page.locator("dialog.kwindex input").fill(query)
+    return page.locator(".kwindex-name").all_inner_texts()
+
+
+def ready(page: playwright.Page) -> None:
+    """Wait until the whole index is there: a query that only the summaries answer finds something."""
+    page.wait_for_function("() => document.querySelector('.kwindex-state')?.textContent.includes('symbols')")
+    page.wait_for_function("() => globalThis.kwindexLoaded === true")
+
+
+@pytest.mark.parametrize("key", ["/", "k"])
+def test_a_key_opens_the_palette_and_enter_goes_to_the_symbol(page: playwright.Page, address: str, key: str) -> None:
+    page.goto(address)
+    page.keyboard.press(key)
+    ready(page)
+    names = find(page, "allgathertensor")
+    assert names[0].endswith("all_gather_tensor")
+    assert len(names) > 5
+    assert "same letters" in page.locator(".kwindex-facts").first.inner_text()
+    page.keyboard.press("ArrowDown")
+    chosen = page.locator("[aria-selected=true] .kwindex-name").inner_text()
+    assert chosen == names[1]
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile("all_gather_tensor"))
+    anchor = unquote(page.url.partition("#")[2])
+    assert page.evaluate("(id) => document.getElementById(id) !== null", anchor)
+    assert page.locator("dialog.kwindex[open]").count() == 0
+
+
+def test_escape_closes_and_typing_in_a_field_does_not_open(page: playwright.Page, address: str) -> None:
+    page.goto(address)
+    page.keyboard.press("/")
+    ready(page)
+    page.keyboard.press("Escape")
+    assert page.locator("dialog.kwindex[open]").count() == 0
+    page.evaluate("() => { const field = document.createElement('input'); document.body.append(field); field.focus() }")
+    page.keyboard.press("k")
+    assert page.locator("dialog.kwindex[open]").count() == 0
+
+
+def test_a_query_without_an_answer_says_so_and_a_wrong_filter_too(page: playwright.Page, address: str) -> None:
+    page.goto(address)
+    page.keyboard.press("/")
+    ready(page)
+    assert find(page, "zzzzqqqq") == []
+    assert page.locator(".kwindex-state").inner_text() == "Nothing found"
+    find(page, "kind:nonsense x")
+    assert "names no kind of entry" in page.locator(".kwindex-state").inner_text()
+
+
+def test_messages_types_and_words_find_something(page: playwright.Page, address: str) -> None:
+    page.goto(address)
+    page.keyboard.press("/")
+    ready(page)
+    for query in ("only input splits", "Tensor, str -> Tensor", "psum", "agit"):
+        assert find(page, query), query
+
+
+def test_it_works_from_a_file(browser: playwright.Browser) -> None:
+    page = browser.new_page()  # the theme's own search complains there, which is not what is tried
+    page.set_default_timeout(LIMIT_MS)
+    page.goto((SITE / "index.html").as_uri())
+    page.keyboard.press("k")
+    ready(page)
+    assert find(page, "kind:class World")[0] == "comm_core.simulate.World"
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(r"comm_core/simulate/index\.html#comm_core\.simulate\.World$"))
+    page.close()
+
+
+def test_a_screen_reader_is_told_what_is_chosen(page: playwright.Page, address: str) -> None:
+    page.goto(address)
+    page.keyboard.press("/")
+    ready(page)
+    find(page, "broadcast")
+    field = page.get_by_role("combobox", name="Search symbols")
+    assert field.get_attribute("aria-activedescendant") == "kwindex-0"
+    assert page.get_by_role("option").count() == 10
+    assert page.locator(".kwindex-state").get_attribute("aria-live") == "polite"
+
+
+def test_on_a_phone_the_palette_fills_the_screen(browser: playwright.Browser, address: str) -> None:
+    phone = browser.new_page(viewport={"width": 360, "height": 740}, has_touch=True)
+    phone.goto(address)
+    phone.get_by_role("button", name="Symbols").tap()
+    ready(phone)
+    find(phone, "all_gather_into_tensor_coalesced")
+    box = phone.locator("dialog.kwindex").bounding_box()
+    assert box is not None
+    assert (box["width"], box["height"]) == (360, 740)
+    assert phone.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+    phone.close()
+
+
+def test_dark_mode_turns_page_and_palette_dark(browser: playwright.Browser, address: str) -> None:
+    dark = browser.new_page(color_scheme="dark")
+    dark.goto(address)
+    dark.keyboard.press("/")
+    ready(dark)
+    shade = (
+        "(at) => getComputedStyle(document.querySelector(at)).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)"
+    )
+    assert max(dark.evaluate(shade, "body")) < 80
+    assert max(dark.evaluate(shade, "dialog.kwindex")) < 80
+    dark.close()
+
+
+def pages() -> list[Path]:
+    return sorted(
+        path for path in SITE.rglob("*.html") if "originals" not in path.parts or path.parent.name == "originals"
+    )
+
+
+HREF = re.compile(r'<a\b[^>]*?\bhref="([^"]*)"')
+IDS = re.compile(r'\b(?:id|name)="([^"]+)"')
+
+
+def test_no_link_and_no_anchor_of_any_page_is_dead() -> None:
+    ids = functools.cache(lambda path: frozenset(IDS.findall(path.read_text(encoding="utf-8"))))
+    dead = []
+    for path in sorted(SITE.rglob("*.html")):
+        if path.name == "404.html":
+            continue
+        own = path.relative_to(SITE).as_posix()
+        for href in set(HREF.findall(path.read_text(encoding="utf-8"))):
+            if re.match(r"[a-z]+:|//", href):
+                continue
+            target, anchor = urldefrag(urljoin(f"/{own}", href.replace("&amp;", "&")))
+            there = SITE / unquote(target).lstrip("/")
+            there = there / "index.html" if there.is_dir() else there
+            if not there.exists() or (anchor and there.suffix == ".html" and unquote(anchor) not in ids(there)):
+                dead.append(f"{own}: {href}")
+    assert dead == []
+
+
+def test_pages_open_without_a_word_on_the_console(page: playwright.Page, address: str) -> None:
+    for path in pages()[::4]:
+        page.goto(address + path.relative_to(SITE).as_posix(), wait_until="domcontentloaded")
+        assert page.locator("h1").count() >= 1, path

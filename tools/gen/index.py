@@ -1,0 +1,27 @@
+"""The keyword index behind the site: our packages and torch's modules that the handbook is about, built once."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kwindex import Entry, build, read_index
+
+from .sources import Distribution
+
+
+@dataclass(frozen=True)
+class Index:
+    """All entries, in the order of files and lines."""
+
+    entries: tuple[Entry, ...]
+
+
+def made_of(distributions: list[Distribution], others: Sequence[Path]) -> Index:
+    """Index the packages of the distributions and some other sources."""
+    own = [distribution.folder / "src" / distribution.package for distribution in distributions if distribution.package]
+    with tempfile.TemporaryDirectory() as folder:
+        build([*own, *others], Path(folder, "index"))
+        return Index(tuple(read_index(Path(folder, "index"))))

@@ -1,0 +1,63 @@
+"""How good the search is: golden queries asked of our packages and of torch's, the figures, and what they miss."""
+
+from __future__ import annotations
+
+import tempfile
+import tomllib
+from pathlib import Path
+
+import torch
+
+from kwindex import build
+from kwindex.quality import Result, evaluate, read_golden, strata
+from kwindex.ready import open_searcher
+
+from .reference import HEAD, cell
+from .sources import ROOT, Output
+
+PAGE = "docs/index/generated/search_quality.md"
+GOLDEN = ROOT / "tools/kwindex/golden"
+INTRODUCTION = """\
+{count} queries with the entries that they should find, written before the search was tuned; half of them were not
+looked at while it was. They are asked of {entries:,} entries of {files} files: our packages, and torch {version}'s
+modules that the handbook is about with their neighbours. MRR@10 is the mean of one over the place of the first right
+hit (0 where it is not among ten); *first* is the part whose first hit is right. To ask them again:
+`nox -s bench -- kwindex_quality`.
+"""
+HEADS = ("stratum", "queries", "tuned: MRR@10", "first", "held out: MRR@10", "first")
+
+
+def page() -> Output:
+    """The page, from a run of all golden queries."""
+    named = tomllib.loads((GOLDEN / "corpus.toml").read_text(encoding="utf-8"))
+    sources = [ROOT / part for part in named["ours"]] + [Path(torch.__file__).parent / part for part in named["torch"]]
+    with tempfile.TemporaryDirectory() as folder:
+        built = build([source for source in sources if source.exists()], folder)
+        results = evaluate(open_searcher(folder).search, read_golden(GOLDEN / "queries.tsv"))
+    version = torch.__version__.partition("+")[0]
+    said = INTRODUCTION.format(count=len(results), entries=built.entries, files=built.files, version=version)
+    lines = [f"{HEAD}# Search quality", "", said, *figures(results), "", "## What it misses", "", *missed(results)]
+    return Output(PAGE, "\n".join(lines).rstrip() + "\n", committed=False)
+
+
+def figures(results: list[Result]) -> list[str]:
+    """A row for each stratum and one for all."""
+    rows = [
+        "| stratum | queries | tuned: MRR@10 | first | held out: MRR@10 | first |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name, halves in strata(results).items():
+        cells = [f"{halves[half].mrr:.3f} | {halves[half].success:.3f}" for half in ("tuned", "held")]
+        rows.append(f"| {name} | {halves['both'].queries} | {' | '.join(cells)} |")
+    return rows
+
+
+def missed(results: list[Result]) -> list[str]:
+    """A row for each query whose first hit is wrong."""
+    rows = [
+        f"| `{cell(one.golden.query)}` | {one.golden.stratum} | {one.golden.half} | {one.place or 'not found'} "
+        f"| {', '.join(f'`{name}`' for name in one.found[:1])} |"
+        for one in results
+        if one.place != 1
+    ]
+    return ["| query | stratum | half | place | first hit |", "|---|---|---|---|---|", *rows] if rows else ["Nothing."]

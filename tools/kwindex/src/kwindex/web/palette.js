@@ -1,0 +1,173 @@
+// The palette: press / or k, type, and go. Everything is on the page's own site; it works from files, too.
+"use strict";
+(() => {
+  const own = document.currentScript.src;
+  const folder = own.slice(0, own.lastIndexOf("/") + 1);
+  const root = new URL(document.currentScript.dataset.root || "../../", folder);
+  const LIMIT = 10;
+  let searcher = null;
+  let asked = false;
+  let failed = "";
+  let chosen = 0;
+  let hits = [];
+
+  // The index comes when the palette is first opened: the names, then what is shown and searched besides.
+  function load(name) {
+    return new Promise((resolve, reject) => {
+      const script = document.createElement("script");
+      script.src = new URL(name, folder);
+      script.onload = resolve;
+      script.onerror = () => reject(new Error(`${name} cannot be loaded`));
+      document.head.append(script);
+    });
+  }
+
+  async function fetchIndex() {
+    if (asked) return;
+    asked = true;
+    globalThis.kwindexNames = (names) => {
+      searcher = new kwindexScorer.Searcher(kwindexScorer.unpack(names));
+    };
+    globalThis.kwindexDetails = (details) => searcher.detail(details.signatures, details.summaries);
+    try {
+      await load("scorer.js");
+      await load("names.js");
+      update();
+      await load("details.js");
+      globalThis.kwindexLoaded = true;
+    } catch (error) {
+      failed = error.message;
+    }
+    update();
+  }
+
+  function element(tag, attributes = {}, ...children) {
+    const made = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+    made.append(...children);
+    return made;
+  }
+
+  const input = element("input", {
+    type: "search",
+    placeholder: "all_reduce, agit, psum, a message, Tensor -> str ...",
+    role: "combobox",
+    autocomplete: "off",
+    spellcheck: "false",
+    "aria-label": "Search symbols",
+    "aria-expanded": "true",
+    "aria-controls": "kwindex-hits",
+    "aria-autocomplete": "list",
+  });
+  const list = element("ul", { id: "kwindex-hits", role: "listbox", "aria-label": "Symbols" });
+  const state = element("p", { class: "kwindex-state", role: "status", "aria-live": "polite" });
+  const keys = element("p", { class: "kwindex-keys", "aria-hidden": "true" }, "↑ ↓ choose · Enter opens · Esc closes");
+  const dialog = element("dialog", { class: "kwindex", "aria-label": "Search symbols" }, input, list, state, keys);
+
+  function addressOf(entry) {
+    if (!entry.page) return "";
+    const inFile = entry.name.slice(entry.name.startsWith(`${entry.module}.`) ? entry.module.length + 1 : 0);
+    const anchor = { 0: "", 1: entry.name, 2: inFile, 3: `${inFile}-${entry.line}` }[entry.anchor];
+    const page = location.protocol === "file:" && entry.page.endsWith("/") ? `${entry.page}index.html` : entry.page;
+    return new URL(page, root).href + (anchor ? `#${encodeURIComponent(anchor)}` : "");
+  }
+
+  function row(hit, number) {
+    const { entry } = hit;
+    const address = addressOf(entry);
+    const title = element("span", { class: "kwindex-name" }, entry.name);
+    const facts = element("span", { class: "kwindex-facts" }, `${entry.kind} · ${hit.why}`);
+    const place = element("span", { class: "kwindex-place" }, `${entry.file}:${entry.line}`);
+    const link = element("a", address ? { href: address, tabindex: "-1" } : { tabindex: "-1" }, title, facts, place);
+    for (const text of [entry.signature, entry.summary]) {
+      if (text && text !== entry.name) link.append(element("span", { class: "kwindex-text" }, text));
+    }
+    return element("li", { role: "option", id: `kwindex-${number}`, "aria-selected": "false" }, link);
+  }
+
+  function choose(number) {
+    const options = [...list.children];
+    chosen = options.length ? (number + options.length) % options.length : 0;
+    options.forEach((option, place) => option.setAttribute("aria-selected", String(place === chosen)));
+    if (options.length) {
+      input.setAttribute("aria-activedescendant", options[chosen].id);
+      options[chosen].scrollIntoView({ block: "nearest" });
+    } else input.removeAttribute("aria-activedescendant");
+  }
+
+  function update() {
+    const text = input.value.trim();
+    hits = [];
+    let said = "";
+    if (failed) said = failed;
+    else if (!searcher) said = "Loading the index ...";
+    else if (!text) said = `${searcher.entries.length.toLocaleString("en")} symbols`;
+    else {
+      try {
+        hits = searcher.search(text, LIMIT);
+        said = hits.length ? `${hits.length} shown` : searcher.detailed ? "Nothing found" : "Loading the rest ...";
+      } catch (error) {
+        said = error.message;
+      }
+    }
+    list.replaceChildren(...hits.map(row));
+    state.textContent = said;
+    choose(0);
+  }
+
+  function open() {
+    if (dialog.open) return;
+    if (!dialog.isConnected) document.body.append(dialog);
+    dialog.showModal();
+    input.select();
+    fetchIndex();
+    update();
+  }
+
+  function go() {
+    const link = list.children[chosen]?.querySelector("a");
+    if (!link?.href) return;
+    dialog.close();
+    location.href = link.href;
+  }
+
+  const isTyping = (target) =>
+    target instanceof HTMLElement && (target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName));
+
+  // In the capturing phase, so that the theme's own search does not take the same key.
+  window.addEventListener(
+    "keydown",
+    (event) => {
+      if (event.key !== "/" && event.key !== "k") return;
+      if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target) || dialog.open) return;
+      event.preventDefault();
+      event.stopImmediatePropagation();
+      open();
+    },
+    true,
+  );
+  dialog.addEventListener("keydown", (event) => {
+    event.stopPropagation(); // keys of the palette are not keys of the page
+    const steps = { ArrowDown: 1, ArrowUp: -1 };
+    if (event.key in steps) choose(chosen + steps[event.key]);
+    else if (event.key === "Enter") go();
+    else return;
+    event.preventDefault();
+  });
+  input.addEventListener("input", update);
+  dialog.addEventListener("click", (event) => {
+    if (event.target === dialog) dialog.close();
+    else if (event.target.closest("a[href]")) dialog.close();
+  });
+
+  function addButton() {
+    const button = element("button", { class: "kwindex-open", type: "button", title: "Search symbols (press / or k)" });
+    button.append("Symbols ", element("kbd", {}, "/"));
+    button.addEventListener("click", open);
+    const header = document.querySelector(".md-header__inner") || document.body;
+    header.append(button);
+  }
+
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", addButton);
+  else addButton();
+})();

@@ -1,0 +1,675 @@
+// The search of kwindex for browsers: rank.py, prose.py, pasted.py, signatures.py and grammar.py over one list of
+// entries. Every number comes from Python with the payload; tests hold both against each other, query by query.
+"use strict";
+globalThis.kwindexScorer = (() => {
+  const TOKEN = new RegExp(
+    "[A-Z]+(?=[A-Z](?:(?![A-Z])[\\p{L}\\p{Nl}\\p{No}]))" +
+      "|[A-Z]?(?:(?![A-Z])[\\p{L}\\p{Nl}\\p{No}])+\\p{Nd}*|[A-Z]+\\p{Nd}*|\\p{Nd}+",
+    "gu",
+  );
+  const fold = (text) => text.replace(/[^\p{L}\p{N}]+/gu, "").toLowerCase();
+  const subtokens = (name) => (name.match(TOKEN) || []).map((token) => token.toLowerCase());
+  const segments = (name) => name.replaceAll("::", ".").split(".").filter(Boolean);
+  const plain = (text) => text.toLowerCase().split(/\s+/u).filter(Boolean).join(" ");
+  const short = (name) => {
+    const colons = name.lastIndexOf("::");
+    return colons >= 0 ? name.slice(colons + 2) : name.slice(name.lastIndexOf(".") + 1);
+  };
+
+  function edits(left, right, most) {
+    if (Math.abs(left.length - right.length) > most) return most + 1;
+    let earlier = [];
+    let before = [];
+    let row = Array.from({ length: right.length + 1 }, (_, place) => place);
+    for (let i = 1; i <= left.length; i++) {
+      const first = Math.max(1, i - most);
+      const last = Math.min(right.length, i + most);
+      [earlier, before, row] = [before, row, Array(right.length + 1).fill(most + 1)];
+      if (i <= most) row[0] = i;
+      for (let j = first; j <= last; j++) {
+        const same = left[i - 1] === right[j - 1];
+        let cost = same ? before[j - 1] : 1 + Math.min(before[j - 1], before[j], row[j - 1]);
+        if (i > 1 && j > 1 && left[i - 1] === right[j - 2] && left[i - 2] === right[j - 1]) {
+          cost = Math.min(cost, earlier[j - 2] + 1);
+        }
+        row[j] = cost;
+      }
+      if (Math.min(...row) > most) return most + 1;
+    }
+    return Math.min(row[right.length], most + 1);
+  }
+
+  // The forms of a name that searches compare, made once for each name.
+  function formsOf(name) {
+    const tokens = subtokens(name);
+    return { name, folded: fold(name), tokens, initials: tokens.map((token) => token[0]).join("") };
+  }
+
+  const allowedEdits = (letters) => (letters.length < 4 ? 0 : letters.length < 8 ? 1 : 2);
+
+  // Queries: what is asked, besides its filters.
+
+  const FILTER = /(?<!\S)(kind|in|pkg):(?!:)(?:"([^"]*)"|([^\s"]+))(?!\S)/g;
+
+  function request(text, kinds) {
+    const asked = { kind: [], in: [], pkg: [] };
+    for (const found of text.matchAll(FILTER)) asked[found[1]].push(found[2] ?? found[3]);
+    text = text.replace(FILTER, " ").split(/\s+/u).filter(Boolean).join(" ");
+    const exact = text.length > 2 && text[0] === '"' && text.at(-1) === '"' && !text.slice(1, -1).includes('"');
+    return {
+      text: exact ? text.slice(1, -1).trim() : text,
+      exact,
+      kinds: asked.kind.map((word) => kindsNamed(word, kinds)),
+      paths: asked.in.map((path) => path.toLowerCase()),
+      packages: asked.pkg,
+    };
+  }
+
+  function kindsNamed(word, kinds) {
+    const asked = fold(word);
+    const whole = kinds.filter((kind) => asked === fold(kind.word) || asked === fold(kind.plural));
+    const begun = kinds.filter((kind) => asked && fold(kind.word).startsWith(asked));
+    if (!whole.length && !begun.length) {
+      throw new Error(`kind:${word} names no kind of entry; the kinds are ${kinds.map((kind) => kind.word).join(", ")}`);
+    }
+    return new Set((whole.length ? whole : begun).map((kind) => kind.word));
+  }
+
+  function accepts(asked, entry) {
+    return (
+      asked.kinds.every((kinds) => kinds.has(entry.kind)) &&
+      asked.paths.every((path) => entry.file.toLowerCase().includes(path)) &&
+      asked.packages.every((name) => entry.name === name || entry.name.startsWith(`${name}.`)) &&
+      (!asked.exact || isExact(asked.text, entry))
+    );
+  }
+
+  function isExact(text, entry) {
+    if (entry.unnamed) return entry.signature.includes(text);
+    const { name } = entry;
+    return text === name || text === entry.short || name.endsWith(`.${text}`) || name.endsWith(`::${text}`);
+  }
+
+  function query(text, synonyms, fillers) {
+    text = text.trim().split("(", 1)[0].trim();
+    if (text.startsWith("torch.ops.")) {
+      text = text.slice("torch.ops.".length);
+      if (text.endsWith(".default")) text = text.slice(0, -".default".length);
+    }
+    const meant = synonyms[fold(text)] || [];
+    const parts = text.includes(" ") ? [] : segments(text);
+    const apart = text.includes(" ") || parts.length > 1;
+    let words = subtokens(text);
+    const telling = words.filter((word) => !fillers.includes(word));
+    if (words.length > 2 && !parts.length && telling.length) words = telling;
+    const ownWords = parts.length > 1 ? subtokens(parts.at(-1)) : [];
+    return { text, folded: fold(text), words, ownWords, parts, meant, names: meant.map(fold), apart };
+  }
+
+  // Names: the layers of rank.py, in the same order.
+
+  function names(P) {
+    function matchShort(asked, { name, folded, tokens, initials }) {
+      if (name === asked.text) return [P.EXACT, "exact name"];
+      if (!asked.folded || !folded) return null;
+      if (folded === asked.folded) return [P.FOLDED, "same letters, other spelling"];
+      const place = asked.names.indexOf(folded);
+      if (place >= 0) return [P.SYNONYM - 2 * place, `synonym: ${asked.text} means ${asked.meant[place]}`];
+      const farther = Math.min(folded.length - asked.folded.length, P.FARTHEST);
+      if (folded.startsWith(asked.folded)) {
+        const same = name.replace(/^_+/, "").startsWith(asked.text) ? P.SAME_LETTERS : 0;
+        return [(asked.apart ? P.JOINED_PREFIX : P.PREFIX + same) - farther, "the name starts with it"];
+      }
+      const match = byWords(asked, tokens, farther) || byInitials(asked.folded, tokens, initials);
+      if (match) return match;
+      const inside = asked.folded.length > 2 && folded.includes(asked.folded);
+      return inside ? [P.SUBSTRING - farther, "inside the name"] : null;
+    }
+
+    function byWords(asked, tokens, farther) {
+      const { words } = asked;
+      if (!words.length || words.length > tokens.length) return null;
+      if (!tokens.some((token) => token.startsWith(words[0]))) return null;
+      let place = 0;
+      for (const token of tokens) if (place < words.length && token.startsWith(words[place])) place++;
+      if (place === words.length) return [P.WORDS_IN_ORDER - farther, "words of the name"];
+      const left = [...tokens];
+      for (const word of [...words].sort((a, b) => b.length - a.length)) {
+        const found = left.findIndex((token) => token.startsWith(word));
+        if (found < 0) return null;
+        left.splice(found, 1);
+      }
+      return [P.WORDS - farther, "words of the name, other order"];
+    }
+
+    function byInitials(letters, tokens, initials) {
+      if (letters.length < 2 || tokens.length < 2 || letters[0] !== initials[0]) return null;
+      if (letters === initials) return [letters.length > 2 ? P.INITIALS : P.FIRST_INITIALS, "initials"];
+      if (letters.length < 3) return null;
+      if (initials.startsWith(letters)) {
+        return [P.FIRST_INITIALS - (initials.length - letters.length), "first initials"];
+      }
+      const spelled = letters.length <= P.LONGEST_INITIALS && spelledByBeginnings(letters, tokens);
+      return spelled ? [P.MIXED_INITIALS, "initials and word beginnings"] : null;
+    }
+
+    function spelledByBeginnings(letters, tokens) {
+      let ends = new Set([0]);
+      for (const token of tokens) {
+        const reached = new Set();
+        for (const end of ends) {
+          let length = 0;
+          while (end + length < letters.length && length < token.length && letters[end + length] === token[length]) {
+            length++;
+            reached.add(end + length);
+          }
+        }
+        ends = reached;
+      }
+      return ends.has(letters.length);
+    }
+
+    function matchQualified(asked, name, own) {
+      if (name === asked.text) {
+        const points = name.includes(".") || name.includes("::") ? P.EXACT_QUALIFIED : P.EXACT;
+        return [points, "exact qualified name"];
+      }
+      if (asked.parts.length > 1) {
+        const match = byParts(asked, segments(name));
+        if (match) return match;
+      }
+      if (asked.words.length < 2 || !asked.apart) return null;
+      if (asked.ownWords.length && Math.max(...asked.ownWords.map((word) => word.length)) < 2) return null;
+      const begins = own.some((token) => asked.words.some((word) => token.startsWith(word)));
+      if (byWords(asked, own, 0) || !begins) return null;
+      if (!asked.ownWords.every((word) => own.some((token) => token.startsWith(word)))) return null;
+      const tokens = subtokens(name);
+      const all = asked.words.every((word) => tokens.some((token) => token.startsWith(word)));
+      return all ? [P.QUALIFIED_WORDS, "words of the qualified name"] : null;
+    }
+
+    function byParts(asked, parts) {
+      const want = asked.parts;
+      const tail = parts.slice(-want.length);
+      if (tail.length < want.length) return null;
+      if (tail.every((part, place) => part === want[place])) return [P.SUFFIX + 10, "end of the qualified name"];
+      for (let place = 1; place < want.length - 1; place++) if (fold(tail[place]) !== fold(want[place])) return null;
+      const [first, last] = [tail[0], tail.at(-1)];
+      const [begins, ends] = [fold(want[0]), fold(want.at(-1))];
+      const ownerIs = fold(first) === begins;
+      const tokens = subtokens(first);
+      if (!ownerIs && !tokens.some((_, place) => tokens.slice(place).join("") === begins)) return null;
+      if (fold(last) === ends) return [ownerIs ? P.SUFFIX : P.SUFFIX - 20, "end of the qualified name"];
+      if (ends && fold(last).startsWith(ends)) {
+        const farther = Math.min(last.length - ends.length, P.FARTHEST);
+        return [P.SUFFIX_PREFIX - farther, "beginning of the qualified name's end"];
+      }
+      return null;
+    }
+
+    function mayEnd(asked, { name, tokens }) {
+      if (name === asked.text) return true;
+      if (!asked.apart) return false;
+      if (tokens.some((token) => asked.words.some((word) => token.startsWith(word)))) return true;
+      const last = segments(name).at(-1);
+      return Boolean(asked.parts.length && last && fold(last).startsWith(fold(asked.parts.at(-1))));
+    }
+
+    // Tells how the entries of one last part answer; `inside` holds the owners that are named as the query.
+    return function judge(asked, forms, inside) {
+      const own = matchShort(asked, forms);
+      const ends = mayEnd(asked, forms);
+      return (entry, asOneOfMany) => {
+        const whole = ends && matchQualified(asked, entry.name, forms.tokens);
+        if (asOneOfMany && !whole && !inside.has(entry.owner)) return null;
+        const match = whole || own;
+        const isInside = (!match || match[0] < P.PART) && inside.has(entry.owner);
+        return isInside ? [P.PART, "inside what is named so"] : match;
+      };
+    };
+  }
+
+  function nearWord(word) {
+    const allowed = allowedEdits(word);
+    const near = new Map();
+    return (token) => {
+      if (!near.has(token)) {
+        near.set(token, token.startsWith(word) || (allowed > 0 && edits(word, token, allowed) <= allowed));
+      }
+      return near.get(token);
+    };
+  }
+
+  function matchTypo(P, asked, { folded, tokens }, near) {
+    const allowed = allowedEdits(asked.folded);
+    const differing = allowed ? edits(asked.folded, folded, allowed) : 1;
+    if (differing <= allowed) {
+      const letters = differing === 1 ? "one letter differs" : `${differing} letters differ`;
+      return [P.TYPO - 20 * differing, `near spelling: ${letters}`];
+    }
+    const allNear = near.length && near.every((isNear) => tokens.some(isNear));
+    return allNear ? [P.TYPO - 50, "near spelling of words of the name"] : null;
+  }
+
+  // Types of signatures.
+
+  const GAP = "\x1f";
+
+  function normal(text) {
+    text = text.replace(/[\s'"]+/gu, "").replace(/(?<![\p{L}\p{N}_])(?:[\p{L}\p{N}_]+\.)+(?=[\p{L}\p{N}_])/gu, "");
+    text = text.toLowerCase();
+    const edge = "(?<![\\p{L}\\p{N}_])";
+    const deep = "([^\\[\\]]*(?:\\[[^\\[\\]]*(?:\\[[^\\[\\]]*\\][^\\[\\]]*)*\\][^\\[\\]]*)*)";
+    if (text.includes("optional[")) text = text.replace(new RegExp(`${edge}optional\\[${deep}\\]`, "gu"), "$1|none");
+    const flat = "([^\\[\\]]*(?:\\[[^\\[\\]]*\\][^\\[\\]]*)*)";
+    if (text.includes("union[")) {
+      text = text.replace(new RegExp(`${edge}union\\[${flat}\\]`, "gu"), (_, inner) => parted(inner).join("|"));
+    }
+    return text;
+  }
+
+  function parted(text, comma = ",") {
+    if (!/[([{']/.test(text)) return text ? text.split(comma) : [];
+    const parts = [];
+    let [start, depth, quoted] = [0, 0, ""];
+    for (let place = 0; place < text.length; place++) {
+      const letter = text[place];
+      if (quoted) quoted = letter === quoted ? "" : quoted;
+      else if (letter === "'" || letter === '"') quoted = letter;
+      else if ("([{".includes(letter)) depth++;
+      else if (")]}".includes(letter)) depth--;
+      else if (letter === comma && depth === 0) {
+        parts.push(text.slice(start, place));
+        start = place + 1;
+      }
+    }
+    parts.push(text.slice(start));
+    return parts.filter(Boolean);
+  }
+
+  const before = (text, mark) => (text.includes(mark) ? text.slice(0, text.indexOf(mark)) : text);
+  const splitLast = (text, mark) => {
+    const place = text.lastIndexOf(mark);
+    return place < 0 ? ["", "", text] : [text.slice(0, place), mark, text.slice(place + mark.length)];
+  };
+
+  function typesOf(signature) {
+    const opened = signature.indexOf("(");
+    const rest = signature.slice(opened + 1);
+    if (opened < 0 || !(rest.includes(": ") || rest.includes("->"))) return "";
+    let [inner, arrow, result] = splitLast(rest, ")");
+    if (!result.includes("->")) {
+      [inner, arrow, result] = splitLast(rest, ") -> ");
+      if (!arrow) [inner, result] = [splitLast(rest.endsWith("…") ? rest.slice(0, -1) : rest, ")")[0] || rest, ""];
+    }
+    const types = [normal(result.replaceAll("->", "")) || "?"];
+    parted(inner).forEach((parameter, place) => {
+      parameter = parameter.trim();
+      const colon = parameter.indexOf(": ");
+      const name = colon < 0 ? parameter : parameter.slice(0, colon);
+      const annotation = colon < 0 ? "" : parameter.slice(colon + 2);
+      if (name === "/" || name === "*") return;
+      if (place === 0 && colon < 0 && (name === "self" || name === "cls")) return;
+      types.push(annotation ? normal(parted(annotation, "=")[0]) : "?");
+    });
+    return types.every((kind) => kind === "?") ? "" : types.join(GAP);
+  }
+
+  function askedTypes(text) {
+    const arrow = text.indexOf("->");
+    if (arrow < 0) return null;
+    let wanted = text.slice(0, arrow).trim();
+    const after = text.slice(arrow + 2);
+    if (wanted.startsWith("(") && wanted.endsWith(")")) wanted = wanted.slice(1, -1);
+    const parameters = parted(wanted).map(normal).filter(Boolean);
+    return parameters.length || after.trim() ? { parameters, result: normal(after) } : null;
+  }
+
+  function apart(wanted, have) {
+    if (wanted === have) return 0;
+    if (have.split("|").includes(wanted) || wanted.split("|").includes(have)) return 1;
+    return !wanted.includes("[") && before(have, "[") === wanted ? 2 : null;
+  }
+
+  function distance(asked, types) {
+    const [result, ...left] = types.split(GAP);
+    let far = asked.result ? apart(asked.result, result) : 0;
+    if (far === null) return null;
+    const inOrder = asked.parameters.every((wanted, place) => wanted === left[place]);
+    for (const wanted of asked.parameters) {
+      let best = null;
+      left.forEach((have, place) => {
+        const away = apart(wanted, have);
+        if (away !== null && (best === null || away < best[0])) best = [away, place];
+      });
+      if (best === null) return null;
+      far += best[0];
+      left.splice(best[1], 1);
+    }
+    return far + left.length + (inOrder ? 0 : 1);
+  }
+
+  // Messages and prose.
+
+  const SAID = /^(?:e  ?)?(?:\[[\p{L}\p{N}_]+\]:? )?(?:[a-z_][\p{L}\p{N}_.]*(?:error|exception|warning)[\p{L}\p{N}_]*: )?/u;
+  const LEAST_LETTERS = 12;
+
+  function message(template) {
+    const colon = template.indexOf(": ");
+    const text = colon < 0 ? "" : template.slice(colon + 2);
+    const pieces = plain(text).split(/\{[^{}]*\}|…$/u).map((piece) => piece.trim()).filter(Boolean);
+    return { pieces, letters: pieces.reduce((sum, piece) => sum + piece.length, 0) };
+  }
+
+  function answers({ pieces, letters }, pasted) {
+    if (letters < LEAST_LETTERS) return false;
+    let place = 0;
+    for (const piece of pieces) {
+      place = pasted.indexOf(piece, place);
+      if (place < 0) return false;
+      place += piece.length;
+    }
+    return true;
+  }
+
+  function begun({ pieces, letters }, pasted) {
+    let [place, got] = [0, 0];
+    for (const piece of pieces) {
+      const found = pasted.indexOf(piece, place);
+      if (found < 0) {
+        const cut = pasted.indexOf(piece.slice(0, LEAST_LETTERS), place);
+        if (cut >= 0 && piece.startsWith(pasted.slice(cut))) return got + pasted.length - cut;
+        break;
+      }
+      place = found + piece.length;
+      got += piece.length;
+    }
+    return got >= LEAST_LETTERS && 5 * got >= 2 * Math.min(letters, 80) ? got : 0;
+  }
+
+  function stem(word, P) {
+    for (const ending of P.ENDINGS) {
+      if (word.endsWith(ending) && word.length - ending.length >= 4) return word.slice(0, -ending.length);
+    }
+    return word;
+  }
+
+  const W = "[\\p{L}\\p{N}_]";
+  const COMPOUND = new RegExp(
+    `(?<!${W})(?:${W}+_${W}+|[A-Za-z]+[a-z][A-Z]${W}*|[A-Z][A-Z]+[a-z]${W}*)(?!${W})`, "gu",
+  );
+
+  function docOf(entry, P) {
+    if (entry.unnamed) return `\t ${plain(entry.signature)}`;
+    if (!entry.summary || P.SPOKEN.includes(entry.kind)) return "";
+    const inner = (entry.summary.match(COMPOUND) || []).map((name) => subtokens(name).join(" "));
+    return ["", ...subtokens(entry.name.slice(-P.NAME_LETTERS)).slice(-P.NAME_WORDS), "\t", plain(entry.summary), ...inner].join(" ");
+  }
+
+  function roundHalfEven(value) {
+    const floor = Math.floor(value);
+    const rest = value - floor;
+    if (rest !== 0.5) return Math.round(value);
+    return floor % 2 ? floor + 1 : floor;
+  }
+
+  function countOf(text, word) {
+    let count = 0;
+    for (let place = text.indexOf(word); place >= 0; place = text.indexOf(word, place + word.length)) count++;
+    return count;
+  }
+
+  class Searcher {
+    constructor(data) {
+      this.P = data.settings;
+      this.entries = data.entries;
+      this.judge = names(this.P);
+      this.weights = Object.fromEntries(this.P.KINDS.map((kind) => [kind.word, kind]));
+      this.groups = new Map(); // by last part: its forms, and the entries that have it
+      this.owners = new Map(); // by what stands before the last part: its parts, folded
+      for (const entry of this.entries) {
+        entry.short = short(entry.name);
+        entry.unnamed = !this.weights[entry.kind].named;
+        entry.place = this.placeOf(entry);
+        entry.owner = entry.name.slice(0, entry.name.length - entry.short.length);
+        if (!this.owners.has(entry.owner)) this.owners.set(entry.owner, new Set(segments(entry.owner).map(fold)));
+        if (entry.unnamed) continue;
+        if (!this.groups.has(entry.short)) this.groups.set(entry.short, { forms: formsOf(entry.short), entries: [] });
+        this.groups.get(entry.short).entries.push(entry);
+      }
+      this.detailed = false;
+    }
+
+    placeOf(entry) {
+      const test = /^(?:test_|tests\/|test\/)/.test(entry.file) || entry.file.includes("/test");
+      const depth = Math.min(countOf(entry.name, "."), 9) + (entry.name.includes("::") ? 1 : 0);
+      return this.weights[entry.kind].weight + (test ? this.P.TEST : 0) - depth;
+    }
+
+    // Lays out what signatures and summaries make findable; until then a search is one by names.
+    detail(signatures, summaries) {
+      this.entries.forEach((entry, number) => {
+        entry.signature = signatures[number];
+        entry.summary = summaries[number];
+      });
+      const callable = new Set(["function", "method", "nested function", "property"]);
+      this.types = [];
+      this.messages = [];
+      this.docs = [];
+      for (const entry of this.entries) {
+        const types = callable.has(entry.kind) ? typesOf(entry.signature) : "";
+        if (types) this.types.push([entry, types]);
+        if (entry.unnamed) {
+          const told = message(entry.kind === "error" ? entry.signature : `: ${entry.signature}`);
+          if (told.pieces.length) this.messages.push([entry, told]);
+        }
+        const doc = docOf(entry, this.P);
+        if (doc) this.docs.push([entry, doc]);
+      }
+      this.text = this.docs.map(([, doc]) => doc).join("\n");
+      this.starts = [];
+      let start = 0;
+      for (const [, doc] of this.docs) {
+        this.starts.push(start);
+        start += doc.length + 1;
+      }
+      this.detailed = true;
+    }
+
+    search(text, limit = 10) {
+      const asked = request(text, this.P.KINDS);
+      const hits = new Map();
+      const offer = (entry, points, why) => {
+        if (!accepts(asked, entry)) return;
+        const key = entry.kind === "import" ? `import ${entry.short}` : entry;
+        const hit = { entry, score: points + entry.place, why };
+        const known = hits.get(key);
+        if (!known || inOrder(hit, known) < 0) hits.set(key, hit);
+      };
+      const types = askedTypes(asked.text);
+      if (!asked.text) for (const entry of this.entries) offer(entry, 0, "passes the filters");
+      else if (types) this.byType(types, offer);
+      else this.byText(asked, offer, hits);
+      const best = [...hits.values()].sort(inOrder).slice(0, limit);
+      return best.map((hit) => this.counted(hit));
+    }
+
+    byText(asked, offer, hits) {
+      const wanted = query(asked.text, this.P.SYNONYMS, this.P.FILLERS);
+      this.byMessage(asked.text, offer);
+      const mayBeName = wanted.words.length <= this.P.MOST_NAME_WORDS || wanted.parts.length > 1;
+      if (mayBeName) this.byName(asked, wanted, offer);
+      const steps = [() => this.byProse(asked.text, offer)];
+      if (mayBeName) steps.unshift(() => this.byTypo(wanted, offer));
+      if (wanted.words.length >= this.P.WORDY) steps.reverse();
+      for (const step of steps) if (!hits.size) step();
+    }
+
+    manner(wanted, name) {
+      const asked = short(wanted.text);
+      const hidden = name.startsWith("_") !== asked.startsWith("_") ? this.P.PRIVATE : 0;
+      return hidden + (name.endsWith("_") && !asked.endsWith("_") ? this.P.IN_PLACE : 0);
+    }
+
+    byName(asked, wanted, offer) {
+      const inside = new Set();
+      if (wanted.folded) for (const [owner, parts] of this.owners) if (parts.has(wanted.folded)) inside.add(owner);
+      const narrowed = asked.paths.length || asked.packages.length || asked.exact;
+      const look = (forms, entries) => {
+        const match = this.judge(wanted, forms, inside);
+        const manner = this.manner(wanted, forms.name);
+        const only = narrowed || entries.length <= this.P.MANY ? null : firstImport(entries);
+        for (const entry of entries) {
+          const found = match(entry, only && entry.kind === "import" && entry !== only);
+          if (found) offer(entry, found[0] + manner, found[1]);
+        }
+      };
+      for (const { forms, entries } of this.groups.values()) look(forms, entries);
+      const unnamed = asked.kinds.some((kinds) => [...kinds].some((word) => !this.weights[word].named));
+      if (unnamed) for (const entry of this.entries) if (entry.unnamed) look(formsOf(entry.short), [entry]);
+    }
+
+    byTypo(wanted, offer) {
+      const near = wanted.words.length > 1 ? wanted.words.map(nearWord) : [];
+      for (const { forms, entries } of this.groups.values()) {
+        const match = matchTypo(this.P, wanted, forms, near);
+        if (match) for (const entry of entries) offer(entry, match[0] + this.manner(wanted, forms.name), match[1]);
+      }
+    }
+
+    byType(asked, offer) {
+      const heads = [...asked.parameters, asked.result].map((kind) => before(before(kind, "["), "|"));
+      for (const [entry, types] of this.types || []) {
+        if (!heads.every((head) => types.includes(head))) continue;
+        const far = distance(asked, types);
+        if (far === null || far > this.P.FARTHEST_TYPES) continue;
+        offer(entry, this.P.TYPES - 10 * far, far === 0 ? "these types" : "these types, and others");
+      }
+    }
+
+    byMessage(text, offer) {
+      const P = this.P;
+      let pasted = plain(text);
+      pasted = pasted.slice(SAID.exec(pasted)[0].length);
+      if (pasted.length < P.LEAST_PASTED || !pasted.includes(" ")) return;
+      for (const [entry, told] of this.messages || []) {
+        const longest = told.pieces.reduce((best, piece) => (piece.length > best.length ? piece : best));
+        const head = told.pieces[0].slice(0, P.HEAD);
+        if (pasted.includes(longest) || pasted.includes(head)) {
+          if (pasted.includes(longest) && answers(told, pasted)) {
+            offer(entry, P.MESSAGE + Math.min(Math.floor(told.letters / 8), 60), "raises this message");
+          } else {
+            const letters = begun(told, pasted);
+            const points = P.MESSAGE_BEGUN + Math.min(Math.floor(letters / 2), 100);
+            if (letters) offer(entry, points, "raises a message that begins so");
+          }
+        } else if (longest.includes(pasted)) {
+          offer(entry, P.MESSAGE_PART, "part of the message");
+        }
+      }
+    }
+
+    byProse(text, offer) {
+      const P = this.P;
+      const docs = this.docs || [];
+      const asked = (plain(text).match(/[a-z0-9_]+/g) || []).filter((word) => !P.STOP.includes(word));
+      const stems = [...new Set(asked.map((word) => ` ${stem(word, P)}`))];
+      const all = stems.map((word) => ({ word, numbers: this.docsWith(word) }));
+      const holding = all.sort((a, b) => a.numbers.length - b.numbers.length).slice(0, P.MOST_PROSE_WORDS);
+      if (!holding.length) return;
+      const words = holding.map(({ word }) => word);
+      const weight = new Map();
+      for (const { word, numbers } of holding) weight.set(word, Math.log(1 + docs.length / (1 + numbers.length)));
+      const whole = words.reduce((sum, word) => sum + weight.get(word), 0);
+      const covered = new Map();
+      for (const { word, numbers } of holding) {
+        for (const number of numbers) covered.set(number, (covered.get(number) || 0) + weight.get(word));
+      }
+      for (const [number, part] of covered) {
+        if (part < P.LEAST_COVERED * whole) continue;
+        const [entry, doc] = docs[number];
+        const name = before(doc, "\t");
+        const inName = words.reduce((sum, word) => (name.includes(word) ? sum + weight.get(word) : sum), 0);
+        const points = (70 * part) / whole + (40 * inName) / whole + Math.max(0, 20 - Math.floor(doc.length / 10));
+        const why = part >= 0.99 * whole ? "in the summary" : "in the summary: most words";
+        offer(entry, P.SUMMARY + roundHalfEven(points), why);
+      }
+    }
+
+    // The numbers of the docs that hold a word.
+    docsWith(word) {
+      const { text, starts } = this;
+      const numbers = [];
+      let number = 0;
+      for (let place = text.indexOf(word); place >= 0; place = text.indexOf(word, place + word.length)) {
+        while (number + 1 < starts.length && starts[number + 1] <= place) number++;
+        if (numbers.at(-1) !== number) numbers.push(number);
+      }
+      return numbers;
+    }
+
+    counted(hit) {
+      if (hit.entry.kind !== "import") return hit;
+      const same = this.groups.get(hit.entry.short).entries.filter((entry) => entry.kind === "import").length;
+      return same > 1 ? { ...hit, why: `${hit.why}; one of ${same} imports of that name` } : hit;
+    }
+  }
+
+  // Of many imports that bind one name, the first among those that stand best.
+  function firstImport(entries) {
+    const imports = entries.filter((entry) => entry.kind === "import");
+    return imports.reduce((best, entry) => (best && best.place >= entry.place ? best : entry), null);
+  }
+
+  function inOrder(a, b) {
+    return (
+      b.score - a.score ||
+      a.entry.name.length - b.entry.name.length ||
+      compare(a.entry.name, b.entry.name) ||
+      compare(a.entry.kind, b.entry.kind) ||
+      compare(a.entry.file, b.entry.file) ||
+      a.entry.line - b.entry.line ||
+      a.entry.end - b.entry.end ||
+      compare(a.entry.signature || "", b.entry.signature || "")
+    );
+  }
+
+  const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
+
+  // The payload: columns of names, and later their signatures and summaries.
+
+  function unpack(names) {
+    const kinds = names.settings.KINDS.map((kind) => kind.word);
+    const shorts = names.shorts.split("\n");
+    const owners = spread(names.owner);
+    const files = spread(names.file);
+    let line = 0;
+    const lines = names.lines.split(",").map((step, number) => {
+      line = parseInt(step, 36) + (number && files[number] === files[number - 1] ? line : 0);
+      return line;
+    });
+    const ends = names.ends.split(",");
+    const entries = shorts.map((short, number) => {
+      const [file, page] = names.files[files[number]];
+      const name = names.owners[owners[number]] + short;
+      const entry = { name, kind: kinds[parseInt(names.kinds[number], 36)], file, line: lines[number], number };
+      entry.end = entry.line + (ends[number] ? parseInt(ends[number], 36) : 0);
+      entry.page = page;
+      entry.anchor = names.anchors[number];
+      return entry;
+    });
+    const modules = new Map(entries.filter((entry) => entry.kind === "module").map((entry) => [entry.file, entry.name]));
+    for (const entry of entries) entry.module = modules.get(entry.file) || "";
+    return { settings: names.settings, entries };
+  }
+
+  // Runs of equal numbers, as `number*times`, back to one number each.
+  function spread(runs) {
+    return runs.split(",").flatMap((run) => {
+      const [number, times] = run.split("*");
+      return Array(times ? parseInt(times, 36) : 1).fill(parseInt(number, 36));
+    });
+  }
+
+  return { Searcher, unpack };
+})();
