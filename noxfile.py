@@ -7,6 +7,7 @@ CUDA build of torch, say), install the packages there and name it: `COMMBOOK_PYT
 
 import hashlib
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -102,6 +103,25 @@ def docs(session: nox.Session) -> None:
     run(session, "-m", "mkdocs", "build", "--strict")  # with --quiet, mkdocs would not count warnings
     run(session, "-m", "tools.gen", "--inventory", "site/objects.inv")
     run(session, "-m", "tools.gen", "--palette", "site")
+
+
+@nox.session
+def zensical(session: nox.Session) -> None:
+    """Build the same site with Zensical, where the theme's makers go on; a failure is said and allowed."""
+    env, copy = ENV.parent / "zensical", ENV.parent / "zensical-site"
+    run(session, "-m", "tools.gen")
+    if not (env / "bin" / "zensical").exists():
+        session.run(sys.executable, "-m", "virtualenv", "--quiet", str(env), external=True)
+        own = (str(env / "bin" / "python"), "-m", "pip", "install", "--quiet")
+        session.run(*own, "zensical", "mkdocstrings-python>=2.0,<3", external=True)
+    shutil.rmtree(copy, ignore_errors=True)
+    for name in ("docs", "packages", "tools"):
+        shutil.copytree(ROOT / name, copy / name, symlinks=True)
+    shutil.copy(ROOT / "mkdocs.yml", copy)
+    with session.chdir(copy):
+        done = session.run(str(env / "bin" / "zensical"), "build", external=True, success_codes=range(256))
+    built = len(list((copy / "site").rglob("*.html")))
+    session.log(f"Zensical built {built} pages into {copy / 'site'}" + ("" if done else "; it reported a failure"))
 
 
 @nox.session
