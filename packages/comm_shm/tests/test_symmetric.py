@@ -368,6 +368,7 @@ def test_a_wait_in_vain_names_the_rank_and_loses_nothing(world):
             said = attempt(lambda: buffer.wait(1, 2, timeout_s=0.05))
             buffer.signal(1, 2)
             buffer.wait(1, 2)
+            assert attempt(lambda: buffer.wait(1, 2, timeout_s=0.05))[0] is RankTimeoutError  # one signal, one wait
         elif group.rank == 1:
             said = buffer.wait(0, 2), ""
             buffer.signal(0, 2)
