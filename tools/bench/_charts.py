@@ -1,0 +1,142 @@
+"""Draw the charts and tables of docs/understand/shared_memory_speed.md from the results in docs/assets/bench.
+
+    python tools/bench/_charts.py [--check]
+
+The results are what the benches wrote with --json. With --check nothing is written, and it fails when something
+would change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from _machine import sentence
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+RESULTS = DOCS / "assets" / "bench"
+PAGE = DOCS / "understand" / "shared_memory_speed.md"
+COLOURS = ("#7e57c2", "#e65100", "#2e7d32", "#1565c0", "#6d4c41")
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 340, 60, 110, 20, 40
+
+Curves = dict[str, list[tuple[float, float]]]
+
+
+def size_words(size: float) -> str:
+    """Return 4, 64 Ki, 1 Mi."""
+    for unit, word in ((1 << 20, " Mi"), (1 << 10, " Ki")):
+        if size >= unit:
+            return f"{size / unit:g}{word}"
+    return f"{size:g}"
+
+
+def chart(title: str, curves: Curves) -> str:
+    """Return an SVG with both axes logarithmic: bytes and microseconds."""
+    xs = [x for points in curves.values() for x, _ in points]
+    ys = [y for points in curves.values() for _, y in points]
+    low, high = math.floor(math.log10(min(ys))), math.ceil(math.log10(max(ys)))
+
+    def across(x: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * math.log(x / min(xs)) / math.log(max(xs) / min(xs))
+
+    def down(y: float) -> float:
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (math.log10(y) - low) / (high - low)
+
+    parts = []
+    for power in range(low, high + 1):
+        y = down(10.0**power)
+        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#8884"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{10.0**power:g} us</text>')
+    for x in sorted(set(xs))[::2]:
+        parts.append(f'<text x="{across(x):.1f}" y="{HEIGHT - 14}" text-anchor="middle">{size_words(x)}</text>')
+    labels = _apart({name: down(points[-1][1]) for name, points in curves.items()})
+    for colour, (name, points) in zip(COLOURS, curves.items(), strict=False):
+        line = " ".join(f"{across(x):.1f},{down(y):.1f}" for x, y in points)
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        x, y = WIDTH - RIGHT + 6, labels[name] + 4
+        parts.append(f'<text x="{x}" y="{y:.1f}" fill="{colour}">{escape(name)}</text>')
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" font-size="12" '
+        f'font-family="sans-serif" fill="#888"><title>{escape(title)}</title>{"".join(parts)}</svg>\n'
+    )
+
+
+def _apart(heights: dict[str, float]) -> dict[str, float]:
+    """Return where the names stand so that none covers another one."""
+    placed: dict[str, float] = {}
+    for name, y in sorted(heights.items(), key=lambda item: item[1]):
+        placed[name] = max([y, *(other + 14 for other in placed.values())])
+    return placed
+
+
+def curves_of(rows: list[dict[str, Any]], names: dict[str, str]) -> Curves:
+    """Return a curve for each column."""
+    return {word: [(row["bytes"], row[key]) for row in rows] for key, word in names.items()}
+
+
+def table(rows: list[dict[str, Any]], columns: dict[str, str]) -> str:
+    """Return a Markdown table; a limit that is missed stands in bold."""
+    lines = ["| " + " | ".join(columns.values()) + " |", "|" + " --- |" * len(columns)]
+    for row in rows:
+        lines.append("| " + " | ".join(_cell(row, key) for key in columns) + " |")
+    return "\n".join(lines)
+
+
+def _cell(row: dict[str, Any], key: str) -> str:
+    value = row[key]
+    if key == "bytes":
+        return size_words(value)
+    if value is None:
+        return ""
+    digits = 3 if value < 1 else 2 if value < 10 else 1 if value < 1000 else 0
+    words = f"{value:.{digits}f}"
+    missed = key == "ratio" and row.get("limit") is not None and value > row["limit"]
+    return f"**{words}**" if missed else words
+
+
+MPIS = {"shm": "comm_shm", "impi-rt": "Intel MPI", "openmpi": "Open MPI", "mpich": "MPICH"}
+GLOO = {"shm_us": "comm_shm", "gloo_us": "gloo"}
+FLOOR = {"all_reduce_us": "all_reduce", "flags_us": "flags", "memcpy_us": "memcpy"}
+LAYOUT = {
+    "shm_against_mpi": (MPIS, {"bytes": "bytes", **MPIS, "ratio": "of the best", "limit": "at most"}),
+    "shm_all_reduce_2": (GLOO, {"bytes": "bytes", **GLOO, "ratio": "of gloo", "limit": "at most", "p99": "p99/median"}),
+    "shm_all_reduce_4": (None, {"bytes": "bytes", **GLOO, "ratio": "of gloo", "limit": "at most", "p99": "p99/median"}),
+    "shm_all_reduce_8": (None, {"bytes": "bytes", **GLOO, "ratio": "of gloo", "limit": "at most", "p99": "p99/median"}),
+    "shm_floor": (FLOOR, {"bytes": "bytes", **FLOOR, "of_flags": "in exchanges", "of_memcpy": "in copies"}),
+}
+
+
+def made() -> dict[Path, str]:
+    """Return every file that is made, with its text."""
+    files, page = {}, PAGE.read_text()
+    for name, (names, columns) in LAYOUT.items():
+        result = json.loads((RESULTS / f"{name}.json").read_text())
+        known = {key: word for key, word in (names or {}).items() if key in result["rows"][0]}
+        if known:
+            files[RESULTS / f"{name}.svg"] = chart(name, curves_of(result["rows"], known))
+        shown = {key: word for key, word in columns.items() if key in result["rows"][0]}
+        words = f"{table(result['rows'], shown)}\n\nMeasured on {sentence(result['machine'])}."
+        begin, end = f"<!-- made from {name}.json -->", "<!-- end -->"
+        pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+        page = pattern.sub(lambda _, text=f"{begin}\n{words}\n{end}": text, page)  # type: ignore[misc]
+    return {**files, PAGE: page}
+
+
+def main() -> None:
+    """Write what changed, or say what would."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    stale = {path: text for path, text in made().items() if not path.exists() or path.read_text() != text}
+    if parser.parse_args().check and stale:
+        raise SystemExit(f"stale: {', '.join(path.name for path in stale)}; run python tools/bench/_charts.py")
+    for path, text in stale.items():
+        path.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
