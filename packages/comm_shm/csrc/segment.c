@@ -10,6 +10,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+_Static_assert(offsetof(shm_preamble, broken) == 128, "segment.py writes it where it is");
+
 static size_t round_up(size_t value, size_t to) { return (value + to - 1) / to * to; }
 
 static size_t control_bytes(uint32_t world) {

@@ -156,5 +156,7 @@ def _broken(scene: Scene) -> CommError:
             return RankTimeoutError(scene.where, got=f"a group on which {by} had timed out", need=need, hint=hint)
         case Status.INTERRUPTED:
             return RankFailedError(scene.where, got=f"a group on which {by} was interrupted", need=need, hint=hint)
+        case Status.NO_ROOM:
+            return TransportError(scene.where, got=f"a group for which {by} had no room", need=need, hint=hint)
         case _:
             return RankFailedError(scene.where, got=f"a group on which {by} found a rank gone", need=need, hint=hint)

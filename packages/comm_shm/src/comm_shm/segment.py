@@ -11,16 +11,19 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import struct
 from collections.abc import Sequence
 from typing import Any
 
 from comm_core.errors import TransportError
 from comm_shm import _native
+from comm_shm.faults import Status
 from comm_shm.rendezvous import Card, open_pidfds
 
 SLOT_BYTES = 64 * 1024
 LEAST_FOR_A_RANK = 512  # of a slot, so that in a large group every rank has a part of each
 
+_BROKEN_AT = 128  # of shm_preamble.broken in csrc/shm.h, which segment.c asserts
 _WHERE = 'backend "shm"'
 
 
@@ -113,12 +116,18 @@ def attach(memfd: int, cards: Sequence[Card], rank: int, slot: int | None = None
 
     Raises:
         RankFailedError: a rank has ended already.
-        TransportError: the segment cannot be mapped.
+        TransportError: the segment cannot be mapped, or the peers not be watched; the others are told.
     """
-    pidfds = open_pidfds(cards, rank)
+    slot = slot_bytes(len(cards)) if slot is None else slot
     try:
-        return _native.open_group(memfd, rank, len(cards), slot_bytes(len(cards)) if slot is None else slot, pidfds)
-    except OSError as error:
-        raise TransportError(
-            _WHERE, got=f"a segment that cannot be mapped: {error}", hint="free some memory"
-        ) from error
+        pidfds = open_pidfds(cards, rank)
+        try:
+            return _native.open_group(memfd, rank, len(cards), slot, pidfds)
+        except OSError as error:
+            size = _native.segment_bytes(len(cards), slot)
+            what = f"{len(cards)} ranks, each with slots of {slot} bytes; this process cannot map them"
+            raise no_room(size, what, error) from error
+    except TransportError:
+        # Written as to a file, which needs no room in this process: it is the first failure of the group.
+        os.pwrite(memfd, struct.pack("=I", Status.NO_ROOM << 16 | rank), _BROKEN_AT)
+        raise

@@ -1,0 +1,172 @@
+"""What groups take of a machine and give back: descriptors, mappings, threads, memory, names; and where there is none.
+
+COMM_SHM_CYCLES=10000 is the long form of the cycles.
+"""
+
+import os
+import resource
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from comm_core.errors import CommError, RankFailedError, TransportError
+from comm_core.testing import run_ranks
+
+pytestmark = pytest.mark.needs_shm
+
+CYCLES = int(os.environ.get("COMM_SHM_CYCLES") or 300)
+NOBODY = 65534
+
+
+def taken():
+    """Descriptors, mappings and threads of this process."""
+    maps = Path("/proc/self/maps").read_text().count("comm_shm-")
+    return len(os.listdir("/proc/self/fd")), maps, len(os.listdir("/proc/self/task"))
+
+
+def memory_kib():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "RssShmem")))
+
+
+def test_creating_and_destroying_leaves_nothing():
+    def body(group, cycles):
+        import gc
+
+        def once():
+            made = dist.new_group(backend="shm")
+            x = torch.ones(1000)
+            dist.all_reduce(x, group=made)
+            dist.destroy_process_group(made)
+            return x[0].item()
+
+        for _ in range(50):
+            once()
+        gc.collect()
+        before, memory = taken(), memory_kib()
+        right = all(once() == group.world for _ in range(cycles))
+        gc.collect()
+        return right, taken(), before, memory_kib() - memory
+
+    for right, after, before, grown in run_ranks(body, 2, "shm", 600.0, (CYCLES,)):
+        assert right
+        assert after == before
+        print(f"{CYCLES} cycles, {grown} KiB more")
+        assert grown < 4096 + 2 * CYCLES  # the store keeps about a KiB for each name that a group had
+
+
+def test_two_hundred_groups_at_once():
+    def body(group):
+        before = taken()
+        parts = [sorted({n % 4, (n // 4) % 4, (n // 16) % 4}) for n in range(200)]
+        made = [dist.new_group(part, backend="shm") for part in parts]
+        sums = []
+        for part, one in zip(parts, made, strict=True):
+            if group.rank in part:
+                x = torch.tensor([2.0**group.rank])
+                dist.all_reduce(x, group=one)
+                sums.append(x.item() == sum(2.0**rank for rank in part))
+        for part, one in zip(parts, made, strict=True):
+            if group.rank in part:
+                dist.destroy_process_group(one)
+        return all(sums), len(sums) > 90, taken() == before
+
+    assert run_ranks(body, 4, "shm", 120.0) == [(True, True, True)] * 4
+
+
+def test_two_jobs_on_one_machine_do_not_meet(fleet):
+    def body(rank, world, store):
+        job, me = divmod(rank, 2)
+        mine = dist.PrefixStore(f"job {job}", store)
+        dist.init_process_group("shm", store=mine, rank=me, world_size=2)
+        store.set(f"{rank} is there", "")
+        store.wait([f"{other} is there" for other in range(world)])
+        seen = set()
+        for step in range(300):
+            x = torch.full((2000,), 100.0 * job + step)
+            dist.all_reduce(x)
+            seen.add(bool((x == 2 * (100.0 * job + step)).all()))
+        return seen
+
+    assert fleet.run(body, 4) == [("returned", {True})] * 4
+
+
+def test_nothing_is_left_when_every_rank_is_killed(fleet):
+    def body(rank, world, store):
+        dist.init_process_group("shm", store=store, rank=rank, world_size=world)
+        dist.all_reduce(torch.ones(100_000))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def names():
+        sockets = Path("/proc/net/unix").read_text()
+        return set(os.listdir("/dev/shm")), "comm_shm" in sockets
+
+    before = names()
+    assert fleet.run(body, 3) == [("died", -signal.SIGKILL)] * 3
+    shared, sockets = names()
+    assert not {name for name in shared - before[0] if "comm_shm" in name or "torch" in name}
+    assert not sockets
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_user_is_refused():
+    from comm_shm import rendezvous, segment
+
+    memfd, name = segment.create(2)
+    card = rendezvous.own_card(None, memfd, name)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        said = "let in"
+        try:
+            os.close(memfd)
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            segment.fetch(card)
+        except CommError as error:
+            said = str(error)
+        finally:
+            os.write(writer, said.encode())
+            os._exit(0)
+    os.waitpid(child, 0)
+    said = os.read(reader, 4096).decode()
+    for descriptor in (memfd, reader, writer):
+        os.close(descriptor)
+    assert "no access to rank 0's segment" in said
+    assert "Permission denied" in said
+
+
+@pytest.mark.parametrize("poor", [0, 1, 2])
+def test_a_rank_without_room_is_an_error_on_every_rank_with_the_numbers(fleet, poor):
+    def body(rank, world, store, poor):
+        dist.init_process_group("shm", store=store, rank=rank, world_size=world)  # loads what it needs
+        dist.all_reduce(torch.ones(1000))
+        dist.destroy_process_group()
+        limits = resource.getrlimit(resource.RLIMIT_AS)
+        if rank == poor:
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            resource.setrlimit(resource.RLIMIT_AS, (pages * os.sysconf("SC_PAGESIZE") + 300_000, limits[1]))
+        try:
+            dist.init_process_group("shm", store=dist.PrefixStore("poor", store), rank=rank, world_size=world)
+        except CommError as error:
+            said = type(error), str(error)
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+        dist.distributed_c10d._world.group_count = 0
+        dist.init_process_group("shm", store=dist.PrefixStore("rich", store), rank=rank, world_size=world)
+        x = torch.ones(3)
+        dist.all_reduce(x)
+        return *said, x.tolist()
+
+    answers = fleet.run(body, 3, poor)
+    assert [how for how, _ in answers] == ["returned"] * 3, answers
+    for rank, (_, (kind, said, after)) in enumerate(answers):
+        assert ("no room for" in said and "cannot map" in said) == (rank == poor), said
+        assert issubclass(kind, TransportError if rank == poor else (TransportError, RankFailedError))
+        assert after == [3.0] * 3
+    # The first of the others is told why; for the last one, that one may have left already.
+    others = str([answer[1] for _, answer in answers])
+    assert poor == 0 or f"a group for which rank {poor} had no room" in others
