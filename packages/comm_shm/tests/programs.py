@@ -350,7 +350,7 @@ def changed(rng: random.Random, step: Step) -> Step:
     ways += ["root"] if step.what in ("broadcast", "reduce", "gather", "scatter") else []
     how = rng.choice(ways)
     if how == "dtype" and step.what != "barrier":
-        odd.dtype = torch.float32 if step.dtype is not torch.float32 else torch.int32
+        odd.dtype = torch.int32 if step.dtype is not torch.int32 else torch.int64  # complex may travel as floats
         odd.op = "SUM" if step.op else ""
     elif how == "size" and not step.table and step.what != "barrier":
         odd.sizes = tuple(size + 1 for size in step.sizes)
@@ -408,6 +408,7 @@ def die(group: Any, seed: int, steps: int) -> str:
     victim, when = rng.randrange(group.world), rng.randrange(steps)
     parts = groups_of(rng, group.world)
     player = Player(seed, group.rank, made(parts))
+    dist.barrier()  # the victim may be the host of the store, which the others need until their groups are made
     try:
         for number in range(steps):
             step = step_of(rng, number, parts)
@@ -417,6 +418,7 @@ def die(group: Any, seed: int, steps: int) -> str:
                 finished(player, step)
         dist.barrier()
     except RankFailedError as error:
+        dist.destroy_process_group()  # as a program that ends: ranks that wait for this one elsewhere are told by that
         return str(error)
     except CommError as error:
         raise AssertionError(f"program {seed}: rank {group.rank} was told {error!r}") from error
