@@ -29,6 +29,7 @@ def test_the_fields_stand_in_the_order_that_every_file_fills_them_in() -> None:
         "in_place",
         "wire_bytes",
         "lowering",
+        "expanded",
         "convention",
     ]
 
@@ -68,6 +69,15 @@ def test_the_parameters_are_those_of_check() -> None:
         "reduce_scatter": ["dim", "reduce_op"],
         "all_to_all": ["input_splits", "output_splits"],
         "broadcast": ["src"],
+        "reduce": ["dst", "reduce_op"],
+        "gather": ["dim", "dst", "sizes"],
+        "scatter": ["dim", "sizes", "src"],
+        "all_gather_v": ["dim", "sizes"],
+        "reduce_scatter_v": ["dim", "reduce_op", "sizes"],
+        "scan": ["reduce_op", "reverse"],
+        "exscan": ["reduce_op", "reverse"],
         "permute": ["destinations"],
+        "batch_p2p": ["receives", "sends"],
+        "barrier": [],
         "wait": [],
     }

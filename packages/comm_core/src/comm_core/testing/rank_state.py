@@ -38,7 +38,8 @@ def reset(order: RunOrder) -> None:
     torch.set_grad_enabled(True)
     torch.set_default_dtype(torch.float32)
     torch.set_default_device(None)
-    torch.use_deterministic_algorithms(False)
+    if torch.are_deterministic_algorithms_enabled():  # the setter imports the compiler, which takes seconds
+        torch.use_deterministic_algorithms(False)
     torch.autograd.set_detect_anomaly(False)
     if "torch._dynamo" in sys.modules:
         torch.compiler.reset()
