@@ -289,6 +289,7 @@ static int choose(shm_mail *mail, int source, shm_incoming *in, shm_envelope *en
     }
     in->left = envelope->bytes;
     in->busy = 1;
+    mail->busy++;
     return 1;
 }
 
@@ -323,6 +324,7 @@ static void arrive(shm_mail *mail, shm_incoming *in) {
     shm_aside *aside = in->aside;
     in->tail = padded(in->tail);
     in->busy = 0;
+    mail->busy--;
     in->errand = NULL;
     in->aside = NULL;
     if (errand != NULL)
@@ -512,6 +514,10 @@ void shm_mail_fail_lost(shm_mail *mail, uint32_t peer, shm_status gone) {
     if (in->aside != NULL && in->aside->claimed != NULL)
         shm_mail_give_up(mail, in->aside->claimed, gone);
     fail_asked(mail, (int)peer, gone);
+    if (gone != SHM_BROKEN) { /* nothing follows */
+        mail->busy -= (uint32_t)in->busy;
+        in->busy = 0;
+    }
 }
 
 /* Those that were put aside, and the ones at the front of the lanes. */

@@ -88,7 +88,7 @@ typedef struct shm_mail {
     shm_incoming *in;
     shm_errand *asked, *asked_last; /* receives that nothing has come for */
     shm_aside *asides, **asides_end;
-    uint32_t pending;
+    uint32_t pending, busy; /* errands, and lanes with a message of which the rest is to come, asked for or not */
     int driven, greedy, closing;
 } shm_mail;
 

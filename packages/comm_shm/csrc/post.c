@@ -31,7 +31,7 @@ static int finished(const shm_mail *mail, const shm_errand *errand) {
 
 static int nothing_pending(const shm_mail *mail, const shm_errand *errand) {
     (void)errand;
-    return mail->pending == 0 || mail->closing;
+    return (mail->pending == 0 && mail->busy == 0) || mail->closing;
 }
 
 static int all_written(const shm_mail *mail, const shm_errand *errand) {
@@ -52,9 +52,10 @@ int shm_post(shm_mail *mail, shm_errand *errand) {
         shm_mail_accept(mail, errand);
         shm_mail_move(mail);
     }
-    if (!shm_is_finished(&errand->request))
+    int waits = !shm_is_finished(&errand->request);
+    if (waits || mail->busy > 0)
         failed = shm_hand_call(&mail->hand, 0);
-    if (failed != 0)
+    if (failed != 0 && waits)
         shm_mail_give_up(mail, errand, SHM_NO_ROOM);
     shm_hand_unlock(&mail->hand);
     return failed;
@@ -168,7 +169,7 @@ static shm_status drive(shm_mail *mail, shift *turn) {
             status = look_around(mail, turn);
     }
     mail->driven = mail->greedy = 0;
-    if (mail->pending > 0) /* the hand may have fallen asleep over it */
+    if (mail->pending > 0 || mail->busy > 0) /* the hand may have fallen asleep over it */
         shm_hand_call(&mail->hand, 0);
     if (mail->hand.waiters > 0)
         pthread_cond_broadcast(&mail->hand.news);
@@ -210,7 +211,7 @@ shm_status shm_await(shm_mail *mail, shm_errand *errand, const shm_patience *pat
 
 int64_t shm_mail_due_in(shm_hand *hand, int64_t now) {
     const shm_mail *mail = mail_of(hand);
-    return mail->pending == 0 || mail->driven ? INT64_MAX : hand->active_ns + SHM_LEFT_ALONE_NS - now;
+    return (mail->pending == 0 && mail->busy == 0) || mail->driven ? INT64_MAX : hand->active_ns + SHM_LEFT_ALONE_NS - now;
 }
 
 static int never(void *context) {

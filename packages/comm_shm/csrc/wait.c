@@ -74,7 +74,7 @@ int shm_behind(const shm_group *group, uint32_t rank) {
 }
 
 int shm_dead(const shm_group *group, uint32_t rank) {
-    struct pollfd look = group->watch[rank];
+    struct pollfd look = {.fd = group->watch[rank].fd, .events = POLLIN}; /* another thread may be polling */
     return look.fd >= 0 && poll(&look, 1, 0) == 1 && (look.revents & POLLIN) != 0;
 }
 

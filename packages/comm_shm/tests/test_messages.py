@@ -147,6 +147,19 @@ def test_a_receive_posted_before_other_work_is_served_meanwhile(world):
     assert world.run(body)[0] == [3.0]
 
 
+def test_a_long_message_that_does_not_fit_holds_nobody_up(world):
+    def body(group):
+        x, said = torch.ones(400_000), None
+        if group.rank == 0:
+            said = attempt(lambda: dist.send(x, 1))
+        if group.rank == 1:
+            said = attempt(lambda: dist.recv(torch.zeros(3), 0))
+        dist.barrier()  # the rest of the message is taken while rank 1 waits here
+        return said and said[0]
+
+    assert world.run(body) == [MismatchError, MismatchError, None][: world.size]
+
+
 @pytest.mark.parametrize("case", ["size", "dtype", "late"])
 def test_a_misfit_is_an_error_on_both_sides_that_names_both(world, case):
     def body(group):
@@ -211,6 +224,7 @@ def test_what_nobody_sends_times_out_with_what_came_instead(world):
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_a_peer_that_dies_is_named_within_a_second(fleet, what, world_size):
     def body(rank, world, store):
+        import contextlib
         import os
         import select
         import signal
@@ -228,7 +242,8 @@ def test_a_peer_that_dies_is_named_within_a_second(fleet, what, world_size):
             store.wait(["seen"])
             return None
         if what != "anyone":
-            select.select([os.pidfd_open(int(store.get("process")))], [], [])
+            with contextlib.suppress(ProcessLookupError):  # it has ended, and its parent knows
+                select.select([os.pidfd_open(int(store.get("process")))], [], [])
         began = time.monotonic()
         call = {"recv": lambda: dist.recv(x, 1), "send": lambda: dist.send(x, 1), "anyone": lambda: dist.recv(x)}[what]
         first = torch.zeros(2)
