@@ -125,8 +125,8 @@ def reduce_in_rank_order(word: str, tensors: Sequence[torch.Tensor]) -> torch.Te
         >>> reduce_in_rank_order("avg", [torch.tensor([1.0]), torch.tensor([3.0])])
         tensor([2.])
     """
-    total = functools.reduce(_step(word, tensors[0].dtype), tensors)
-    return total / len(tensors) if REDUCE_OPS[word].divides else total.clone()
+    total = functools.reduce(_step(word, tensors[0].dtype), _computable(tensors))
+    return (total / len(tensors) if REDUCE_OPS[word].divides else total.clone()).to(tensors[0].dtype)
 
 
 def prefixes_in_rank_order(word: str, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -136,8 +136,11 @@ def prefixes_in_rank_order(word: str, tensors: Sequence[torch.Tensor]) -> list[t
         >>> prefixes_in_rank_order("sum", [torch.tensor([1]), torch.tensor([2]), torch.tensor([3])])
         [tensor([1]), tensor([3]), tensor([6])]
     """
-    totals = list(itertools.accumulate(tensors[1:], _step(word, tensors[0].dtype), initial=tensors[0].clone()))
-    return [total / (i + 1) for i, total in enumerate(totals)] if REDUCE_OPS[word].divides else totals
+    first, *others = _computable(tensors)
+    totals = list(itertools.accumulate(others, _step(word, tensors[0].dtype), initial=first.clone()))
+    if REDUCE_OPS[word].divides:
+        totals = [total / (i + 1) for i, total in enumerate(totals)]
+    return [total.to(tensors[0].dtype) for total in totals]
 
 
 def preceding_in_rank_order(word: str, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -162,11 +165,18 @@ def neutral(word: str, dtype: torch.dtype) -> float | int:
         if dtype is torch.bool:
             return word == "min"
         if dtype.is_floating_point:
-            return float("inf") if word == "min" else -float("inf")
+            most = float("inf") if dtype.itemsize > 1 else torch.finfo(dtype).max  # a float8 may have no infinity
+            return most if word == "min" else -most
         return torch.iinfo(dtype).max if word == "min" else torch.iinfo(dtype).min
     if word == "band":
         return 1 if dtype is torch.bool else -1 if dtype.is_signed else torch.iinfo(dtype).max
     return 1 if word == "product" else 0
+
+
+def _computable(tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+    """Return the tensors in a dtype that torch computes with: float8 in float32, to be rounded once at the end."""
+    narrow = tensors[0].is_floating_point() and tensors[0].element_size() == 1
+    return [x.float() for x in tensors] if narrow else tensors
 
 
 def _step(word: str, dtype: torch.dtype) -> Combine:
