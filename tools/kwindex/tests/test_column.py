@@ -33,6 +33,11 @@ def test_lines_that_hold_letters(rows: list[str], letters: str) -> None:
     assert list(made.holding(letters)) == [number for number, row in enumerate(rows) if letters in row]
     assert list(made.holding(f"\n {letters}")) == [n for n, row in enumerate(rows) if row.startswith(f" {letters}")]
     assert list(made.holding(f"{letters}\n")) == [n for n, row in enumerate(rows) if row.endswith(letters)]
+    for either in (made, column(rows, True)):
+        assert sorted(either.starting(f" {letters}")) == [
+            n for n, row in enumerate(rows) if row.startswith(f" {letters}")
+        ]
+        assert list(either.exactly(f" {letters}")) == [n for n, row in enumerate(rows) if row == f" {letters}"]
     assert [made.line(number) for number in range(len(rows))] == rows
 
 

@@ -93,6 +93,35 @@ class Column:
             if all(word in line for word in marked):
                 yield number
 
+    @cached_property
+    def _sorted(self) -> list[tuple[str, int]]:
+        return sorted((line, number) for number, line in enumerate(self.text[1:-1].split("\n")))
+
+    def exactly(self, line: str) -> Iterator[int]:
+        """Yields the lines that are this one."""
+        if self._asked < _WORTH:
+            yield from self.holding(f"\n{line}\n")
+            return
+        place = bisect_left(self._sorted, (line, -1))
+        while place < len(self._sorted) and self._sorted[place][0] == line:
+            yield self._sorted[place][1]
+            place += 1
+
+    def starting(self, letters: str) -> Iterator[int]:
+        r"""Yields the lines that begin with letters.
+
+        Example:
+            >>> list(Column(b"\nab\nba\n").starting("b"))
+            [1]
+        """
+        if self._asked < _WORTH:
+            yield from self.holding(f"\n{letters}")
+            return
+        place = bisect_left(self._sorted, (letters, -1))
+        while place < len(self._sorted) and self._sorted[place][0].startswith(letters):
+            yield self._sorted[place][1]
+            place += 1
+
     def holding(self, letters: str) -> Iterator[int]:
         r"""Yields the lines in which letters stand; a newline among them is an end of a line.
 

@@ -49,11 +49,11 @@ class Names:
 
     def number(self, name: str) -> int:
         """Returns the line of a name, -1 for one that is not here."""
-        return next(self._names.holding(f"\n{name}\n"), -1)
+        return next(self._names.exactly(name), -1)
 
     def folded(self, letters: str) -> Iterator[int]:
         """Yields the names of these letters."""
-        return self._folds.holding(f"\n{letters}\n")
+        return self._folds.exactly(letters)
 
     def layers(self, query: Query) -> list[Layer]:
         """Returns the layers in which names can answer a query by their last part, the best first.
@@ -65,7 +65,8 @@ class Names:
             >>> [(bound, names.name(n)) for _, layer in names.layers(Query.of("gat")) for bound, n in layer()]
             [(700, 'gather'), (597, 'gather'), (297, 'gather')]
         """
-        self.words.ask()
+        for column in (self.words, self._names, self._folds, self._initials):
+            column.ask()
         exact: Layer = (EXACT, lambda: ((EXACT, number) for number in (self.number(query.text),) if number >= 0))
         if not query.folded:
             return [exact]
@@ -82,7 +83,7 @@ class Names:
     def _beginning(self, query: Query) -> Bounded:
         """Yields names that begin with a query's letters, the shortest first."""
         best = JOINED_PREFIX if query.apart else PREFIX + SAME_LETTERS
-        yield from self._sorted(best, self._folds.holding("\n" + query.folded), query.folded)
+        yield from self._sorted(best, self._folds.starting(query.folded), query.folded)
 
     def _by_words(self, query: Query) -> Bounded:
         if query.words:
@@ -95,7 +96,7 @@ class Names:
     def _by_initials(self, letters: str) -> Bounded:
         if len(letters) < 2:
             return
-        for number in self._initials.holding("\n" + letters):
+        for number in self._initials.starting(letters):
             yield INITIALS, number
         if 2 < len(letters) <= LONGEST_INITIALS:
             first, *rest = map(re.escape, letters)  # the initials are some of the letters, in their order
@@ -120,7 +121,7 @@ class Names:
             yield number, True
         for number in self._overloads:
             yield number, False
-        for number in self._folds.holding("\n" + letters) if letters else ():
+        for number in self._folds.starting(letters) if letters else ():
             if self._folds.line(number) != letters:
                 yield number, False
 
