@@ -172,3 +172,18 @@ def test_what_is_not_an_index_is_said_so(tmp_path: Path, content: str) -> None:
     (tmp_path / INDEX).write_text(content)
     with pytest.raises(KwindexError, match=r"kwindex index|index of kwindex"):
         read_index(tmp_path)
+
+
+def test_a_file_that_cannot_be_written_is_said(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: object, target: object) -> None:
+        raise OSError(28, "No space left on device", str(target))
+
+    root = tree({"a.py": ""})
+    build([root], tmp_path / "out")
+    before = (tmp_path / "out" / INDEX).read_bytes()
+    (root / "a.py").write_text("x = 1\n")
+    monkeypatch.setattr("kwindex.store.os.replace", full)
+    with pytest.raises(KwindexError, match=r"cannot write .*: No space left on device"):
+        build([root], tmp_path / "out")
+    assert (tmp_path / "out" / INDEX).read_bytes() == before
+    assert not [path for path in (tmp_path / "out").iterdir() if path.name.endswith(".partial")]

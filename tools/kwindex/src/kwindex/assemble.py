@@ -43,10 +43,7 @@ def identity(parts: Sequence[Part]) -> str:
         >>> identity([Part("m.py", b"x", 0)]) == identity([Part("m.py", b"x", 7)])
         True
     """
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        digest.update(part.digest)
-    return digest.hexdigest()
+    return hashlib.blake2b(b"".join(part.digest for part in parts), digest_size=16).hexdigest()
 
 
 def assembled(parts: Sequence[Part], before: Tables | None) -> dict[str, list[Buffer]]:
@@ -62,7 +59,7 @@ def assembled(parts: Sequence[Part], before: Tables | None) -> dict[str, list[Bu
         taken = (_taken(before, name, run) if isinstance(run, Run) else [run[number]] for run in runs)
         sections[name] = list(chain.from_iterable(taken))
     rows = sections.pop("rows")
-    sections["extents"] = [_extents(parts, before)]
+    sections["extents"] = [_extents(runs, before)]
     sections["files"] = ["".join(f"{part.file}\n" for part in parts).encode()]
     sections["digests"] = [part.digest for part in parts]
     sections.update((name, [value]) for name, value in _names(parts, before)._asdict().items())
@@ -99,14 +96,12 @@ def _taken(before: Tables | None, name: str, run: Run) -> list[Buffer]:
     return before.span(name, run.first, run.end)
 
 
-def _extents(parts: Sequence[Part], before: Tables | None) -> bytes:
+def _extents(runs: Sequence[Piece | Run], before: Tables | None) -> bytes:
+    """Returns the length of each file's part of each section."""
     known = before.extents if before is not None else array("I")
     extents = array("I")
-    for part in parts:
-        if isinstance(part.source, int):
-            extents.extend(known[part.source * WIDTH : (part.source + 1) * WIDTH])
-        else:
-            extents.extend(map(len, part.source))
+    for run in runs:
+        extents.extend(known[run.first * WIDTH : run.end * WIDTH] if isinstance(run, Run) else map(len, run))
     return extents.tobytes()
 
 

@@ -65,7 +65,8 @@ def build(sources: Sequence[str | Path], out: str | Path, *, jobs: int = 1, prog
     with collector_paused():
         before = open_ready(out)
         parts = _parts(found.files, before, jobs, progress or (lambda done, total: None))
-        return _written(Path(out), found, parts, before)
+        same_places = before is not None and _sources(Path(out)) == _placed(found)
+        return _written(Path(out), found, parts, before, same_places)
 
 
 def update(out: str | Path, files: Sequence[str | Path]) -> Built:
@@ -108,7 +109,7 @@ def update(out: str | Path, files: Sequence[str | Path]) -> Built:
             if digest_of(source) != digests[number]:
                 reading = read(source)
                 parts[number] = Part(source.file, reading.digest, reading.piece)
-        return _written(Path(out), found, parts, before)
+        return _written(Path(out), found, parts, before, True)
 
 
 def _parts(files: list[SourceFile], before: Ready | None, jobs: int, progress: Progress) -> list[Part]:
@@ -135,9 +136,9 @@ def _digests(ready: Ready) -> list[bytes]:
     return [data[start : start + DIGEST] for start in range(0, len(data), DIGEST)]
 
 
-def _written(out: Path, found: Found, parts: list[Part], before: Ready | None) -> Built:
+def _written(out: Path, found: Found, parts: list[Part], before: Ready | None, same_places: bool) -> Built:
+    """Writes the index where it is another than before; `same_places` says that its files are where they were."""
     fresh = sum(not isinstance(part.source, int) for part in parts)
-    same_places = before is not None and _sources(out) == _placed(found)
     if before is None or before.id != identity(parts) or not same_places:
         files = assembled(parts, before.tables if before is not None else None)
         rows = [source[:3] for source in found.files]
