@@ -2,6 +2,7 @@
 
 from comm_core import catalog, errors
 from comm_core.catalog import CATALOG
+from comm_core.checking import checked
 from comm_core.collective import Collective, Lowering, Missing, missing
 from comm_core.execution import launch, run, start, transport, wait
 from comm_core.groups import Group, GroupLike, as_group
@@ -28,6 +29,7 @@ __all__ = [
     "World",
     "as_group",
     "catalog",
+    "checked",
     "errors",
     "launch",
     "missing",

@@ -9,7 +9,7 @@ from types import CodeType
 
 Started = tuple[int, CodeType, int]  # a number that grows, the code that called, and the place in it
 
-_OURS = ("functional_collectives", "fsdp_collectives", "func_map", "comm_lowering", "comm_core", "torch")
+_OURS = ("functional_collectives", "fsdp_collectives", "func_map", "comm_lowering", "comm_core", "torch", "contextlib")
 _numbers = itertools.count()
 _is_ours: dict[str, bool] = {}  # of the names of modules seen
 

@@ -49,6 +49,14 @@ def known_groups() -> list[tuple[dist.ProcessGroup, tuple[int, ...]]]:
     return [(group, tuple(ranks)) for group, ranks in known if isinstance(group, dist.ProcessGroup)]
 
 
+def timeout_of(group: dist.ProcessGroup) -> float | None:
+    """Return a group's time limit in seconds, or None where its backend does not say (2.11 to 2.14: no public name)."""
+    try:
+        return float(group._get_backend(torch.device("cpu")).options._timeout.total_seconds())
+    except (RuntimeError, AttributeError):
+        return None
+
+
 def flatten_mesh(mesh: DeviceMesh) -> DeviceMesh:
     """Return a mesh's 1-D form; all its ranks must ask, as a group is made the first time (2.11 to 2.14)."""
     return mesh._flatten()

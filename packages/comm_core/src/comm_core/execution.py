@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import torch
 
+from comm_core import checking
 from comm_core.catalog import BY_KEY
 from comm_core.collective import Collective, Missing, Params
 from comm_core.compat import constant_in_graphs, forward_ad_active, functions_transformed, is_transformed
@@ -70,7 +71,12 @@ def start(entry: Collective, x: torch.Tensor, finish: Finish, group: GroupLike =
         x, params = premultiplied(x, params, entry.name)
     if is_plain(x) and not (x.requires_grad and torch.is_grad_enabled()):
         on = as_group(group)
-        return finish(launch_parsed(entry, x, on, parsed_params(entry, x, on, params)))
+        try:
+            parsed = parsed_params(entry, x, on, params)
+        except CommError as error:
+            checking.refuse(on, entry.name, error)
+            raise
+        return finish(launch_parsed(entry, x, on, parsed))
     if torch.compiler.is_dynamo_compiling():
         return start_in_graph(entry, x, group, params)
     return start_watched(entry, x, finish, group, params)
@@ -78,14 +84,15 @@ def start(entry: Collective, x: torch.Tensor, finish: Finish, group: GroupLike =
 
 def start_watched(entry: Collective, x: torch.Tensor, finish: Finish, group: GroupLike, params: Params) -> torch.Tensor:
     """Start a collective that something looks at: autograd, a transform, a mode; or whose input is no plain tensor."""
-    x = settled(x, entry.name)
     on = as_group(group)
-    parsed = parsed_params(entry, x, on, params)
+    with checking.refusing(on, entry.name):
+        x = settled(x, entry.name)
+        parsed = parsed_params(entry, x, on, params)
+        if torch.is_grad_enabled() and x.requires_grad:
+            check_gradient(entry)
     plain = not is_transformed(x)
     if plain and not (torch.is_grad_enabled() and x.requires_grad) and not forward_ad_active():
         return move(entry, x, on, parsed, finish)
-    if torch.is_grad_enabled() and x.requires_grad:
-        check_gradient(entry)
     if is_expanded(entry, parsed):
         return cast(torch.Tensor, cast(Any, entry.expanded)(GroupEmit(on), x, **parsed))
     return cast(torch.Tensor, recorder(x).apply(x, entry.key, on, parsed, finish if plain else Pending.wait))
@@ -147,15 +154,19 @@ def launch(entry: Collective, x: torch.Tensor, group: GroupLike = None, **params
         >>> World(2).run(lambda group: launch(catalog.BROADCAST, torch.tensor(group.rank), group, src=1).wait())
         [tensor(1), tensor(1)]
     """
-    x, params = premultiplied(settled(x, entry.name), params, entry.name)
     on = as_group(group)
-    return launch_parsed(entry, x, on, parsed_params(entry, x, on, params))
+    with checking.refusing(on, entry.name):
+        x, params = premultiplied(settled(x, entry.name), params, entry.name)
+        parsed = parsed_params(entry, x, on, params)
+    return launch_parsed(entry, x, on, parsed)
 
 
 def launch_parsed(entry: Collective, x: torch.Tensor, group: AnyGroup, params: Params) -> Pending:
     """Start a collective whose parameters `check` has parsed."""
     if isinstance(group, SimulatedGroup):
         return group.meet(entry, x, params)
+    if checking.mode is not None:
+        checking.agree(group, entry, x, params)
     pending = entry.kernel(process_transport(group), x, **params)
     pending.what = entry.name
     return pending
@@ -221,7 +232,10 @@ def transport(group: GroupLike = None) -> Transport:
     if torch.compiler.is_compiling():
         return traced_transport(compiled_group(group))
     on = as_group(group)
-    return SimulatedTransport(on) if isinstance(on, SimulatedGroup) else process_transport(on)
+    if isinstance(on, SimulatedGroup):
+        return SimulatedTransport(on)
+    wire = process_transport(on)
+    return wire if checking.mode is None else checking.CheckedTransport(wire, on)
 
 
 def traced_transport(group: AnyGroup) -> TracedTransport:

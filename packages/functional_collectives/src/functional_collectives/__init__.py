@@ -20,6 +20,7 @@ from functional_collectives.aliases import (
 )
 from functional_collectives.async_tensor import AsyncCollectiveTensor
 from functional_collectives.barriers import barrier
+from functional_collectives.checked_mode import checked
 from functional_collectives.coalesced import (
     all_gather_into_tensor_coalesced,
     all_reduce_coalesced,
@@ -75,6 +76,7 @@ __all__ = [
     "barrier",
     "batch_p2p",
     "broadcast",
+    "checked",
     "exscan",
     "gather",
     "inflight",

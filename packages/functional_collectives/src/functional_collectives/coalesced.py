@@ -17,8 +17,10 @@ import torch
 import comm_core
 from comm_core import Collective, GroupLike
 from comm_core.catalog import ALL_GATHER, ALL_REDUCE, REDUCE_SCATTER, under
+from comm_core.checking import agree_on_list, refusing
 from comm_core.errors import ArgumentError, CommError, DtypeError, said
 from comm_core.execution import settled
+from comm_core.groups import AnyGroup
 from comm_core.premul import premultiplied
 from functional_collectives.collectives import check_tag, parsed_group
 from functional_collectives.flight import in_flight
@@ -175,12 +177,28 @@ def check_dims(dims: Sequence[int], count: int, where: str) -> None:
 def checked(
     entry: Collective, xs: Tensors, params: Sequence[dict[str, Any]], group: GroupLike, where: str
 ) -> tuple[list[torch.Tensor], list[dict[str, Any]]]:
-    """Settle all tensors and parse all parameters, before any collective starts.
+    """Settle all tensors and parse all parameters, and compare them in checked mode, before any collective starts.
 
     Raises:
         CommError: naming which tensor of the list is wrong.
     """
     on, _ = parsed_group(group)
+    if torch.compiler.is_dynamo_compiling():
+        return parsed_list(entry, xs, params, on, where)
+    with refusing(on, where):
+        ready, parsed = parsed_list(entry, xs, params, on, where)
+    agree_on_list(on, entry, ready, parsed, where)
+    return ready, parsed
+
+
+def parsed_list(
+    entry: Collective, xs: Tensors, params: Sequence[dict[str, Any]], on: AnyGroup, where: str
+) -> tuple[list[torch.Tensor], list[dict[str, Any]]]:
+    """Settle all tensors and parse all parameters.
+
+    Raises:
+        CommError: naming which tensor of the list is wrong.
+    """
     ready, parsed = [], []
     for place, x in enumerate(xs):
         try:

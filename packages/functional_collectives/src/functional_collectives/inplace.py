@@ -18,6 +18,7 @@ import torch
 import comm_core
 from comm_core import Collective, GroupLike, Missing, SimulatedGroup
 from comm_core.catalog import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, REDUCE_SCATTER, under
+from comm_core.checking import refusing
 from comm_core.errors import ArgumentError, CommError, DtypeError, GradientError, ShapeError
 from comm_core.execution import settled
 from comm_core.groups import AnyGroup
@@ -256,13 +257,12 @@ def all_gather_inplace(
 def written(entry: Collective, out: torch.Tensor, x: torch.Tensor, group: GroupLike, **params: Any) -> torch.Tensor:
     """Run a collective to its end with its result in `out`, which may be its input."""
     in_place = out is x and not isinstance(entry.in_place, Missing)
-    x, params = premultiplied(settled(x, entry.name), params, entry.name)
     on, door = parsed_group(group)
-    try:
-        parsed = entry.check(x, on.world, on.rank, **params)
-    except CommError as error:  # anew, by position: of an error's arguments Dynamo shows only those
-        raise type(error)(error.where, error.got, error.need, error.hint) from None
-    check_output(out, x, entry.shape(tuple(x.shape), on.world, on.rank, **parsed), entry.name)
+    if torch.compiler.is_dynamo_compiling():
+        x, parsed = fitting(entry, out, x, on, params)
+    else:
+        with refusing(on, entry.name):
+            x, parsed = fitting(entry, out, x, on, params)
     if is_direct(out, x, on, in_place):
         result = entry.kernel(Into(comm_core.transport(on), out), x, **parsed).wait()
         if result is not out:
@@ -270,7 +270,24 @@ def written(entry: Collective, out: torch.Tensor, x: torch.Tensor, group: GroupL
         if not out.is_inference():
             torch.autograd.graph.increment_version(out)  # the transport wrote behind autograd's back
         return out
-    return out.copy_(comm_core.run(entry, x, door, **params))
+    return out.copy_(comm_core.run(entry, x, door, **parsed))
+
+
+def fitting(
+    entry: Collective, out: torch.Tensor, x: torch.Tensor, on: AnyGroup, params: dict[str, Any]
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """Return the input settled and the parameters parsed, where the result fits into `out`.
+
+    Raises:
+        CommError: it does not, or an argument is wrong.
+    """
+    x, params = premultiplied(settled(x, entry.name), params, entry.name)
+    try:
+        parsed = entry.check(x, on.world, on.rank, **params)
+    except CommError as error:  # anew, by position: of an error's arguments Dynamo shows only those
+        raise type(error)(error.where, error.got, error.need, error.hint) from None
+    check_output(out, x, entry.shape(tuple(x.shape), on.world, on.rank, **parsed), entry.name)
+    return x, parsed
 
 
 def is_direct(out: torch.Tensor, x: torch.Tensor, on: AnyGroup, in_place: bool) -> bool:

@@ -1,0 +1,206 @@
+"""Checked mode: before data moves, the ranks of a group compare what each of them is about to do.
+
+It stands where every eager call passes on its way to a process group (`execution.launch_parsed`, `transport`). In the
+simulator there is nothing to switch on: it always compares.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+
+from comm_core import compat
+from comm_core.agreement import Agreement, own_address
+from comm_core.callsite import caller, place
+from comm_core.collective import Collective, Params
+from comm_core.errors import ArgumentError, CommError, UnwaitedWarning, said
+from comm_core.groups import AnyGroup, Group
+from comm_core.pending import Pending
+from comm_core.verdicts import Said, said_of, said_of_list
+
+_DEFAULT_LIMIT_S = 300.0
+_UNCHECKABLE = ("fake",)  # backends whose other ranks are not there
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """That calls are checked, and for how long a rank waits for the others; None is the group's own time limit."""
+
+    limit_s: float | None = None
+
+
+mode: Mode | None = Mode() if os.environ.get("COMM_CHECKED", "0") not in ("", "0") else None
+
+
+@contextlib.contextmanager
+def checked(timeout_s: float | None = None) -> Iterator[None]:
+    """Compare, before each eager collective in the block, what all ranks of the group are about to do.
+
+    All ranks of a group must be in checked mode for the same calls. `COMM_CHECKED=1` in the environment of every rank
+    does the same for a whole program. Calls in compiled graphs are not compared.
+
+    Args:
+        timeout_s: how long a rank waits for the others to come to a call; None is the group's own time limit.
+
+    Raises:
+        ArgumentError: the time limit is not a positive number.
+        MismatchError: at a collective in the block, on every rank: calls differ, or a rank refused its own.
+        RankTimeoutError: there too: ranks did not come in time; they are named, with what they did last, and where.
+        RankFailedError: there too: ranks have ended; they are named.
+
+    Example:
+        >>> from comm_core import World, catalog, run
+        >>> def body(group):
+        ...     with checked():
+        ...         return run(catalog.ALL_REDUCE, torch.ones(1), group, reduce_op="sum").item()
+        >>> World(2).run(body)
+        [2.0, 2.0]
+
+    Source: TORCH_DISTRIBUTED_DEBUG=DETAIL compares operations and shapes before each collective.
+    """
+    global mode
+    if timeout_s is not None and (not isinstance(timeout_s, (int, float)) or timeout_s <= 0):
+        raise ArgumentError("checked", got=f"timeout_s={said(timeout_s)}", need="a positive number of seconds, or None")
+    before, mode = mode, Mode(timeout_s)
+    first = caller()[0]
+    try:
+        yield
+        _report_unwaited(first)
+    finally:
+        mode = before
+
+
+def agree(group: AnyGroup, entry: Collective, x: torch.Tensor, params: Params) -> None:
+    """Compare a call, whose parameters `check` has parsed, with the other ranks' calls.
+
+    Raises:
+        CommError: as `checked` says, on every rank.
+    """
+    if entry.agrees(x, **params):  # else it is no meeting of the ranks, such as a wait
+        _meet(group, said_of(entry, x, params, place(caller())))
+
+
+def agree_on_list(
+    group: AnyGroup, entry: Collective, xs: Sequence[torch.Tensor], params: Sequence[Params], where: str
+) -> None:
+    """Compare a call on a list of tensors, where checked mode is on.
+
+    Raises:
+        CommError: as `checked` says, on every rank.
+    """
+    if mode is not None:
+        _meet(group, said_of_list(entry, xs, params, where, place(caller())))
+
+
+def refuse(group: AnyGroup, where: str, error: CommError) -> None:
+    """Tell the other ranks, in checked mode, that this one cannot make its call, so that none of them waits for it.
+
+    It returns when they know; the caller then raises its own error.
+    """
+    if mode is None:
+        return
+    with contextlib.suppress(CommError):
+        _meet(group, Said(where, "", place(caller()), str(error)))
+
+
+@contextlib.contextmanager
+def refusing(group: AnyGroup, where: str) -> Iterator[None]:
+    """Tell the other ranks, in checked mode, of an error that the block raises."""
+    try:
+        yield
+    except CommError as error:
+        refuse(group, where, error)
+        raise
+
+
+def _meet(group: AnyGroup, mine: Said) -> None:
+    if mode is None or group.is_simulated or group.backend in _UNCHECKABLE:
+        return
+    kept = cast(Group, group).kept
+    if "agreement" not in kept:
+        store = group.process_group.get_group_store()
+        kept["agreement"] = Agreement(group, store, own_address(store))
+    limit_s = mode.limit_s or compat.timeout_of(group.process_group) or _DEFAULT_LIMIT_S
+    cast(Agreement, kept["agreement"]).meet(mine, limit_s)
+
+
+def _report_unwaited(first: int) -> None:
+    """Warn of what was started in a block that is over, and has not been waited for."""
+    for one in gc.get_objects():
+        started = getattr(one, "started", None) if type(one) is Pending else None
+        if started is not None and started[0] > first and not one.done:
+            warnings.warn(
+                f"{one.what}: the result, started at {place(started)}, was not waited for in the checked block",
+                UnwaitedWarning,
+                stacklevel=4,
+            )
+
+
+class CheckedTransport:
+    """A transport whose every collective is compared with the other ranks' before it starts.
+
+    Args:
+        wire: what moves the data.
+        group: whose ranks compare.
+    """
+
+    def __init__(self, wire: Any, group: AnyGroup) -> None:
+        self.rank = wire.rank
+        self.world = wire.world
+        self._wire = wire
+        self._group = group
+
+    def _compare(self, name: str, x: torch.Tensor, **params: Any) -> None:
+        from comm_core.catalog import CATALOG
+
+        entry = CATALOG[name]
+        with refusing(self._group, name):
+            parsed = entry.check(x, self.world, self.rank, **params)
+        agree(self._group, entry, x, parsed)
+
+    def all_reduce(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
+        """Compare, then reduce."""
+        self._compare("all_reduce", x, reduce_op=reduce_op)
+        return cast(Pending, self._wire.all_reduce(x, reduce_op, out))
+
+    def all_gather(self, x: torch.Tensor, out: torch.Tensor | None = None) -> Pending:
+        """Compare, then gather."""
+        self._compare("all_gather", x, dim=0)
+        return cast(Pending, self._wire.all_gather(x, out))
+
+    def all_gather_v(self, x: torch.Tensor, sizes: Sequence[int], out: torch.Tensor | None = None) -> Pending:
+        """Compare, then gather blocks of several sizes."""
+        self._compare("all_gather_v", x, dim=0, sizes=tuple(sizes))
+        return cast(Pending, self._wire.all_gather_v(x, sizes, out))
+
+    def reduce_scatter(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
+        """Compare, then reduce and scatter."""
+        self._compare("reduce_scatter", x, reduce_op=reduce_op, dim=0)
+        return cast(Pending, self._wire.reduce_scatter(x, reduce_op, out))
+
+    def all_to_all(
+        self,
+        x: torch.Tensor,
+        output_splits: Sequence[int],
+        input_splits: Sequence[int],
+        out: torch.Tensor | None = None,
+    ) -> Pending:
+        """Compare, then exchange."""
+        self._compare("all_to_all", x, output_splits=tuple(output_splits), input_splits=tuple(input_splits))
+        return cast(Pending, self._wire.all_to_all(x, output_splits, input_splits, out))
+
+    def broadcast(self, x: torch.Tensor, src: int, out: torch.Tensor | None = None) -> Pending:
+        """Compare, then broadcast."""
+        self._compare("broadcast", x, src=src)
+        return cast(Pending, self._wire.broadcast(x, src, out))
+
+    def wait(self, x: torch.Tensor) -> Pending:
+        """Wait as the wire does."""
+        return cast(Pending, self._wire.wait(x))

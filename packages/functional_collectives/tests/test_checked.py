@@ -1,0 +1,77 @@
+"""Checked mode in this package's own forms: lists of tensors, given outputs, results in flight."""
+
+import pytest
+import torch
+
+import functional_collectives as fc
+from comm_core import errors
+
+ODD = {
+    "list length": lambda odd: fc.all_gather_into_tensor_coalesced([torch.ones(2)] * (2 + odd)),
+    "sizes in a list": lambda odd: fc.all_reduce_coalesced([torch.ones(2 + odd), torch.ones(3 - odd)], "sum"),
+    "dim in a list": lambda odd: fc.reduce_scatter_tensor_coalesced([torch.ones(6, 6)], "sum", [int(odd)]),
+    "refused in a list": lambda odd: fc.all_reduce_coalesced([torch.ones(2)] * 2, "band" if odd else "sum"),
+    "in place": lambda odd: fc.all_reduce_inplace(torch.ones(2), "max" if odd else "sum"),
+    "refused output": lambda odd: (
+        fc.all_gather_tensor_inplace(torch.ones(3), torch.ones(6)) if odd else fc.all_gather_tensor(torch.ones(6), 0)
+    ),
+    "in flight": lambda odd: fc.wait_tensor(fc.all_reduce(torch.ones(2 + odd), "sum")),
+}
+
+
+def _each(group):
+    odd = group.rank == group.world - 1
+    said = {}
+    with fc.checked(timeout_s=20):
+        for name, call in ODD.items():
+            with pytest.raises(errors.CommError) as caught:
+                call(odd)
+            said[name] = type(caught.value).__name__, str(caught.value), fc.all_reduce(torch.ones(1), "sum").item()
+    return said
+
+
+@pytest.mark.world(2, 3)
+def test_every_form_is_compared(world):
+    *others, odd = world.run(_each)
+    for said in others:
+        for name, (kind, words, after) in said.items():
+            assert (kind, after) == ("MismatchError", world.size), name
+            assert words.count("test_checked.py:") == world.size, name
+    for name, (kind, _, after) in odd.items():
+        assert (kind == "MismatchError") == ("refused" not in name)
+        assert after == world.size
+
+
+def _alike(group):
+    n = group.world
+    with fc.checked(timeout_s=20):
+        many = fc.all_reduce_coalesced([torch.ones(2), torch.ones(3, dtype=torch.int64)], "sum")
+        gathered = fc.all_gather_into_tensor_coalesced([torch.ones(1), torch.ones(2)])
+        blocks = fc.reduce_scatter_tensor_coalesced([torch.ones(n), torch.ones(2, n)], "sum", [0, 1])
+        out = fc.all_gather_tensor_inplace(torch.zeros(n), torch.ones(1))
+        flying = fc.all_reduce(torch.ones(2), "sum") + 1
+    return [x.sum().item() for x in [*many, *gathered, *blocks, out, flying]]
+
+
+@pytest.mark.world(1, 3)
+def test_what_agrees_passes(world):
+    n = world.size
+    assert world.run(_alike) == [[2 * n, 3 * n, n, 2 * n, n, 2 * n, n, 2 * n + 2]] * n
+
+
+def _unwaited(group):
+    with pytest.warns(errors.UnwaitedWarning) as seen:  # noqa: PT031
+        with fc.checked(timeout_s=20):
+            early = fc.all_reduce(torch.ones(2), "sum")
+            late = fc.broadcast(torch.ones(2), 0)
+            early.wait()
+        late.wait()
+    return [str(one.message) for one in seen]
+
+
+@pytest.mark.world(2, 3, backend="gloo")
+def test_a_wait_that_never_comes_is_reported_with_its_line(world):
+    for said in world.run(_unwaited):
+        (only,) = said
+        assert only.startswith("broadcast: the result, started at ")
+        assert "test_checked.py:" in only
