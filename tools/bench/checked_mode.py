@@ -20,7 +20,7 @@ from comm_core.testing import run_ranks
 
 TARGET = 1.5
 TARGET_MS = 100.0
-TURNS, CALLS = 40, 15
+TURNS, CALLS = 120, 5
 WAYS = ("unchecked", "checked", "DETAIL", "torch's funcol")
 
 

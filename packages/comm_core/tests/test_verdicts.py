@@ -80,7 +80,7 @@ def test_splits_fit_together_or_the_pair_that_does_not_is_named() -> None:
 
 
 def test_who_is_late_or_gone_is_named_with_what_it_did_last() -> None:
-    call, last = reducing(X, where="now.py:9"), {2: "last all_reduce() at then.py:4"}
+    call, last = reducing(X, where="now.py:9"), {2: Said("all_reduce", "", "then.py:4")}
     error = late(call, [1, 2], last, 3.0)
     assert isinstance(error, RankTimeoutError)
     for words in (

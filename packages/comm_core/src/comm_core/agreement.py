@@ -99,8 +99,19 @@ class _Link:
 
     def __init__(self, connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setblocking(True)
         self.socket = connection
         self.call = 0  # the newest call that the other side has spoken of
+        self._read = b""
+        self._patience_s = 0.0
+
+    def be_patient(self, seconds: float) -> None:
+        """Let `receive` wait no longer; set in the kernel, so that a read is one system call."""
+        if seconds != self._patience_s:
+            whole = int(seconds)
+            limit = struct.pack("ll", whole, int((seconds - whole) * 1e6))
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            self._patience_s = seconds
 
     def send(self, call: int, data: bytes) -> None:
         self.socket.sendall(_HEADER.pack(call, len(data)) + data)
@@ -109,21 +120,31 @@ class _Link:
         """Return the next message's bytes and note its call's number.
 
         Raises:
-            EOFError, OSError: the other side has gone, or did not speak in time.
+            TimeoutError, EOFError, OSError: the other side did not speak in time, has closed, or is gone.
         """
-        self.call, size = _HEADER.unpack(self._exactly(_HEADER.size))
+        self._until(_HEADER.size)
+        self.call, size = _HEADER.unpack_from(self._read)
         if size > _LONGEST:
             raise EOFError("no message of this program")
-        return self._exactly(size)
+        end = _HEADER.size + size
+        self._until(end)
+        data, self._read = self._read[_HEADER.size : end], self._read[end:]
+        return data
 
-    def _exactly(self, size: int) -> bytes:
-        data = self.socket.recv(size, socket.MSG_WAITALL) if size else b""
-        while len(data) < size:
-            more = self.socket.recv(size - len(data))
+    @property
+    def has_more(self) -> bool:
+        """Whether another message has been read with the last one."""
+        return bool(self._read)
+
+    def _until(self, size: int) -> None:
+        while len(self._read) < size:
+            try:
+                more = self.socket.recv(65536)
+            except BlockingIOError:
+                raise TimeoutError from None
             if not more:
                 raise EOFError("closed")
-            data += more
-        return data
+            self._read += more
 
     def close(self) -> None:
         self.socket.close()
@@ -135,13 +156,17 @@ class _Book:
     def __init__(self, world: int, store: Store, host: str) -> None:
         self._world = world
         self._links: dict[int, _Link] = {}
-        self._last: dict[int, str] = {}
+        self._last: dict[int, Said] = {}
+        self._ended = 0.0  # when the last call was judged
         self._gone: set[int] = set()
+        self._poll = select.poll()
+        self._ranks: dict[int, int] = {}  # of the descriptors; -1 for the door
         self._ahead: dict[int, tuple[int, bytes]] = {}  # what ranks have said of calls that rank 0 has not come to yet
         self._token = secrets.token_hex(16)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._door = socket.create_server((host, 0), family=family, backlog=min(world, 4096))
         self._door.settimeout(5.0)
+        self._watch(self._door, -1)
         port = self._door.getsockname()[1]
         store.set("commbook agreement", json.dumps({"host": host, "port": port, "token": self._token}))
 
@@ -149,53 +174,60 @@ class _Book:
         """Hear all ranks, judge, and tell them."""
         said = {0: mine}
         error = self._hear(call, said, limit_s) or verdict(said)
-        self._last |= {rank: f"last {one}" for rank, one in said.items() if not one.refused}
         answer = _FITS + mine.where.encode() if error is None else _REFUSED + packed(error)
         self._tell(call, answer, self._links.keys() - self._gone)
+        self._last.update((rank, one) for rank, one in said.items() if not one.refused)
+        self._ended = time.monotonic()
         return error
 
     def _hear(self, call: int, said: dict[int, Said], limit_s: float) -> CommError | None:
         """Collect what the others say, until all have spoken, one has gone or the time is over."""
         for rank, (of, words) in list(self._ahead.items()):
             self._note(call, rank, of, words, said)
-        deadline = time.monotonic() + limit_s
-        told = min(time.monotonic() + _NOTE_S, deadline)
+        began = time.monotonic()
+        deadline = began + limit_s
+        told = min(began + _NOTE_S, deadline)
         while len(said) < self._world:
             if self._gone:
                 return gone(said[0], sorted(self._gone), self._last)
-            for rank in self._ready(told - time.monotonic(), said):
-                self._take(call, rank, said)
+            now = time.monotonic()
+            self._listen(call, told - now, said)
+            if len(said) == self._world:
+                break
             now = time.monotonic()
             if now >= deadline:
                 return late(said[0], sorted(set(range(self._world)) - said.keys()), self._last, limit_s)
             if now >= told:
                 self._tell(call, _STILL_WAITING, said.keys() & self._links.keys())
                 told = min(now + _NOTE_S, deadline)
-        for rank in self._ready(0.0, {}):  # a rank that came long ago may have given this call up since
-            self._take(call, rank, said)
+        if began - self._ended > limit_s:  # then a rank that came long ago may have given this call up
+            self._listen(call, 0.0, said)
         return None
 
-    def _ready(self, wait_s: float, said: dict[int, Said]) -> list[int]:
-        """Return the ranks that have something to say, -1 for the door, after at most so long."""
-        poll = select.poll()
-        ranks = {link.socket.fileno(): rank for rank, link in self._links.items() if rank not in said}
-        if len(self._links) < self._world - 1:
-            ranks[self._door.fileno()] = -1
-        for descriptor in ranks:
-            poll.register(descriptor, select.POLLIN)
-        return [ranks[descriptor] for descriptor, _ in poll.poll(math.ceil(max(0.0, wait_s) * 1000))]
+    def _listen(self, call: int, wait_s: float, said: dict[int, Said]) -> None:
+        """Take what comes within so long, from any rank."""
+        for descriptor, _ in self._poll.poll(math.ceil(max(0.0, wait_s) * 1000)):
+            self._take(call, self._ranks[descriptor], said)
+
+    def _watch(self, what: socket.socket, rank: int) -> None:
+        self._ranks[what.fileno()] = rank
+        self._poll.register(what, select.POLLIN)
 
     def _take(self, call: int, rank: int, said: dict[int, Said]) -> None:
         if rank < 0:
-            self._let_in()
-            return
+            rank = self._let_in()
+            if rank < 0 or not self._links[rank].has_more:
+                return
         link = self._links[rank]
         try:
-            words = link.receive()
+            while True:
+                words = link.receive()
+                self._note(call, rank, link.call, words, said)
+                if not link.has_more:
+                    return
         except (EOFError, OSError):
             self._gone.add(rank)
-            return
-        self._note(call, rank, link.call, words, said)
+            self._poll.unregister(link.socket)
 
     def _note(self, call: int, rank: int, of: int, words: bytes, said: dict[int, Said]) -> None:
         """Enter what a rank has said of a call: this one, a coming one, or one that has been judged without it."""
@@ -206,18 +238,21 @@ class _Book:
             self._ahead[rank] = of, words
             said[rank] = replace(said.get(rank, said[0]), where="", refused=GAVE_UP)
 
-    def _let_in(self) -> None:
+    def _let_in(self) -> int:
+        """Return which rank has come; -1 for a stranger."""
         connection, _ = self._door.accept()
-        connection.settimeout(5.0)
         link = _Link(connection)
+        link.be_patient(5.0)
         try:
             hello = json.loads(link.receive())
         except (EOFError, OSError, ValueError):
             hello = {}
         if hello.get("token") == self._token:
             self._links[hello["rank"]] = link
-        else:
-            link.close()
+            self._watch(link.socket, hello["rank"])
+            return int(hello["rank"])
+        link.close()
+        return -1
 
     def _tell(self, call: int, answer: bytes, ranks: Iterable[int]) -> None:
         for rank in ranks:
@@ -239,7 +274,7 @@ class _Leaf:
         self._rank = rank
         self._store = store
         self._link: _Link | None = None
-        self._last: dict[int, str] = {}
+        self._last: dict[int, Said] = {}
 
     def meet(self, call: int, mine: Said, limit_s: float) -> CommError | None:
         """Say it to rank 0 and return its verdict."""
@@ -258,12 +293,12 @@ class _Leaf:
         except (EOFError, OSError):
             return gone(mine, [0], self._last)
         if answer[:1] == _FITS:
-            self._last[0] = f"last {Said(mine.facts, '', answer[1:].decode())}"
+            self._last[0] = Said(mine.facts, "", answer[1:].decode())
             return None
         return unpacked(answer[1:])
 
     def _answer(self, link: _Link, call: int, patience_s: float) -> bytes:
-        link.socket.settimeout(patience_s)
+        link.be_patient(patience_s)
         while True:
             answer = link.receive()
             if link.call == call and answer != _STILL_WAITING:

@@ -22,6 +22,7 @@ from comm_core.callsite import caller, place
 from comm_core.collective import Collective, Params
 from comm_core.errors import ArgumentError, CommError, UnwaitedWarning, said
 from comm_core.groups import AnyGroup, Group
+from comm_core.messages import Messages
 from comm_core.pending import Pending
 from comm_core.verdicts import Said, said_of, said_of_list
 
@@ -127,7 +128,8 @@ def _meet(group: AnyGroup, mine: Said) -> None:
     if "agreement" not in kept:
         store = group.process_group.get_group_store()
         kept["agreement"] = Agreement(group, store, own_address(store))
-    limit_s = mode.limit_s or compat.timeout_of(group.process_group) or _DEFAULT_LIMIT_S
+        kept["limit_s"] = compat.timeout_of(group.process_group) or _DEFAULT_LIMIT_S
+    limit_s = mode.limit_s or kept["limit_s"]
     cast(Agreement, kept["agreement"]).meet(mine, limit_s)
 
 
@@ -200,6 +202,17 @@ class CheckedTransport:
         """Compare, then broadcast."""
         self._compare("broadcast", x, src=src)
         return cast(Pending, self._wire.broadcast(x, src, out))
+
+    def reduce(self, x: torch.Tensor, reduce_op: str, dst: int, out: torch.Tensor | None = None) -> Pending:
+        """Compare, then reduce to one rank."""
+        self._compare("reduce", x, reduce_op=reduce_op, dst=dst)
+        return cast(Pending, self._wire.reduce(x, reduce_op, dst, out))
+
+    def batch_p2p(
+        self, x: torch.Tensor, sends: Messages, receives: Messages, out: torch.Tensor | None = None
+    ) -> Pending:
+        """Send and receive; not every rank takes part, so there is nothing to compare."""
+        return cast(Pending, self._wire.batch_p2p(x, sends, receives, out))
 
     def wait(self, x: torch.Tensor) -> Pending:
         """Wait as the wire does."""

@@ -175,9 +175,10 @@ def launch_parsed(entry: Collective, x: torch.Tensor, group: AnyGroup, params: P
 def process_transport(group: AnyGroup) -> ProcessGroupTransport:
     """Return the transport of a process group, which is made once and kept with it."""
     kept = cast(Group, group).kept
-    if "transport" not in kept:
-        kept["transport"] = ProcessGroupTransport(group)
-    return cast(ProcessGroupTransport, kept["transport"])
+    known: ProcessGroupTransport | None = kept.get("transport")
+    if known is None:
+        known = kept["transport"] = ProcessGroupTransport(group)
+    return known
 
 
 def wait(x: torch.Tensor) -> torch.Tensor:
@@ -251,13 +252,16 @@ def parsed_params(entry: Collective, x: torch.Tensor, group: AnyGroup, params: P
         ArgumentError: the names are not the entry's own.
         CommError: as the entry's `check` does.
     """
-    if params.keys() != entry.parameters:
-        raise ArgumentError(
-            entry.name,
-            got="parameters " + (", ".join(sorted(params)) or "none"),
-            need=", ".join(sorted(entry.parameters)) or "none",
-        )
-    return entry.check(x, group.world, group.rank, **params)
+    try:
+        return entry.check(x, group.world, group.rank, **params)
+    except TypeError as error:
+        if isinstance(error, CommError) or params.keys() == entry.parameters:
+            raise
+    raise ArgumentError(
+        entry.name,
+        "parameters " + (", ".join(sorted(params)) or "none"),
+        ", ".join(sorted(entry.parameters)) or "none",
+    )
 
 
 def check_gradient(entry: Collective) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import torch
 
@@ -111,8 +111,15 @@ class Pending:
             TransportError: the transport failed; its own error is the cause.
             ArgumentError: the input was written while it was being sent, so what arrived is undefined.
         """
-        if self._work is not None:
-            self._wait_for_work(self._work)
+        work = self._work
+        if work is not None:
+            try:
+                work.wait()
+            except (CommError, RuntimeError) as error:
+                self.started = None  # it has been waited for
+                self._raise(error)
+            self._work = None
+            self._keep = None
         if self._sent is not None:
             self._check_sent(*self._sent)
             self._sent = None
@@ -136,18 +143,11 @@ class Pending:
                 hint="pass x.clone(), or wait before the write",
             )
 
-    def _wait_for_work(self, work: Waitable) -> None:
-        try:
-            work.wait()
-        except CommError:
-            self.started = None  # it has been waited for
-            raise
-        except RuntimeError as error:
-            self.started = None
-            raise TransportError(
-                self.what,
-                got=f"{first_line(error)} (a {self.tensor.dtype} tensor of shape {self.shape})",
-                hint="if the dtype is supported, another rank failed, left or called something else: read its output",
-            ) from error
-        self._work = None
-        self._keep = None
+    def _raise(self, error: Exception) -> NoReturn:
+        if isinstance(error, CommError):
+            raise error
+        raise TransportError(
+            self.what,
+            got=f"{first_line(error)} (a {self.tensor.dtype} tensor of shape {self.shape})",
+            hint="if the dtype is supported, another rank failed, left or called something else: read its output",
+        ) from error

@@ -158,9 +158,9 @@ def table(said: Mapping[int, Said]) -> str:
     return "\n".join(f"  {line}" for line in lines)
 
 
-def late(call: Said, missing: Iterable[int], last: Mapping[int, str], limit_s: float) -> CommError:
+def late(call: Said, missing: Iterable[int], last: Mapping[int, Said], limit_s: float) -> CommError:
     """Name the ranks that did not come to a call within a time limit, and what each did last."""
-    who = "; ".join(f"rank {rank} has not come: {last.get(rank, NEVER)}" for rank in missing)
+    who = "; ".join(f"rank {rank} has not come: {_last(last, rank)}" for rank in missing)
     return RankTimeoutError(
         call.collective,
         got=f"{who}; waited {limit_s:g} s for {call}",
@@ -169,15 +169,16 @@ def late(call: Said, missing: Iterable[int], last: Mapping[int, str], limit_s: f
     )
 
 
-def gone(call: Said, ranks: Sequence[int], last: Mapping[int, str]) -> CommError:
+def gone(call: Said, ranks: Sequence[int], last: Mapping[int, Said]) -> CommError:
     """Name the ranks whose process ended or left the group, and what each did last."""
-    who = "; ".join(f"rank {rank} has ended: {last.get(rank, NEVER)}" for rank in ranks)
+    who = "; ".join(f"rank {rank} has ended: {_last(last, rank)}" for rank in ranks)
     return RankFailedError(
         call.collective, got=f"{who}; it is needed for {call}", hint="read the output of the rank that has ended"
     )
 
 
-NEVER = "it has made no checked call on this group"
+def _last(last: Mapping[int, Said], rank: int) -> str:
+    return f"last {last[rank]}" if rank in last else "it has made no checked call on this group"
 
 
 def packed(error: CommError) -> bytes:

@@ -31,17 +31,14 @@ __all__ = [
 no_torch_function: Any = torch._C._disabled_torch_function_impl
 
 
+# `(class, buffer)` -> a tensor of that class over the buffer's memory, with its count of writes (2.11 to 2.14).
+same_memory: Any = torch.Tensor._make_subclass
 without_dispatch = torch._C._DisableTorchDispatch  # a context in which a tensor subclass is its memory (2.11 to 2.14)
 
 
 def is_watched() -> bool:
     """Tell whether Dynamo or a dispatch mode watches the ops (2.11 to 2.14)."""
     return torch.compiler.is_compiling() or dispatch_modes_active()
-
-
-def same_memory(cls: type[torch.Tensor], buffer: torch.Tensor) -> Any:
-    """Make a tensor of class `cls` over the memory of `buffer` and with its count of writes (2.11 to 2.14)."""
-    return torch.Tensor._make_subclass(cls, buffer)
 
 
 _remapping = threading.Lock()
