@@ -9,6 +9,7 @@ import torch
 
 from comm_core import Group, Pending, transport
 from comm_core.errors import ReduceOpError
+from comm_core.execution import process_transport
 from comm_core_pytest import Ranks
 
 ALL = pytest.mark.world(1, 2, 3)
@@ -116,3 +117,18 @@ def moved(group: Any) -> list[str]:
 @ALL
 def test_bytes_of_any_dtype_are_moved(world: Ranks) -> None:
     assert world.run(moved) == [[]] * world.size
+
+
+def gathered_in_one_piece(group: Any) -> list[Any]:
+    wire = process_transport(group)
+    xs = [torch.full((2, 3), float(group.rank)), torch.full((3, 2), float(group.rank)).t(), torch.empty(0)]
+    xs = [*xs, torch.tensor([group.rank + 1j])]
+    flying = [*wire.all_gather_coalesced(xs[:3]), *wire.all_gather_coalesced(xs[3:])]
+    together = [one.wait() for one in reversed(flying)][::-1]
+    alone = [wire.all_gather(x.contiguous()).wait() for x in xs]
+    return [torch.equal(one, other) for one, other in zip(together, alone, strict=True)]
+
+
+@pytest.mark.world(1, 2, 3, backend="gloo")
+def test_a_list_gathered_in_one_piece_is_each_tensor_gathered_alone(world: Ranks) -> None:
+    assert world.run(gathered_in_one_piece) == [[True] * 4] * world.size

@@ -18,7 +18,7 @@ def caller() -> Started:
     """Return the nearest place outside of commbook and torch; a frame itself would keep its variables alive.
 
     Example:
-        >>> place(caller()).startswith("<doctest")
+        >>> place(caller()).rpartition(":")[2].isdigit()
         True
     """
     frame = sys._getframe(1)

@@ -155,6 +155,18 @@ class ProcessGroupTransport:
         pending.sends(x)
         return pending
 
+    def all_gather_coalesced(self, xs: Sequence[torch.Tensor]) -> list[Pending]:
+        """Gather several tensors of one dtype in one piece of work, which all results share."""
+        ready = [_detached(x).contiguous() for x in xs]
+        outs = [x.new_empty(enlarged(x, x.shape[0] * self.world)) for x in ready]
+        gather = self._group.process_group.allgather_into_tensor_coalesced
+        moved = [_to_move(out) for out in outs], [_to_move(x) for x in ready]
+        together = self._start("all_gather_coalesced", outs[0], gather, *moved)
+        pendings = [Pending(out, together, x, "all_gather") for out, x in zip(outs, ready, strict=True)]
+        for pending, x in zip(pendings, ready, strict=True):
+            pending.sends(x)
+        return pendings
+
     def all_gather_v(self, x: torch.Tensor, sizes: Sequence[int], out: torch.Tensor | None = None) -> Pending:
         """Run a broadcast for each rank, into its part of the result: no copies, and the fewest bytes."""
         x = _detached(x)

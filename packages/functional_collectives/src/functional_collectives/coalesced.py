@@ -19,9 +19,10 @@ from comm_core import Collective, GroupLike
 from comm_core.catalog import ALL_GATHER, ALL_REDUCE, REDUCE_SCATTER, under
 from comm_core.checking import agree_on_list, refusing
 from comm_core.errors import ArgumentError, CommError, DtypeError, said
-from comm_core.execution import settled
+from comm_core.execution import process_transport, settled
 from comm_core.groups import AnyGroup
 from comm_core.premul import premultiplied
+from comm_core.tracing import is_plain
 from functional_collectives.collectives import check_tag, parsed_group
 from functional_collectives.flight import in_flight
 
@@ -101,7 +102,9 @@ def all_gather_into_tensor_coalesced(
     check_list(self, where)
     entry = under(ALL_GATHER, backward)
     xs, parsed = checked(entry, self, [{"dim": 0} for _ in self], group, where)
-    _, door = parsed_group(group)
+    on, door = parsed_group(group)
+    if on.backend == "gloo" and all(is_plain(x) and not (x.requires_grad and torch.is_grad_enabled()) for x in xs):
+        return gathered_together(xs, on)
     return [comm_core.start(entry, x, in_flight, door, **own) for x, own in zip(xs, parsed, strict=True)]
 
 
@@ -227,6 +230,16 @@ def reduced(entry: Collective, xs: Tensors, parsed: Sequence[dict[str, Any]], gr
             shape = entry.shape(tuple(xs[place].shape), on.world, on.rank, **parsed[place])
             results[place] = pieces.narrow(0, start, math.prod(shape)).view(shape)
             start += math.prod(shape)
+    return results
+
+
+def gathered_together(xs: Tensors, on: AnyGroup) -> list[torch.Tensor]:
+    """Start the gather of all tensors of a dtype as one piece of work: over gloo several cost several round trips."""
+    wire = process_transport(on)
+    results = list(xs)
+    for places in by_kind(xs):
+        for place, pending in zip(places, wire.all_gather_coalesced([xs[place] for place in places]), strict=True):
+            results[place] = in_flight(pending)
     return results
 
 
