@@ -27,6 +27,7 @@ from comm_core.pending import Pending
 from comm_core.verdicts import Said, said_of, said_of_list
 
 _DEFAULT_LIMIT_S = 300.0
+_ALONE = ("batch_p2p", "wait")  # calls that are no meeting of all ranks: nobody would hear of a refusal
 _UNCHECKABLE = ("fake",)  # backends whose other ranks are not there
 
 
@@ -105,7 +106,7 @@ def refuse(group: AnyGroup, where: str, error: CommError) -> None:
 
     It returns when they know; the caller then raises its own error.
     """
-    if mode is None:
+    if mode is None or where in _ALONE:
         return
     with contextlib.suppress(CommError):
         _meet(group, Said(where, "", place(caller()), str(error)))
@@ -211,7 +212,7 @@ class CheckedTransport:
     def batch_p2p(
         self, x: torch.Tensor, sends: Messages, receives: Messages, out: torch.Tensor | None = None
     ) -> Pending:
-        """Send and receive; not every rank takes part, so there is nothing to compare."""
+        """Exchange messages, which only their two ends know of."""
         return cast(Pending, self._wire.batch_p2p(x, sends, receives, out))
 
     def wait(self, x: torch.Tensor) -> Pending:
