@@ -40,6 +40,12 @@ def test_torch_finds_nothing_wrong_with_the_ops(world):
             assert set(results.values()) == {"SUCCESS"}, name
 
 
+def test_many_threads_may_register_at_once():
+    for _ in range(5):
+        own_ops.unregister()
+        assert World(8).run(lambda group: own_ops.register()) == [True] * 8
+
+
 def test_an_op_gives_what_the_entry_gives():
     def body(group):
         own_ops.register()

@@ -7,6 +7,7 @@ They are there from the first traced call that needs one, and until `unregister`
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import torch
@@ -17,6 +18,7 @@ from comm_core.groups import as_group
 
 NAMESPACE = "comm_core"
 _libraries: list[torch.library.Library] = []
+_registering = threading.Lock()
 
 
 def flattened(messages: Sequence[Sequence[int]]) -> list[int]:
@@ -52,8 +54,13 @@ def register() -> bool:
         >>> torch.ops.comm_core.reduce.default._schema.name
         'comm_core::reduce'
     """
-    if _libraries:
-        return True
+    with _registering:  # simulated ranks are threads, and come here together
+        if not _libraries:
+            _libraries.append(_made())
+    return True
+
+
+def _made() -> torch.library.Library:
     library = torch.library.Library(NAMESPACE, "DEF")
     library.define("reduce(Tensor x, str reduce_op, int dst, str group) -> Tensor")
     library.define("batch_p2p(Tensor x, SymInt[] sends, SymInt[] receives, str group) -> Tensor")
@@ -61,14 +68,14 @@ def register() -> bool:
         library.impl(name, kernel, "CompositeExplicitAutograd")
         torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=library)
         compat.keep_in_order(f"{NAMESPACE}::{name}", library)
-    _libraries.append(library)
-    return True
+    return library
 
 
 def unregister() -> None:
     """Take the ops out again; graphs that have them no longer run."""
-    while _libraries:
-        compat.destroy(_libraries.pop())
+    with _registering:
+        while _libraries:
+            compat.destroy(_libraries.pop())
 
 
 def _reduce(x: torch.Tensor, reduce_op: str, dst: int, group: str) -> torch.Tensor:
