@@ -222,9 +222,9 @@ def reduced(entry: Collective, xs: Tensors, parsed: Sequence[dict[str, Any]], gr
         if len(places) == 1:
             results[first] = comm_core.start(entry, xs[first], in_flight, door, **parsed[first])
             continue
-        packed = torch.cat([rows(xs[place], on.world, **parsed[place]) for place in places], 1)
+        matrix = packed([xs[place] for place in places], on.world, [parsed[place] for place in places])
         together = {name: 0 if name == "dim" else value for name, value in parsed[first].items()}
-        pieces = comm_core.start(entry, packed, in_flight, door, **together).view(-1)
+        pieces = comm_core.start(entry, matrix, in_flight, door, **together).view(-1)
         start = 0
         for place in places:
             shape = entry.shape(tuple(xs[place].shape), on.world, on.rank, **parsed[place])
@@ -256,13 +256,30 @@ def by_kind(xs: Tensors) -> list[list[int]]:
     return list(kinds.values())
 
 
-def rows(x: torch.Tensor, world: int, *, reduce_op: str, dim: int | None = None) -> torch.Tensor:
-    """Return each rank's block of `x` along a dim as a row of a matrix; without a dim, one row of all of it.
+def packed(xs: Tensors, world: int, parsed: Sequence[dict[str, Any]]) -> torch.Tensor:
+    """Return the blocks of all tensors in one matrix, a row for each rank; every element is copied once.
 
     Example:
-        >>> rows(torch.arange(8).view(2, 4), 2, reduce_op="sum", dim=1).tolist()
-        [[0, 1, 4, 5], [2, 3, 6, 7]]
+        >>> packed([torch.arange(4), torch.tensor([[8, 9]])], 2, [{"dim": 0}, {"dim": 1}]).tolist()
+        [[0, 1, 8], [2, 3, 9]]
     """
-    if dim is None:
-        return x.reshape(1, -1)
-    return x.unflatten(dim, (world, x.shape[dim] // world)).movedim(dim, 0).reshape(world, x.numel() // world)
+    cut = [blocks(x, world, params.get("dim")) for x, params in zip(xs, parsed, strict=True)]
+    if not all(is_plain(x) and not (torch.is_grad_enabled() and x.requires_grad) for x in xs):
+        return torch.cat([of_ranks.reshape(of_ranks.shape[0], -1) for of_ranks in cut], 1)
+    widths = [math.prod(of_ranks.shape[1:]) for of_ranks in cut]
+    matrix = xs[0].new_empty((cut[0].shape[0], sum(widths)))
+    start = 0
+    for of_ranks, width in zip(cut, widths, strict=True):
+        matrix.narrow(1, start, width).view(of_ranks.shape).copy_(of_ranks)
+        start += width
+    return matrix
+
+
+def blocks(x: torch.Tensor, world: int, dim: int | None) -> torch.Tensor:
+    """Return a view of each rank's block of `x` along a dim, in front; without a dim, one block of all of it.
+
+    Example:
+        >>> blocks(torch.arange(8).view(2, 4), 2, 1).tolist()
+        [[[0, 1], [4, 5]], [[2, 3], [6, 7]]]
+    """
+    return x.unsqueeze(0) if dim is None else x.unflatten(dim, (world, x.shape[dim] // world)).movedim(dim, 0)
