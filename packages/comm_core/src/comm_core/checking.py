@@ -7,7 +7,6 @@ simulator there is nothing to switch on: it always compares.
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,7 @@ from comm_core.collective import Collective, Params
 from comm_core.errors import ArgumentError, CommError, UnwaitedWarning, said
 from comm_core.groups import AnyGroup, Group
 from comm_core.messages import Messages
-from comm_core.pending import Pending
+from comm_core.pending import Pending, noted
 from comm_core.verdicts import Said, said_of, said_of_list
 
 _DEFAULT_LIMIT_S = 300.0
@@ -136,8 +135,8 @@ def _meet(group: AnyGroup, mine: Said) -> None:
 
 def _report_unwaited(first: int) -> None:
     """Warn of what was started in a block that is over, and has not been waited for."""
-    for one in gc.get_objects():
-        started = getattr(one, "started", None) if type(one) is Pending else None
+    for one in noted():
+        started = one.started
         if started is not None and started[0] > first and not one.done:
             warnings.warn(
                 f"{one.what}: the result, started at {place(started)}, was not waited for in the checked block",

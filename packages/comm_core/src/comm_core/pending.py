@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import NoReturn, Protocol
 
@@ -151,3 +152,18 @@ class Pending:
             got=f"{first_line(error)} (a {self.tensor.dtype} tensor of shape {self.shape})",
             hint="if the dtype is supported, another rank failed, left or called something else: read its output",
         ) from error
+
+
+NOTED: weakref.WeakSet[Pending] = weakref.WeakSet()
+"""Every collective of which somebody noted who started it, as long as its result lives."""
+
+
+def noted() -> list[Pending]:
+    """Return the collectives of which somebody noted who started them, and whose results live; in any thread.
+
+    Example:
+        >>> [one.what for one in noted() if one.what == "none of this name"]
+        []
+    """
+    references = list(NOTED.data)  # at one stroke, so that no other thread can change the set meanwhile
+    return [one for reference in references if (one := reference()) is not None]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 from dataclasses import dataclass
 
 import torch
 
 from comm_core import Pending
 from comm_core.callsite import caller, place
+from comm_core.pending import NOTED, noted
 from functional_collectives.async_tensor import AsyncCollectiveTensor
 
 
@@ -36,7 +36,7 @@ def inflight() -> list[InFlight]:
         >>> inflight()
         []
     """
-    known = [(getattr(one, "started", None), one) for one in gc.get_objects() if type(one) is Pending]
+    known = [(one.started, one) for one in noted()]
     flying = [(by, one) for by, one in known if by is not None and not one.done]
     return [InFlight(one.what, one.shape, place(by)) for by, one in sorted(flying, key=lambda each: each[0][0])]
 
@@ -51,6 +51,7 @@ def in_flight(pending: Pending) -> torch.Tensor:
     if pending.done:
         return pending.tensor
     pending.started = caller()
+    NOTED.add(pending)
     if pending.is_buffer:
         return AsyncCollectiveTensor.over_buffer(pending)
     buffer = pending.tensor
