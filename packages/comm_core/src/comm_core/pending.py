@@ -6,7 +6,7 @@ import sys
 import warnings
 import weakref
 from collections.abc import Callable
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, cast
 
 import torch
 
@@ -165,5 +165,5 @@ def noted() -> list[Pending]:
         >>> [one.what for one in noted() if one.what == "none of this name"]
         []
     """
-    references = list(NOTED.data)  # at one stroke, so that no other thread can change the set meanwhile
+    references = list(cast(Any, NOTED).data)  # at one stroke, so that no other thread can change the set meanwhile
     return [one for reference in references if (one := reference()) is not None]
