@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import torch
 
+from kwindex.syntax import syntax_tree
+
 ROOT = Path(__file__).parents[1]
 SEEDS = sorted((ROOT / "tests/data/seeds").glob("*_kw.md"))
 TABLE: dict[str, list[dict[str, Any]]] = tomllib.loads((ROOT / "docs/concordance.toml").read_text(encoding="utf-8"))
@@ -89,7 +91,7 @@ def test_a_false_identifier_is_no_name_that_our_packages_define() -> None:
     """So that no index of ours lists one."""
     defined = set()
     for source in (*ROOT.glob("packages/*/src/**/*.py"), *ROOT.glob("tools/*/src/**/*.py")):
-        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        for node in ast.walk(syntax_tree(source.read_text(encoding="utf-8"))):
             if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
                 defined.add(node.name)
     assert defined & FALSE_NAMES == set()
@@ -114,7 +116,7 @@ def resolve(symbol: str) -> None:
     """Find a dotted name by importing and asking, or path::name in a file's top level."""
     if "::" in symbol:
         path, name = symbol.split("::")
-        top = ast.parse((ROOT / path).read_text(encoding="utf-8")).body
+        top = syntax_tree((ROOT / path).read_text(encoding="utf-8")).body
         assert name in [node.name for node in top if isinstance(node, (ast.FunctionDef, ast.ClassDef))], symbol
         return
     parts = symbol.split(".")
@@ -165,7 +167,7 @@ def installed(file: str) -> Path:
 def identifiers(source: str) -> set[Identifier]:
     """What a file defines and imports, at any depth."""
     found: set[Identifier] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(syntax_tree(source)):
         if isinstance(node, ast.ClassDef):
             found.add(("class", node.name))
         elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):

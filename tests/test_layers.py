@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from kwindex.syntax import syntax_tree
 from tools.gen.sources import ROOT, Distribution, distributions
 
 OURS = {d.package: d for d in distributions() if d.package}
@@ -32,7 +33,7 @@ def name_of(file: Path) -> str:
 
 
 def parsed(file: Path) -> ast.Module:
-    return ast.parse(file.read_text(encoding="utf-8"), str(file))
+    return syntax_tree(file.read_text(encoding="utf-8"))
 
 
 def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -137,7 +138,7 @@ def test_a_file_keeps_to_the_sizes_and_names_of_the_house(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     assert file.stem not in SHAPELESS
     assert text.count("\n") <= MODULE_LINES
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(syntax_tree(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             where = f"{name_of(file)}:{node.lineno} {node.name}"
             assert lines_of_code(node) <= FUNCTION_LINES, f"{where} has {lines_of_code(node)} lines"
@@ -219,7 +220,7 @@ def test_importing_a_package_changes_nothing(package: str, tmp_path: Path) -> No
 
 
 def test_the_private_name_finder_finds_what_it_should() -> None:
-    sample = ast.parse(
+    sample = syntax_tree(
         "import torch\nimport torch.distributed as dist\nfrom torch._inductor import ir\n"
         "from torch.distributed import distributed_c10d as c10d\n"
         "torch._C.x\ndist._world\nc10d._get_default_group()\ntorch.ops._c10d_functional.all_reduce\n"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import functional_collectives as fc
+from kwindex.syntax import syntax_tree
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/do/move_from_torch_funcol.md").read_text(encoding="utf-8")
@@ -33,7 +34,7 @@ def torchs_public_names() -> set[str]:
     assert spec is not None
     assert spec.origin is not None
     source = Path(spec.origin).parent / "distributed/_functional_collectives.py"
-    top = ast.parse(source.read_text(encoding="utf-8")).body
+    top = syntax_tree(source.read_text(encoding="utf-8")).body
     defined = {node.name for node in top if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
     return {name for name in defined if not name.startswith("_") and not name.endswith(("_backward", "_setup_context"))}
 

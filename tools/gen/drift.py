@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+from kwindex.syntax import syntax_tree
+
 from .concordance import FALSE, TABLE, Row, here
 from .doors import public_names
 from .reference import HEAD
@@ -70,7 +72,7 @@ def installed(file: str) -> Path | None:
 
 def definitions(file: Path) -> Iterator[tuple[str, int]]:
     """Every class and function of a file, nested ones too: qualified name and line, the first of equal ones."""
-    yield from inside(ast.parse(file.read_text(encoding="utf-8")), "", set())
+    yield from inside(syntax_tree(file.read_text(encoding="utf-8")), "", set())
 
 
 def inside(node: ast.AST, prefix: str, seen: set[str]) -> Iterator[tuple[str, int]]:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from kwindex.syntax import syntax_tree
+
 from .sources import ROOT
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -17,7 +19,7 @@ def functions(pattern: str) -> tuple[tuple[str, str, frozenset[str]], ...]:
     """Every top-level function of the files that match: file, name, and the names that stand in it."""
     found = []
     for file in sorted(ROOT.glob(pattern)):
-        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        for node in syntax_tree(file.read_text(encoding="utf-8")).body:
             if isinstance(node, Function):
                 found.append((file.relative_to(ROOT).as_posix(), node.name, frozenset(names(node))))
     return tuple(found)
@@ -41,7 +43,7 @@ def mentioning(pattern: str, wanted: set[str]) -> list[tuple[str, str]]:
 def file_names(pattern: str) -> tuple[tuple[Path, frozenset[str]], ...]:
     """Every file that matches, with the names that stand in it."""
     files = sorted(ROOT.glob(pattern))
-    return tuple((file, frozenset(names(ast.parse(file.read_text(encoding="utf-8"))))) for file in files)
+    return tuple((file, frozenset(names(syntax_tree(file.read_text(encoding="utf-8"))))) for file in files)
 
 
 def files_mentioning(pattern: str, wanted: set[str]) -> list[Path]:
@@ -52,6 +54,6 @@ def files_mentioning(pattern: str, wanted: set[str]) -> list[Path]:
 @cache
 def docstring_of(file: str, name: str) -> str:
     """The docstring of a top-level function."""
-    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+    tree = syntax_tree((ROOT / file).read_text(encoding="utf-8"))
     found = [node for node in tree.body if isinstance(node, Function) and node.name == name]
     return ast.get_docstring(found[0]) or "" if found else ""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kwindex.messages import template
+from kwindex.syntax import syntax_tree
 
 from .mentions import names
 from .reference import cell
@@ -36,7 +37,7 @@ class Message:
 
 def of_file(file: Path) -> list[Message]:
     """The errors that a file makes, in the order of its lines."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    tree = syntax_tree(file.read_text(encoding="utf-8"))
     return sorted(made(tree, file.relative_to(ROOT).as_posix(), 0), key=lambda message: message.line)
 
 
@@ -46,7 +47,7 @@ def of_function(function: Callable[..., Any]) -> list[Message]:
     while todo:
         current = todo.pop(0)
         lines, start = inspect.getsourcelines(current)
-        tree = ast.parse(textwrap.dedent("".join(lines)))
+        tree = syntax_tree(textwrap.dedent("".join(lines)))
         file = Path(inspect.getfile(current)).resolve()
         found += made(tree, file.relative_to(ROOT).as_posix(), start - 1)
         called = [current.__globals__.get(name) for name in dict.fromkeys(names(tree))]
@@ -76,7 +77,7 @@ def shown(node: ast.expr) -> str:
 @cache
 def kinds() -> dict[str, tuple[str, str]]:
     """Our error classes in the order of their file: each with its builtin base and its first sentence."""
-    tree = ast.parse(ERRORS.read_text(encoding="utf-8"))
+    tree = syntax_tree(ERRORS.read_text(encoding="utf-8"))
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     return {
         node.name: (ast.unparse(node.bases[-1]), (ast.get_docstring(node) or "").split("\n\n")[0]) for node in classes

@@ -13,6 +13,7 @@ import pytest
 
 from kwindex import Entry, build, read_index
 from kwindex.spelling import short
+from kwindex.syntax import syntax_tree
 
 STEP = 1 if os.environ.get("KWINDEX_ALL") else 16
 DEFINITIONS = {"class", "function", "method", "property", "nested function"}
@@ -51,7 +52,7 @@ def readable(path: Path) -> bool:
 def tree_of(path: Path) -> ast.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return ast.parse(path.read_bytes())
+        return syntax_tree(path.read_bytes())
 
 
 def test_nearly_every_definition_that_ast_sees_is_found(

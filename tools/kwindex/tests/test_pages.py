@@ -21,6 +21,7 @@ from kwindex import KwindexError, build, read_index
 from kwindex.pages import write_pages
 from kwindex.pages.file_pages import MARK
 from kwindex.pages.markdown import block, code, plain
+from kwindex.syntax import syntax_tree
 
 SHOP = {
     "shop/__init__.py": '"""A shop.\n\nIt sells saws."""\n',
@@ -250,7 +251,7 @@ def test_every_definition_that_ast_sees_has_its_place(
     (root / "m.py").write_text(body)
     pages = written(root, tmp_path_factory.mktemp("out"))
     anchors = rendered(pages["m.py_docs.md"]).anchors
-    defined = [node.name for node in ast.walk(ast.parse(body)) if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+    defined = [node.name for node in ast.walk(syntax_tree(body)) if isinstance(node, ast.ClassDef | ast.FunctionDef)]
     assert sorted(anchor.rpartition(".")[2] for anchor in anchors) == sorted(defined)
 
 
@@ -259,7 +260,7 @@ def test_the_original_with_nested_lowerings_shows_them_all(originals: list[Path]
     pages = written(file, tmp_path / "out")
     check_links(pages)
     (docs,) = [text for path, text in pages.items() if path.endswith("_docs.md")]
-    nodes = ast.walk(ast.parse(file.read_text()))
+    nodes = ast.walk(syntax_tree(file.read_text()))
     defined = [node for node in nodes if isinstance(node, ast.ClassDef | ast.FunctionDef)]
     anchors = rendered(docs).anchors
     assert len(defined) > 40

@@ -29,6 +29,7 @@ from kwindex.render import (
     string_of,
 )
 from kwindex.scope import Meaning, Scope
+from kwindex.syntax import syntax_tree
 from kwindex.typelike import constant_name, is_type_alias
 
 _PROPERTIES = {"property", "cached_property", "abstractproperty", "setter", "getter", "deleter"}
@@ -112,7 +113,7 @@ def parse(text: str) -> ast.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return ast.parse(text)
+            return syntax_tree(text)
     except SyntaxError as error:
         raise SourceError(error.lineno or 1, cut(error.msg, 120)) from None
     except (RecursionError, MemoryError):

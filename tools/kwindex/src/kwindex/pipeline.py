@@ -13,9 +13,10 @@ from kwindex.assemble import Part, Source, assembled, identity
 from kwindex.discover import Found, SourceFile, discover
 from kwindex.errors import KwindexError
 from kwindex.model import Problem
-from kwindex.reading import Progress, collector_paused, digest_of, read, readings
+from kwindex.reading import Progress, digest_of, read, readings
 from kwindex.ready import Ready, open_ready
 from kwindex.store import INDEX, SOURCES, check_out, write
+from kwindex.syntax import collector_paused
 from kwindex.tables import Tables
 
 DIGEST = 16

@@ -1,7 +1,5 @@
 """Reading source files: what a file's contents are known by, and its piece of the index; one file, or many at once."""
 
-import contextlib
-import gc
 import hashlib
 import os
 import signal
@@ -15,6 +13,7 @@ from kwindex.errors import KwindexError, SourceError
 from kwindex.extract import extract
 from kwindex.model import Problem
 from kwindex.pieces import Piece, make
+from kwindex.syntax import collector_paused
 
 PARALLEL_BYTES = 3_000_000
 """Sources below this size are read in one process: starting more would take longer."""
@@ -114,18 +113,6 @@ def _chunks(files: Sequence[SourceFile]) -> list[list[SourceFile]]:
         chunks[-1].append(source)
         size += source.size
     return chunks
-
-
-@contextlib.contextmanager
-def collector_paused() -> Iterator[None]:
-    """Keeps the collector of reference cycles from running."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def processors() -> int:
