@@ -19,6 +19,7 @@ shm_group *read_move(PyObject *const *args, Py_ssize_t nargs, const movement *ki
                      shm_patience *patience);
 
 PyObject *py_launch(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
+PyObject *py_refuse(PyObject *module, PyObject *args);
 PyObject *py_post(PyObject *module, PyObject *args);
 PyObject *py_wait(PyObject *module, PyObject *args);
 PyObject *py_finished(PyObject *module, PyObject *capsule);
@@ -31,6 +32,7 @@ PyObject *py_drain(PyObject *module, PyObject *args);
 
 #define LATER_METHODS                                                         \
     {"launch", (PyCFunction)(void (*)(void))py_launch, METH_FASTCALL, NULL},  \
+        {"refuse", py_refuse, METH_VARARGS, NULL},                            \
         {"post", py_post, METH_VARARGS, NULL},                                \
         {"wait", py_wait, METH_VARARGS, NULL},                                \
         {"finished", py_finished, METH_O, NULL},                              \

@@ -67,6 +67,23 @@ static int follow(shm_job *job, PyObject *before) {
     return 0;
 }
 
+static PyObject *start(PyObject *group_capsule, shm_collective *body, const shm_call *call, int64_t limit_ns,
+                       PyObject *before) {
+    shm_group *group = group_of(group_capsule);
+    if (!usable(group))
+        return unusable(group);
+    shm_job *job = shm_job_new(group, body, call, limit_ns);
+    if (job == NULL)
+        return PyErr_NoMemory();
+    PyObject *capsule = wrap(group_capsule, NULL, job);
+    if (capsule == NULL)
+        return NULL;
+    int failed = follow(job, before) < 0 ? -1 : shm_launch(group->queue, job);
+    if (failed != 0)
+        Py_DECREF(capsule);
+    return failed == 0 ? capsule : failed < 0 ? NULL : no_thread(failed);
+}
+
 /* launch(name, request of the same call before it or None, group, op, dtype, numel, detail, in, out,
           width or reduce_op, timeout_s) -> request, or a status */
 PyObject *py_launch(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
@@ -81,27 +98,24 @@ PyObject *py_launch(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
         PyErr_SetString(PyExc_ValueError, "no such collective");
         return NULL;
     }
-    shm_group *group = read_move(args + 2, nargs - 2, kind, &call, &patience);
-    if (group == NULL)
+    if (read_move(args + 2, nargs - 2, kind, &call, &patience) == NULL)
         return NULL;
-    if (!usable(group))
-        return unusable(group);
-    shm_job *job = shm_job_new(group, kind->collective, &call, patience.deadline_ns - now);
-    if (job == NULL)
-        return PyErr_NoMemory();
-    PyObject *capsule = wrap(args[2], NULL, job);
-    if (capsule == NULL)
+    return start(args[2], kind->collective, &call, patience.deadline_ns - now, args[1]);
+}
+
+/* refuse(group, op, dtype, numel, refusal, timeout_s) -> request, or a status: in its turn the others are told */
+PyObject *py_refuse(PyObject *module, PyObject *args) {
+    (void)module;
+    PyObject *group, *seconds;
+    unsigned int op, dtype, refusal;
+    unsigned long long numel;
+    shm_patience patience;
+    int64_t now = shm_now_ns();
+    if (!PyArg_ParseTuple(args, "OIIKIO", &group, &op, &dtype, &numel, &refusal, &seconds) || group_of(group) == NULL ||
+        read_patience(seconds, &patience) < 0)
         return NULL;
-    if (follow(job, args[1]) < 0) {
-        Py_DECREF(capsule);
-        return NULL;
-    }
-    int failed = shm_launch(group->queue, job);
-    if (failed != 0) {
-        Py_DECREF(capsule);
-        return no_thread(failed);
-    }
-    return capsule;
+    shm_call call = {.header = {.op = op, .dtype = dtype, .numel = numel, .refusal = refusal}};
+    return start(group, shm_agree, &call, patience.deadline_ns - now, Py_None);
 }
 
 /* post(group, receives, peer, tag, dtype, numel, bytes, address) -> request, or a status, see regret(); peer -1: from anyone */

@@ -20,13 +20,19 @@ def attempt(call):
     return None, ""
 
 
+def waiting():
+    options = dist.AllreduceOptions()
+    options.asyncOp = False
+    return options
+
+
 DISAGREEMENTS = {
     "size": (lambda x: dist.all_reduce(x[:3]), "all_reduce(sum) of 3 float32"),
     "dtype": (lambda x: dist.all_reduce(x.double()), "all_reduce(sum) of 4 float64"),
     "reduce op": (lambda x: dist.all_reduce(x, op=dist.ReduceOp.MAX), "all_reduce(max) of 4 float32"),
     "collective": (lambda x: dist.barrier(), "barrier"),
     "refused": (
-        lambda x: dist.group.WORLD.allreduce([x, x]),
+        lambda x: dist.group.WORLD.allreduce([x, x], waiting()),
         "all_reduce (refused: not such a call)",
     ),
     "strides": (

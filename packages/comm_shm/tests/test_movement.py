@@ -203,10 +203,18 @@ def test_functional_ops_of_another_backend_still_work(world):
     assert world.run(body) == [(every, [(rank + 1.0) * n] * 2, pairs) for rank in range(n)]
 
 
+def waiting(options):
+    """Options of a call on the group itself that waits; what is started tells its own rank at once (test_refused)."""
+    options.asyncOp = False
+    return options
+
+
 BAD = {
     "output too small": (lambda n: dist.all_gather_into_tensor(torch.ones(2 * n + 1), torch.ones(2)), ShapeError),
     "output of another dtype": (
-        lambda n: dist.group.WORLD.all_gather_single(torch.ones(2 * n).int(), torch.ones(2)),
+        lambda n: dist.group.WORLD.all_gather_single(
+            torch.ones(2 * n).int(), torch.ones(2), waiting(dist.distributed_c10d.AllgatherOptions())
+        ),
         DtypeError,
     ),
     "input too small": (lambda n: dist.reduce_scatter_tensor(torch.ones(2), torch.ones(2 * n + 1)), ShapeError),
@@ -215,11 +223,19 @@ BAD = {
         ShapeError,
     ),
     "splits that do not add up": (
-        lambda n: dist.group.WORLD.all_to_all_single(torch.ones(n), torch.ones(n), [2] * n, [1] * n),
+        lambda n: dist.group.WORLD.all_to_all_single(
+            torch.ones(n), torch.ones(n), [2] * n, [1] * n, waiting(dist.distributed_c10d.AllToAllOptions())
+        ),
         ShapeError,
     ),
-    "no such root": (lambda n: dist.group.WORLD.broadcast(torch.ones(2), 7), CommError),
+    "no such root": (lambda n: dist.group.WORLD.broadcast(torch.ones(2), to_rank_7()), CommError),
 }
+
+
+def to_rank_7():
+    options = waiting(dist.BroadcastOptions())
+    options.rootRank = 7
+    return options
 
 
 @pytest.mark.parametrize("what", list(BAD))

@@ -51,6 +51,28 @@ class JoinOptions:
     global_ranks_in_group: list[int]
 
 
+class Refused(Exception):
+    """What a rank found wrong with its own call, on its way to where the other ranks are told.
+
+    Args:
+        where: the collective.
+        why: one of `codes.REFUSALS`.
+        error: what this rank's caller is to see.
+        x: the tensor that the collective is announced with, if any.
+    """
+
+    def __init__(self, where: str, why: str, error: CommError, x: torch.Tensor | None) -> None:
+        super().__init__(where, why)
+        self.where, self.error = where, error
+        self.code, self.refusal = codes.COLLECTIVE_CODE[where], codes.REFUSALS.index(why)
+        self.dtype, self.numel = described(x)
+
+
+def described(x: torch.Tensor | None) -> tuple[int, int]:
+    """Return the code of a tensor's dtype and its elements, as they are announced."""
+    return (codes.UNKNOWN, 0) if x is None else (codes.DTYPE_CODE.get(x.dtype, codes.UNKNOWN), x.numel())
+
+
 class AgreeingGroup(NamedGroup):
     """A group whose ranks compare what they are about to do before any of them does it.
 
@@ -71,15 +93,7 @@ class AgreeingGroup(NamedGroup):
         self._handle = handle
         self._native = _native
 
-    def agree(
-        self,
-        collective: str,
-        tensor: torch.Tensor | None = None,
-        *,
-        reduce_op: int = 0,
-        refusal: int = 0,
-        timeout_s: float | None = None,
-    ) -> None:
+    def agree(self, collective: str) -> None:
         """Wait for every rank and check that all of them announce the same; move no data.
 
         Raises:
@@ -87,22 +101,39 @@ class AgreeingGroup(NamedGroup):
             RankTimeoutError: ranks did not arrive in time; they are named.
             RankFailedError: a rank died or left; it is named.
         """
-        limit = self._timeout_s if timeout_s is None else timeout_s
-        dtype = codes.UNKNOWN if tensor is None else codes.DTYPE_CODE.get(tensor.dtype, codes.UNKNOWN)
-        numel = 0 if tensor is None else tensor.numel()
-        code = codes.COLLECTIVE_CODE[collective]
-        status = self._native.agree(self._handle, code, dtype, reduce_op, numel, 0, refusal, limit)
-        if status:
-            raise self._fault(status, collective, limit)
+        self._announce(collective, (codes.COLLECTIVE_CODE[collective], codes.UNKNOWN, 0, 0))
 
-    def refuse(self, collective: str, refusal: str, error: CommError, x: torch.Tensor | None = None) -> NoReturn:
-        """Tell every rank that this one will not do it, then raise the error.
+    def refuse(self, where: str, why: str, error: CommError, x: torch.Tensor | None = None) -> NoReturn:
+        """Give up a call that this rank has got wrong; where the call came in, the other ranks are told.
 
         Raises:
-            CommError: the given one when all ranks refuse alike, else a `MismatchError` that says who refused what.
+            Refused: always.
         """
-        self.agree(collective, x, refusal=codes.REFUSALS.index(refusal))
-        raise error
+        raise Refused(where, why, error, x)
+
+    def tell(self, refused: Refused, later: bool) -> NoReturn:
+        """Tell every rank that this one refuses a call, then raise the error.
+
+        A call that waits first hears what the others have to say; one that is started leaves word and goes on.
+
+        Raises:
+            CommError: the refusal's own error when the call is started, or when all ranks refuse alike; else a
+                `MismatchError` that says who refused what.
+        """
+        said = refused.code, refused.dtype, refused.numel, refused.refusal
+        if not later:
+            self._announce(refused.where, said)
+        else:
+            request = self._native.refuse(self._handle, *said, self._timeout_s)
+            if isinstance(request, int):  # the group cannot be used
+                raise self._fault(request, refused.where, self._timeout_s)
+        raise refused.error from None
+
+    def _announce(self, where: str, said: tuple[int, int, int, int]) -> None:
+        code, dtype, numel, refusal = said
+        status = self._native.agree(self._handle, code, dtype, 0, numel, 0, refusal, self._timeout_s)
+        if status:
+            raise self._fault(status, where, self._timeout_s)
 
     def _fault(self, status: int, where: str, limit: float) -> CommError:
         return fault(Status(status), self._scene(where, limit))

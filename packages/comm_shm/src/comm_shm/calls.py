@@ -164,8 +164,6 @@ class CallingGroup(AgreeingGroup):
 
     def _drain(self) -> None:
         """Run what was started and write what was sent; say what failed and nobody waited for."""
-        if not self._open:
-            return
         self._native.drain(self._handle, self._timeout_s)
         for work in list(self._open):
             error = work.exception()

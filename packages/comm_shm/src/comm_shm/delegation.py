@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from comm_core.errors import TransportError
+from comm_shm.agreement import Refused
 from comm_shm.messages import MessagingGroup
-from comm_shm.terms import Terms
+from comm_shm.terms import Terms, starts
 from comm_shm.torch_compat import group_of_backend
 
 
@@ -104,7 +105,10 @@ def first_tensor(given: Any) -> torch.Tensor | None:
 
 
 def delegated(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a method of a group that hands tensors of other devices on to the group that is there for them."""
+    """Return a method of a group that hands tensors of other devices on to the group that is there for them.
+
+    What it refuses is told to the other ranks.
+    """
     name = method.__name__
 
     @functools.wraps(method)
@@ -118,6 +122,9 @@ def delegated(method: Callable[..., Any]) -> Callable[..., Any]:
             other = self._other(x)
             if other is not None:
                 return getattr(other, name)(*args, **kwargs)
-        return method(self, *args, **kwargs)
+        try:
+            return method(self, *args, **kwargs)
+        except Refused as refused:
+            self.tell(refused, starts(*args, *kwargs.values()))
 
     return on_its_device

@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from comm_core.errors import ArgumentError, TransportError
 from comm_shm import functional_compat, monitored_compat, rendezvous
-from comm_shm.agreement import BackendOptions, JoinOptions
+from comm_shm.agreement import BackendOptions, JoinOptions, Refused
 from comm_shm.availability import why_not
 from comm_shm.calls import Step
 from comm_shm.codes import RankState
@@ -171,14 +171,17 @@ class SharedMemoryGroup(DelegatingGroup):
             if self._open:
                 self._sweep()
             return DONE
-        x = tensors if isinstance(tensors, torch.Tensor) else self._only("all_reduce", tensors)
-        return self._reduce_all(x, terms(opts, timeout, op))
+        return self._reduce_all(tensors, terms(opts, timeout, op))
 
-    def _reduce_all(self, x: torch.Tensor, given: Terms) -> dist.Work:
-        other = self._other(x)
-        if other is not None:
-            return other.allreduce([x], self._options_of(dist.AllreduceOptions(), given))
-        return self.run([self._reduce_in_place("all_reduce", x, given.op)], [x], given)
+    def _reduce_all(self, tensors: list[torch.Tensor] | torch.Tensor, given: Terms) -> dist.Work:
+        try:
+            x = tensors if isinstance(tensors, torch.Tensor) else self._only("all_reduce", tensors)
+            other = self._other(x)
+            if other is not None:
+                return other.allreduce([x], self._options_of(dist.AllreduceOptions(), given))
+            return self.run([self._reduce_in_place("all_reduce", x, given.op)], [x], given)
+        except Refused as refused:
+            self.tell(refused, given.later)
 
     def allreduce_coalesced(self, tensors: list[torch.Tensor], *given: Any, **named: Any) -> dist.Work:
         """Reduce several tensors in place; as many calls of `allreduce` that know of each other.

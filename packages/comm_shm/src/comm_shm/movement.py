@@ -257,8 +257,11 @@ class MovingGroup(CallingGroup):
             self.refuse(where, "not a dense layout", error, x)
 
     def _reduction(self, where: str, out: torch.Tensor, x: torch.Tensor, op: Any) -> int:
-        code = 0 if op is None else reduce_code(op, where)
         self._check(where, out, x)
+        try:
+            code = 0 if op is None else reduce_code(op, where)
+        except ReduceOpError as none:
+            self.refuse(where, "not such a call", none, x)
         if not defined(x.dtype, code):
             words = [word for other, word in enumerate(REDUCE_OPS) if defined(x.dtype, other)]
             error = ReduceOpError(

@@ -53,8 +53,7 @@ class SpanningGroup(SharedMemoryGroup):
         op: Any = None,
     ) -> dist.Work:
         """Reduce a CPU tensor over all ranks in place; see `SharedMemoryGroup.allreduce`."""
-        x = tensors if isinstance(tensors, torch.Tensor) else self._only("all_reduce", tensors)
-        return self._reduce_all(x, terms(opts, timeout, op))
+        return self._reduce_all(tensors, terms(opts, timeout, op))
 
     def failure(self, status: int, started: Any, limit: float) -> CommError:
         """Return the error for a status."""

@@ -65,6 +65,11 @@ class SpanningNative:
 
         return self._usable() or self._turns.start(body, before)
 
+    def refuse(self, _group: Any, code: int, dtype: int, numel: int, refusal: int, limit: float) -> Request | int:
+        """Start to tell all ranks that this one will not make a call."""
+        call = Call(code, dtype, numel, 0, 0, 0, 1, limit)
+        return self._usable() or self._turns.start(lambda: self._spanning.perform("announce", call, refusal, 0))
+
     def post(self, _group: Any, receives: bool, peer: int, tag: int, *content: int) -> Letter | int:
         """Start to send or receive a message: code of its dtype, elements, bytes and address."""
         dtype, numel, size, address = content

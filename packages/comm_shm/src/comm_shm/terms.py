@@ -21,6 +21,16 @@ class Terms(NamedTuple):
     """Whether the call may return before the collective has run."""
 
 
+def starts(*given: Any) -> bool:
+    """Return whether a call with these arguments is started, and not waited for: unless its options say otherwise.
+
+    Example:
+        >>> starts([], 1, None)
+        True
+    """
+    return all(value.asyncOp for value in given if hasattr(value, "asyncOp"))
+
+
 def terms(*given: Any, **named: Any) -> Terms:
     """Return the terms that stand in arguments in any order: options, a reduce op, a root, a timeout.
 
