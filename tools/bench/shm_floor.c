@@ -44,7 +44,7 @@ static int never(void *context) {
 }
 
 static void all_reduce(shm_group *group, float *x, size_t numel) {
-    shm_patience patience = {shm_now_ns() + INT64_C(60000000000), never, NULL};
+    shm_patience patience = {shm_deadline_in(INT64_C(60000000000)), never, NULL};
     shm_call call = {.header = {.numel = numel, .dtype = SHM_F32, .reduce_op = SHM_MAX},
                      .out = (unsigned char *)x,
                      .width = sizeof *x};

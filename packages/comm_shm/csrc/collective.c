@@ -37,7 +37,20 @@ static size_t count_of(const shm_call *call, size_t t, size_t numel) {
 }
 
 static unsigned char *slot_of(const shm_group *group, const shm_call *call, uint32_t rank, size_t t) {
+    if (call->on_card)
+        return shm_card_of(group, rank, call->first)->data;
     return shm_slot(group, rank, call->first + (uint32_t)t);
+}
+
+/* As `cut`, for what goes through all of a slot, and is all read one step later: see pipeline.c. */
+static void cut_whole(const shm_group *group, shm_call *call) {
+    size_t numel = (size_t)call->header.numel;
+    call->on_card = numel * call->width <= SHM_CARD_BYTES;
+    if (call->on_card) {
+        call->piece = numel;
+        call->pieces = 1;
+    } else
+        cut(call, numel, group->slot_bytes / call->width);
 }
 
 /* Where in a slot of `from` is what it has for `to`. A slot has no place for its own rank. */
@@ -212,7 +225,7 @@ shm_status shm_all_reduce(shm_group *group, shm_call *call, const shm_patience *
     int little = numel * call->width <= least(group->slot_bytes, ONE_SHOT_BYTES);
     call->in = call->out;
     if (little || world == 1)
-        cut(call, numel, group->slot_bytes / call->width);
+        cut_whole(group, call);
     else { /* `piece` is a part of it here, and a piece is one for each rank */
         cut(call, (numel + world - 1) / world, share(group, call, group->slot_bytes));
         call->pieces = (numel + world * call->piece - 1) / (world * call->piece);
@@ -225,13 +238,13 @@ shm_status shm_all_reduce(shm_group *group, shm_call *call, const shm_patience *
 shm_status shm_broadcast(shm_group *group, shm_call *call, const shm_patience *patience) {
     static const shm_stages stages = {.put = put_root, .take = take_root};
     call->in = call->out;
-    cut(call, (size_t)call->header.numel, group->slot_bytes / call->width);
+    cut_whole(group, call);
     return shm_run(group, call, &stages, patience);
 }
 
 shm_status shm_all_gather(shm_group *group, shm_call *call, const shm_patience *patience) {
     static const shm_stages stages = {.put = put_all, .take = take_everyones};
-    cut(call, (size_t)call->header.numel, group->slot_bytes / call->width);
+    cut_whole(group, call);
     return shm_run(group, call, &stages, patience);
 }
 

@@ -53,7 +53,7 @@ int read_patience(PyObject *seconds, shm_patience *patience) {
         return -1;
     if (!(limit < 1e9)) /* thirty years; also what a NaN becomes */
         limit = 1e9;
-    patience->deadline_ns = shm_now_ns() + (int64_t)(limit * 1e9);
+    patience->deadline_ns = shm_deadline_in((int64_t)(limit * 1e9));
     patience->interrupted = interrupted;
     patience->linger = let_others_run;
     return 0;
@@ -256,9 +256,8 @@ static PyObject *py_close_group(PyObject *module, PyObject *capsule) {
 }
 
 static PyObject *describe_rank(const shm_group *group, uint32_t rank) {
-    const shm_control *control = &group->controls[rank];
     int behind = shm_behind(group, rank);
-    shm_header said = control->header[(behind > 0 ? group->step - (uint32_t)behind : group->step) & 1];
+    shm_header said = shm_said(group, rank, behind);
     return Py_BuildValue("(iiiKIIIKKI)", behind, shm_dead(group, rank), (int)atomic_load(&group->controls[rank].left),
                          (unsigned long long)said.serial, said.op, said.dtype, said.reduce_op,
                          (unsigned long long)said.numel, (unsigned long long)said.detail, said.refusal);

@@ -22,12 +22,11 @@ shm_scene *shm_look(shm_group *group) {
     scene->broken = shm_broken(group);
     memcpy(scene->pair, group->pair, sizeof scene->pair);
     for (uint32_t rank = 0; rank < group->world; rank++) {
-        const shm_control *control = &group->controls[rank];
         shm_sight *sight = &scene->ranks[rank];
         sight->behind = shm_behind(group, rank);
         sight->dead = shm_dead(group, rank);
-        sight->left = atomic_load(&control->left) != 0;
-        sight->said = control->header[(sight->behind > 0 ? group->step - (uint32_t)sight->behind : group->step) & 1];
+        sight->left = atomic_load(&group->controls[rank].left) != 0;
+        sight->said = shm_said(group, rank, sight->behind);
     }
     return scene;
 }

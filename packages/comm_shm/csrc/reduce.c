@@ -202,8 +202,8 @@ void shm_reduce(void *out, void *also, const void *const *sources, uint32_t worl
         return;
     }
     combine step = table[kind][op];
-    size_t parts = kind >= SHM_C64 ? 2 : 1, width = shm_width(kind) / parts, total = numel * parts;
-    int doubles = kind == SHM_F64 || kind == SHM_C128;
+    int paired = kind >= SHM_C64, doubles = kind == SHM_F64 || kind == SHM_C128;
+    size_t width = shm_width(kind) >> paired, total = numel << paired;
     for (size_t start = 0; start < total; start += BLOCK) {
         size_t count = total - start < BLOCK ? total - start : BLOCK, at = start * width;
         unsigned char *to = (unsigned char *)out + at;

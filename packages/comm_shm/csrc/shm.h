@@ -1,8 +1,9 @@
 /* The shared segment of one group of ranks, and what a rank can do with it. Nothing here knows Python or torch.
  *
  * A segment is: one preamble, one control block per rank, then SHM_SLOTS slots per rank for data.
- * Every rank runs the same steps 1, 2, 3, ...; step s uses slot s mod SHM_SLOTS and header s mod 2 of each rank:
+ * Every rank runs the same steps 1, 2, 3, ...; step s uses slot s mod SHM_SLOTS and card s mod 2 of each rank:
  *   write my header and data, publish `arrived = s` (release), wait until everyone's `arrived` is at least s (acquire), read.
+ * A card has the header, `arrived`, and the data when it is little: what a small message needs comes in one cache line.
  * pipeline.c says what is written and read when, and why that many slots are enough without a closing barrier.
  */
 #ifndef COMM_SHM_H
@@ -19,6 +20,7 @@
 #define SHM_LINE 128                           /* two cache lines: neighbours are prefetched in pairs */
 #define SHM_MAX_WORLD 1024
 #define SHM_SLOTS 4 /* a power of 2, so that steps may wrap around */
+#define SHM_TICK_NS INT64_C(10000000)
 
 typedef enum {
     SHM_OK = 0,
@@ -76,12 +78,22 @@ typedef struct {
     uint32_t refusal; /* 0, or why this rank will not do it: then no rank does */
 } shm_header;
 
+/* What a rank says at a step. */
 typedef struct {
-    _Alignas(SHM_LINE) _Atomic uint32_t arrived; /* last step published; also the futex word */
+    _Alignas(SHM_LINE) _Atomic uint32_t arrived; /* the step, once it is published; also the futex word */
+    uint32_t unused;
+    shm_header header;
+    unsigned char data[SHM_LINE - 8 - sizeof(shm_header)]; /* of a collective whose one piece fits in here */
+} shm_card;
+
+#define SHM_CARD_BYTES sizeof(((shm_card *)NULL)->data)
+
+typedef struct {
+    shm_card cards[2];
+    /* rarely written from here on */
+    _Alignas(SHM_LINE) _Atomic uint32_t sleepers; /* how many ranks may be in futex_wait on an `arrived` */
     _Atomic uint32_t left;
     _Atomic int32_t cpu; /* where it ran when it published, plus 1; a hint */
-    shm_header header[2];
-    _Alignas(SHM_LINE) _Atomic uint32_t sleepers; /* how many ranks may be in futex_wait on `arrived` */
 } shm_control;
 
 typedef struct {
@@ -127,14 +139,23 @@ void shm_free_group(shm_group *group);
 unsigned char *shm_slot(const shm_group *group, uint32_t rank, uint32_t step);
 int shm_foreign(const shm_group *group); /* whether this is a child of the process that joined */
 
+static inline uint32_t shm_broken(const shm_group *group) {
+    return atomic_load_explicit(&group->base->broken, memory_order_acquire);
+}
+
+static inline shm_card *shm_card_of(const shm_group *group, uint32_t rank, uint32_t step) {
+    return &group->controls[rank].cards[step & 1];
+}
+
 /* wait.c */
 int64_t shm_now_ns(void);
+int64_t shm_deadline_in(int64_t limit_ns); /* never early, and at most SHM_TICK_NS late: read from a cheaper clock */
 void shm_publish(shm_group *group, uint32_t step);
 shm_status shm_wait_all(shm_group *group, uint32_t step, const shm_patience *patience);
 int shm_behind(const shm_group *group, uint32_t rank); /* steps that `rank` is behind this rank's current one */
+shm_header shm_said(const shm_group *group, uint32_t rank, int behind); /* in that step */
 int shm_dead(const shm_group *group, uint32_t rank);
 void shm_break(shm_group *group, shm_status status);
-uint32_t shm_broken(const shm_group *group);
 void shm_wake_everyone(shm_group *group);
 
 /* reduce.c */
@@ -160,6 +181,7 @@ typedef struct {
     /* from here on the C core's own */
     size_t piece, pieces; /* elements that one rank gives another one at a time, and how often */
     size_t front;         /* bytes of a slot before them */
+    int on_card;          /* the only piece goes on the card, not into a slot */
     uint32_t first;       /* step of the first piece */
 } shm_call;
 

@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#define EAGER 8 /* looks without a pause, which takes longer than a cache line from another core */
 #define ROUNDS 60 /* of spinning a little and yielding once, before sleeping */
 #define CROWDED_NS INT64_C(100000) /* a yield that takes this long let strangers run: a sleeper is back sooner */
 #define MOVE_NS INT64_C(2000000) /* a move costs some 20 us: at most one in this time */
@@ -23,11 +24,24 @@ static inline void relax(void) {
 #endif
 }
 
-int64_t shm_now_ns(void) {
+/* Take a cache line away from the other cores, before it is written. */
+static inline void fetch_for_writing(const void *line) {
+#if defined(__x86_64__)
+    __asm__ __volatile__("prefetchw %0" : : "m"(*(const char *)line)); /* the builtin only reads unless told -mprfchw */
+#else
+    __builtin_prefetch(line, 1);
+#endif
+}
+
+static int64_t read_clock(clockid_t clock) {
     struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(clock, &now);
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
+
+int64_t shm_now_ns(void) { return read_clock(CLOCK_MONOTONIC); }
+
+int64_t shm_deadline_in(int64_t limit_ns) { return read_clock(CLOCK_MONOTONIC_COARSE) + SHM_TICK_NS + limit_ns; }
 
 static void futex_wake(_Atomic uint32_t *word) { syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0); }
 
@@ -39,27 +53,31 @@ static void futex_wait(_Atomic uint32_t *word, uint32_t seen, int64_t slice_ns) 
 /* Wrap-around is harmless: no two ranks are ever more than one step apart. */
 static inline int reached(uint32_t arrived, uint32_t step) { return (int32_t)(arrived - step) >= 0; }
 
-static inline int arrived_at(shm_control *peer, uint32_t step) {
-    return reached(atomic_load_explicit(&peer->arrived, memory_order_acquire), step);
+static inline int arrived_at(const shm_group *group, uint32_t rank, uint32_t step) {
+    return reached(atomic_load_explicit(&shm_card_of(group, rank, step)->arrived, memory_order_acquire), step);
 }
 
 void shm_publish(shm_group *group, uint32_t step) {
     shm_control *mine = &group->controls[group->rank];
-    atomic_store_explicit(&mine->cpu, sched_getcpu() + 1, memory_order_relaxed);
-    atomic_store_explicit(&mine->arrived, step, memory_order_release);
-    /* Pairs with the increment in sleep_for: either the sleeper sees the step, or this rank sees the sleeper. */
+    int cpu = sched_getcpu() + 1;
+    if (cpu != atomic_load_explicit(&mine->cpu, memory_order_relaxed))
+        atomic_store_explicit(&mine->cpu, cpu, memory_order_relaxed);
+    atomic_store_explicit(&shm_card_of(group, group->rank, step)->arrived, step, memory_order_release);
+}
+
+/* Wake who sleeps until this rank has arrived. Either the sleeper sees the step, or this rank sees the sleeper: the fence
+ * pairs with the increment in sleep_for. It comes after the first look at the others, when the store of the step has long
+ * left this core, and before this rank sleeps or returns; a sleeper needs the others as well, so it loses no time. */
+static inline void wake_sleepers(shm_group *group, uint32_t step) {
     atomic_thread_fence(memory_order_seq_cst);
-    if (atomic_load_explicit(&mine->sleepers, memory_order_relaxed) != 0)
-        futex_wake(&mine->arrived);
+    if (atomic_load_explicit(&group->controls[group->rank].sleepers, memory_order_relaxed) != 0)
+        futex_wake(&shm_card_of(group, group->rank, step)->arrived);
 }
 
 void shm_wake_everyone(shm_group *group) {
     for (uint32_t rank = 0; rank < group->world; rank++)
-        futex_wake(&group->controls[rank].arrived);
-}
-
-uint32_t shm_broken(const shm_group *group) {
-    return atomic_load_explicit(&group->base->broken, memory_order_acquire);
+        for (uint32_t step = 0; step < 2; step++)
+            futex_wake(&shm_card_of(group, rank, step)->arrived);
 }
 
 /* The first failure stands: what the others see afterwards follows from it. */
@@ -70,7 +88,13 @@ void shm_break(shm_group *group, shm_status status) {
 }
 
 int shm_behind(const shm_group *group, uint32_t rank) {
-    return (int32_t)(group->step - atomic_load_explicit(&group->controls[rank].arrived, memory_order_acquire));
+    int32_t one = (int32_t)(group->step - atomic_load_explicit(&shm_card_of(group, rank, 0)->arrived, memory_order_acquire));
+    int32_t other = (int32_t)(group->step - atomic_load_explicit(&shm_card_of(group, rank, 1)->arrived, memory_order_acquire));
+    return one < other ? one : other;
+}
+
+shm_header shm_said(const shm_group *group, uint32_t rank, int behind) {
+    return shm_card_of(group, rank, behind > 0 ? group->step - (uint32_t)behind : group->step)->header;
 }
 
 int shm_dead(const shm_group *group, uint32_t rank) {
@@ -86,7 +110,7 @@ static shm_status look_around(shm_group *group, uint32_t step, const shm_patienc
     for (uint32_t rank = 0; rank < group->world; rank++) {
         int dead = some_dead && (group->watch[rank].revents & POLLIN) != 0;
         int left = atomic_load(&group->controls[rank].left) != 0;
-        if ((dead || left) && !arrived_at(&group->controls[rank], step))
+        if ((dead || left) && !arrived_at(group, rank, step))
             return dead ? SHM_DIED : SHM_LEFT;
     }
     if (shm_broken(group) != 0)
@@ -94,21 +118,23 @@ static shm_status look_around(shm_group *group, uint32_t step, const shm_patienc
     return shm_now_ns() >= patience->deadline_ns ? SHM_TIMED_OUT : SHM_OK;
 }
 
-static shm_status sleep_for(shm_group *group, shm_control *peer, uint32_t step, const shm_patience *patience) {
+static shm_status sleep_for(shm_group *group, uint32_t rank, uint32_t step, const shm_patience *patience) {
     shm_status status = SHM_OK;
+    shm_control *peer = &group->controls[rank];
+    _Atomic uint32_t *arrived = &shm_card_of(group, rank, step)->arrived;
     atomic_fetch_add(&peer->sleepers, 1);
     while (status == SHM_OK) {
-        uint32_t seen = atomic_load(&peer->arrived);
+        uint32_t seen = atomic_load(arrived);
         if (reached(seen, step))
             break;
         int64_t left_ns = patience->deadline_ns - shm_now_ns();
         if (left_ns > 0)
-            futex_wait(&peer->arrived, seen, left_ns < SLICE_NS ? left_ns : SLICE_NS);
-        if (arrived_at(peer, step))
+            futex_wait(arrived, seen, left_ns < SLICE_NS ? left_ns : SLICE_NS);
+        if (arrived_at(group, rank, step))
             break;
         status = look_around(group, step, patience);
         /* A rank that published and then died, left or failed has done its part of this step. */
-        if (status != SHM_INTERRUPTED && arrived_at(peer, step))
+        if (status != SHM_INTERRUPTED && arrived_at(group, rank, step))
             status = SHM_OK;
     }
     atomic_fetch_sub(&peer->sleepers, 1);
@@ -152,34 +178,59 @@ static int move_away(shm_group *group) {
 
 /* A round is short because the peer may be waiting for this core. But whoever yields to a stranger is away for a time
  * slice, so a rank that has a core of its own does that only after some rounds. */
-static shm_status wait_for(shm_group *group, shm_control *peer, uint32_t step, const shm_patience *patience) {
+static shm_status wait_for(shm_group *group, uint32_t rank, uint32_t step, const shm_patience *patience) {
     for (int round = 0; round < ROUNDS; round++) {
+        if (shares_this_core(&group->controls[rank]) && !move_away(group))
+            break;
+        if (round >= (int)group->firm) {
+            int64_t before = shm_now_ns();
+            sched_yield();
+            if (shm_now_ns() - before > CROWDED_NS)
+                break;
+        }
         for (uint32_t spin = 0; spin < group->spins; spin++) {
-            if (arrived_at(peer, step))
+            if (arrived_at(group, rank, step))
                 return SHM_OK;
             relax();
         }
-        if (round == 0 && patience->linger != NULL)
-            patience->linger(patience->context);
-        if (shares_this_core(peer) && !move_away(group))
-            break;
-        if (round < (int)group->firm)
-            continue;
-        int64_t before = shm_now_ns();
-        sched_yield();
-        if (shm_now_ns() - before > CROWDED_NS)
-            break;
     }
-    return sleep_for(group, peer, step, patience);
+    return sleep_for(group, rank, step, patience);
+}
+
+/* The first of the other ranks, from `rank` on, that has not arrived. */
+static inline uint32_t first_missing(const shm_group *group, uint32_t rank, uint32_t step) {
+    while (rank < group->world && (rank == group->rank || arrived_at(group, rank, step)))
+        rank++;
+    return rank;
+}
+
+static shm_status wait_long(shm_group *group, uint32_t rank, uint32_t step, const shm_patience *patience) {
+    if (patience->linger != NULL)
+        patience->linger(patience->context);
+    while (rank < group->world) {
+        shm_status status = wait_for(group, rank, step, patience);
+        if (status != SHM_OK)
+            return status;
+        rank = first_missing(group, rank, step);
+    }
+    return SHM_OK;
 }
 
 shm_status shm_wait_all(shm_group *group, uint32_t step, const shm_patience *patience) {
-    for (uint32_t rank = 0; rank < group->world; rank++) {
-        if (rank == group->rank)
-            continue;
-        shm_status status = wait_for(group, &group->controls[rank], step, patience);
-        if (status != SHM_OK)
-            return status;
+    shm_status status = SHM_OK;
+    uint32_t rank = first_missing(group, 0, step);
+    for (uint32_t spin = 0; rank < group->world && spin < group->spins; spin++) {
+        if (spin >= EAGER)
+            relax();
+        rank = first_missing(group, rank, step);
     }
+    wake_sleepers(group, step);
+    if (rank < group->world)
+        status = wait_long(group, rank, step, patience);
+    if (status != SHM_OK)
+        return status;
+    const shm_card *next = shm_card_of(group, group->rank, step + 1); /* which nobody reads any more */
+    fetch_for_writing(next);
+    fetch_for_writing((const char *)next + 64);
     return shm_broken(group) == 0 ? SHM_OK : SHM_BROKEN;
 }

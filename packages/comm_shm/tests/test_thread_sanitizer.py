@@ -15,14 +15,14 @@ TSAN = "-fsanitize=thread"
 WORLDS = [(1, 4096), (2, 4096), (3, 4096), (4, 65536)]
 COLLECTIVES = int(os.environ.get("COMM_SHM_TSAN_COLLECTIVES", "120"))
 MUTANTS = {
-    "publish relaxed": ("wait.c", "store_explicit(&mine->arrived, step, memory_order_release)",
-                        "store_explicit(&mine->arrived, step, memory_order_relaxed)"),
-    "wait relaxed": ("wait.c", "return reached(atomic_load_explicit(&peer->arrived, memory_order_acquire), step);",
-                     "return reached(atomic_load_explicit(&peer->arrived, memory_order_relaxed), step);"),
+    "publish relaxed": ("wait.c", "->arrived, step, memory_order_release)", "->arrived, step, memory_order_relaxed)"),
+    "wait relaxed": ("wait.c", "->arrived, memory_order_acquire), step)", "->arrived, memory_order_relaxed), step)"),
     "two slots": ("shm.h", "#define SHM_SLOTS 4", "#define SHM_SLOTS 2"),
     "a result is read a step early": ("pipeline.c", "size_t lag = stages->reduce == NULL ? 1 : 2;",
                                       "size_t lag = 1;"),
-    "one header": ("pipeline.c", "[step & 1] = *header", "[0] = *header"),
+    "one card": ("shm.h", "cards[step & 1]", "cards[0]"),
+    "all data on one card": ("collective.c", "shm_card_of(group, rank, call->first)->data",
+                             "shm_card_of(group, rank, 0)->data"),
 }  # fmt: skip
 
 

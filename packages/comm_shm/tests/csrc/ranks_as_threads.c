@@ -167,7 +167,7 @@ static void *life(void *argument) {
     uint64_t state = seed;
     for (me.turn = 0; me.turn < collectives; me.turn++) {
         uint32_t what = draw(&state, 7), root = draw(&state, world);
-        me.numel = 1 + draw(&state, 1 + draw(&state, MOST));
+        me.numel = 1 + draw(&state, draw(&state, 2) ? 24 : 1 + draw(&state, MOST)); /* about 20 fit on a card */
         me.patience.deadline_ns = shm_now_ns() + INT64_C(60000000000);
         play(&me, what, root);
     }
