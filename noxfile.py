@@ -79,8 +79,12 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests that need no GPU, docstring and page examples among them (`-- WORDS` go to pytest)."""
-    run(session, "-m", "pytest", "-m", "not gpu and not browser", *session.posargs)
+    """Run the tests that need no GPU, docstring and page examples among them (`-- WORDS` go to pytest).
+
+    A process for each core, four at most, takes a file at a time: `-- -n 0` runs all in one, as a debugger needs it.
+    """
+    beside = ("--numprocesses", "auto", "--maxprocesses", "4", "--dist", "loadfile")
+    run(session, "-m", "pytest", "-m", "not gpu and not browser", *beside, *session.posargs)
 
 
 @nox.session

@@ -91,11 +91,13 @@ def _cell(row: dict[str, Any], key: str) -> str:
     value = row[key]
     if key == "bytes":
         return size_words(value)
+    if isinstance(value, str):
+        return value
     if value is None:
         return ""
     digits = 3 if value < 1 else 2 if value < 10 else 1 if value < 1000 else 0
     words = f"{value:.{digits}f}"
-    missed = key == "ratio" and row.get("limit") is not None and value > row["limit"]
+    missed = key in ("ratio", "shm_ms") and row.get("limit") is not None and value > row["limit"]
     return f"**{words}**" if missed else words
 
 
@@ -107,6 +109,7 @@ LAYOUT = {
     "shm_all_reduce_2": (GLOO, {"bytes": "bytes", **GLOO, "ratio": "of gloo", "limit": "at most", "p99": "p99/median"}),
     "shm_all_reduce_4": (None, {"bytes": "bytes", **GLOO, "ratio": "of gloo", "limit": "at most", "p99": "p99/median"}),
     "shm_all_reduce_8": (None, {"bytes": "bytes", **GLOO, "ratio": "of gloo", "limit": "at most", "p99": "p99/median"}),
+    "shm_cost": (None, {"what": "what", "shm_ms": "comm_shm", "peer_ms": "peer", "limit": "at most"}),
     "shm_floor": (FLOOR, {"bytes": "bytes", **FLOOR, "of_flags": "in exchanges", "of_memcpy": "in copies"}),
 }
 

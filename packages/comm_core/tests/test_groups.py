@@ -134,7 +134,7 @@ def test_a_group_is_a_value() -> None:
         (torch.ones(2), "a Tensor"),
         ({0, 1}, "a set"),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__ if not isinstance(value, str) else value,
 )
 def test_what_is_no_group_is_named_by_its_type(wrong: Any, said: str) -> None:
     message = refusal(wrong)

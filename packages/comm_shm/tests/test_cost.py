@@ -1,4 +1,4 @@
-"""What comm_shm costs beside its collectives: an import, a group, a wait. In processor time, not by the clock."""
+"""What comm_shm costs beside its collectives. `tools/bench/shm_cost.py` measures it; here is what makes it little."""
 
 import subprocess
 import sys
@@ -10,36 +10,20 @@ import torch.distributed as dist
 pytestmark = pytest.mark.needs_shm
 
 IMPORT = """
-import time
+import sys
 import torch, torch.distributed
-before = time.process_time()
+before = set(sys.modules)
 import comm_shm, comm_shm.group, comm_shm._native
 comm_shm.registration.register()
-print(time.process_time() - before)
+print(*(name for name in set(sys.modules) - before if name.split(".")[0] != "comm_shm"))
 """
 
 
-def test_importing_takes_less_than_50_ms_after_torch():
+def test_of_others_it_imports_torch_the_errors_and_the_reduce_ops():
     words = [sys.executable, "-c", IMPORT]
     settings = {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0", "PYTHONPATH": ":".join(sys.path)}
-    times = [float(subprocess.run(words, env=settings, capture_output=True, check=True).stdout) for _ in range(2)]
-    assert min(times) < 0.05
-
-
-@pytest.mark.world(1, 2, 3, backend="shm")
-def test_creating_a_group_takes_less_than_50_ms(world):
-    def body(group):
-        import time
-
-        times = []
-        for _ in range(5):
-            before = time.process_time()
-            members = dist.new_group(backend="shm")
-            times.append(time.process_time() - before)
-            dist.destroy_process_group(members)
-        return min(times)
-
-    assert max(world.run(body)) < 0.05
+    said = subprocess.run(words, env=settings, capture_output=True, check=True, text=True, timeout=120).stdout
+    assert set(said.split()) == {"comm_core", "comm_core.errors", "comm_core.reduce_ops"}
 
 
 def test_a_rank_that_waits_or_does_nothing_uses_no_processor_time(fleet):

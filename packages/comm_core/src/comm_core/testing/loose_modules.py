@@ -26,7 +26,7 @@ def loose_modules() -> list[ModuleType]:
     Their functions and classes can only be sent to another process by value.
     """
     loose = []
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():  # of items() a list is made while finalizers may run
         known = _judged.get(name)
         if known is None or known[0] != id(module):
             known = _judged[name] = (id(module), _is_loose(name, module))
