@@ -2,7 +2,7 @@
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cached_property
 from itertools import accumulate
 
@@ -69,29 +69,26 @@ class Column:
             >>> Column(b"\n all gather gate\n gather\n").count("ga")
             2
         """
-        return sum(1 for _ in self.having((word,)))
+        return len(self._having(word))
 
-    def having(self, beginnings: "tuple[str, ...]") -> Iterator[int]:
-        r"""Yields the lines that hold a word with each of these beginnings.
+    def having(self, beginnings: "tuple[str, ...]") -> Collection[int]:
+        r"""Returns the lines, in any order, that hold a word with each of these beginnings.
 
         Example:
-            >>> list(Column(b"\n all gather\n gather\n gate all\n").having(("al", "ga")))
+            >>> sorted(Column(b"\n all gather\n gather\n gate all\n").having(("al", "ga")))
             [0, 2]
         """
-        rarest, *others = sorted(beginnings, key=self.count) if len(beginnings) > 1 else beginnings
-        marked = [f" {word}" for word in others]
-        if self._asked >= _WORTH:
-            found = self.words.beginning(rarest)
-            numbers: Iterator[int] = iter(found[0] if len(found) == 1 else sorted(set().union(*found)))
-        else:
-            numbers = self.holding(f" {rarest}")
-        if not marked:
-            yield from numbers
-            return
-        for number in numbers:
-            line = self.line(number)
-            if all(word in line for word in marked):
-                yield number
+        rarest, *others = sorted(((self._having(word), word) for word in beginnings), key=lambda row: len(row[0]))
+        if not others:
+            return rarest[0]
+        marked = [f" {word}" for _, word in others]
+        return [number for number in rarest[0] if all(map(self.line(number).__contains__, marked))]
+
+    def _having(self, word: str) -> Collection[int]:
+        if self._asked < _WORTH:
+            return list(self.holding(f" {word}"))
+        found = self.words.beginning(word)
+        return found[0] if len(found) == 1 else set().union(*found)
 
     @cached_property
     def _sorted(self) -> list[tuple[str, int]]:

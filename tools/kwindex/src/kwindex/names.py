@@ -5,7 +5,7 @@ Each layer is found by going through text at the speed of C; `rank` alone says w
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 
 from kwindex.column import Column
@@ -27,6 +27,7 @@ from kwindex.rank import (
     Query,
     allowed_edits,
 )
+from kwindex.spelling import fold, segments
 from kwindex.tables import Tables
 
 Bounded = Iterator[tuple[int, int]]
@@ -89,9 +90,23 @@ class Names:
         if query.words:
             yield from self._sorted(WORDS_IN_ORDER, self.having(query.words), query.folded)
 
-    def having(self, beginnings: "tuple[str, ...]") -> Iterator[int]:
-        """Yields the names that hold a word with each of these beginnings."""
+    def having(self, beginnings: "tuple[str, ...]") -> Collection[int]:
+        """Returns the names, in any order, that hold a word with each of these beginnings."""
         return self.words.having(beginnings)
+
+    def covering(self, words: Sequence[str], needed: Sequence[str]) -> Iterator[tuple[list[int], list[str]]]:
+        """Yields names that hold words, all that are needed and one at least; with which other words they lack."""
+        having = {word: set(self.words.having((word,))) for word in words}
+        begun = set.intersection(*map(having.__getitem__, needed)) if needed else set().union(*having.values())
+        held = dict.fromkeys(begun, 0)
+        for place, word in enumerate(having):
+            for number in begun & having[word]:
+                held[number] |= 1 << place
+        groups: dict[int, list[int]] = {}
+        for number, bits in held.items():
+            groups.setdefault(bits, []).append(number)
+        for bits, numbers in groups.items():
+            yield numbers, [word for place, word in enumerate(having) if not bits >> place & 1]
 
     def _by_initials(self, letters: str) -> Bounded:
         if len(letters) < 2:
@@ -109,25 +124,24 @@ class Names:
         if len(letters) > 2:
             yield from self._sorted(SUBSTRING, self._folds.holding(letters), letters)
 
-    def _sorted(self, layer: int, numbers: Iterator[int], letters: str) -> Bounded:
+    def _sorted(self, layer: int, numbers: Iterable[int], letters: str) -> Bounded:
         starts = self._folds.starts
         longer = ((min(starts[n + 1] - starts[n] - 1 - len(letters), FARTHEST), n) for n in numbers)
         for farther, number in sorted(longer):
             yield layer - farther, number
 
-    def ending(self, letters: str) -> Iterator[tuple[int, bool]]:
-        """Yields the names whose letters, or whose overload's, begin so, and whether these are all its letters."""
-        for number in self.folded(letters):
-            yield number, True
-        for number in self._overloads:
-            yield number, False
-        for number in self._folds.starting(letters) if letters else ():
-            if self._folds.line(number) != letters:
-                yield number, False
+    def beginning(self, letters: str) -> Iterator[int]:
+        """Yields the names whose letters begin so."""
+        return self._folds.starting(letters)
+
+    def overloads(self, letters: str) -> list[int]:
+        """Returns the operators whose overload's letters begin so."""
+        return [number for number, overload in self._overloads if overload.startswith(letters)]
 
     @cached_property
-    def _overloads(self) -> list[int]:
-        return list(dict.fromkeys(self._names.holding(".")))
+    def _overloads(self) -> list[tuple[int, str]]:
+        numbers = dict.fromkeys(self._names.holding("."))
+        return [(number, fold(segments(self.name(number))[-1])) for number in numbers]
 
     def sharing(self, parts: Iterable[str]) -> set[int]:
         """Returns the names whose letters hold any of these parts."""

@@ -26,19 +26,14 @@ class Owners:
             >>> from kwindex.model import Entry
             >>> entries = [Entry(name, "method", "m.py", 1, 1, "", "") for name in ("m.Mesh.size", "n.f")]
             >>> owners = Owners(Tables.of(entries))
-            >>> [list(owners.holding(text)) for text in (".m.", "n.\n")], list(owners.having("me"))
-            ([[0], [17]], [0])
+            >>> [list(owners.holding(text)) for text in (".m.", "n.\n")], owners.having("me")
+            ([[0], [17]], {0})
         """
         return map(self._places.__getitem__, self.column.holding(text))
 
-    def having(self, word: str) -> Iterator[int]:
-        """Yields the owners that hold a word that begins so."""
-        return map(self._places.__getitem__, self.column.having((word,)))
-
-    def has_all(self, place: int, words: list[str]) -> bool:
-        """Says whether an owner's line holds words that begin with all of these, spaces in front of them."""
-        end = self._data.find(b"\n", place)
-        return place >= 0 and all(self._data.find(word.encode(), place, end) >= 0 for word in words)
+    def having(self, word: str) -> set[int]:
+        """Returns the owners that hold a word that begins so."""
+        return set(map(self._places.__getitem__, self.column.having((word,))))
 
     def is_at(self, place: int, line: bytes) -> bool:
         """Says whether an owner's line is this one."""

@@ -56,18 +56,13 @@ class Query(NamedTuple):
     words: tuple[str, ...]
     parts: tuple[str, ...]
     """Its segments, where it is a qualified name."""
+    folded_parts: tuple[str, ...]
     names: tuple[str, ...]
     """The names that it means as a synonym, folded."""
-
-    @property
-    def own_words(self) -> tuple[str, ...]:
-        """The words that have to stand in an entry's own name: those of a qualified name's last part."""
-        return tuple(subtokens(self.parts[-1])) if len(self.parts) > 1 else ()
-
-    @property
-    def apart(self) -> bool:
-        """Whether it is written as several words or segments."""
-        return " " in self.text or len(self.parts) > 1
+    own_words: tuple[str, ...]
+    """The words that have to stand in an entry's own name: those of a qualified name's last part."""
+    apart: bool
+    """Whether it is written as several words or segments."""
 
     @classmethod
     def of(cls, text: str) -> "Query":
@@ -85,7 +80,10 @@ class Query(NamedTuple):
         words = subtokens(text)
         if len(words) > 2 and not parts:
             words = [word for word in words if word not in _FILLERS] or words
-        return cls(text, fold(text), tuple(words), parts, names)
+        qualified = len(parts) > 1
+        own_words = tuple(subtokens(parts[-1])) if qualified else ()
+        folded_parts = tuple(map(fold, parts))
+        return cls(text, fold(text), tuple(words), parts, folded_parts, names, own_words, qualified or " " in text)
 
 
 class Match(NamedTuple):
@@ -140,9 +138,7 @@ class Judge:
             'inside what is named so'
         """
         name = short(full)
-        if name not in self._seen:
-            self._seen[name] = match_short(self.query, name), _may_end(self.query, name)
-        match, may_end = self._seen[name]
+        match, may_end = self._short(name)
         if may_end:
             match = match_qualified(self.query, full) or match
         if match is None or match.points < PART:
@@ -154,17 +150,33 @@ class Judge:
             match = Match(PART, "inside what is named so") if self._owners[owner] else match
         return match
 
+    def most(self, name: str, bound: int) -> int:
+        """Returns the most points, and at most a bound, that an entry can get whose name's last part this is.
+
+        Example:
+            >>> judge = Judge(Query.of("mesh"))
+            >>> judge.most("mesh_size", 1000), judge.most("other", 1000)
+            (699, 350)
+        """
+        match, may_end = self._short(name)
+        return bound if may_end else min(bound, max(match.points, PART) if match is not None else PART)
+
+    def _short(self, name: str) -> tuple[Match | None, bool]:
+        if name not in self._seen:
+            self._seen[name] = match_short(self.query, name), _may_end(self.query, name)
+        return self._seen[name]
+
 
 def _may_end(query: Query, name: str) -> bool:
     """Says whether qualified names that end in this name can answer the query as a whole: most cannot."""
     if name == query.text:
         return True
-    if len(query.parts) < 2 and " " not in query.text:
+    if not query.apart:
         return False
     if any(token.startswith(word) for token in subtokens(name) for word in query.words):
         return True
     last = segments(name)[-1:]
-    return bool(query.parts and last) and fold(last[0]).startswith(fold(query.parts[-1]))
+    return bool(query.parts and last) and fold(last[0]).startswith(query.folded_parts[-1])
 
 
 def match_typo(query: Query, name: str, near: "list[NearWord]") -> Match | None:
@@ -333,7 +345,7 @@ def match_qualified(query: Query, name: str) -> Match | None:
         match = _by_parts(query, segments(name))
         if match is not None:
             return match
-    if len(query.words) < 2 or not (len(query.parts) > 1 or " " in query.text):
+    if len(query.words) < 2 or not query.apart:
         return None
     return _by_qualified_words(query, name)
 
@@ -355,16 +367,16 @@ def _by_qualified_words(query: Query, name: str) -> Match | None:
 
 def _by_parts(query: Query, parts: list[str]) -> Match | None:
     """Matches the last parts of a qualified name with a query's parts."""
-    asked = query.parts
+    asked = query.folded_parts
     tail = parts[-len(asked) :]
     if len(tail) < len(asked):
         return None
-    if tuple(tail) == asked:
+    if tuple(tail) == query.parts:
         return Match(SUFFIX + 10, "end of the qualified name")
-    first, last, inner = tail[0], tail[-1], zip(tail[1:-1], asked[1:-1], strict=True)
-    if any(fold(have) != fold(want) for have, want in inner):
+    first, last = tail[0], tail[-1]
+    if tuple(map(fold, tail[1:-1])) != asked[1:-1]:
         return None
-    begins, ends = fold(asked[0]), fold(asked[-1])
+    begins, ends = asked[0], asked[-1]
     owner_is = fold(first) == begins
     if not owner_is and not _ends_in_words(subtokens(first), begins):
         return None

@@ -1,7 +1,7 @@
 """Search over a whole index: each query looks only at entries that can be among its best hits."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 
 from kwindex.best import Best, Judged, always
 from kwindex.grammar import Request
@@ -27,7 +27,7 @@ from kwindex.rank import (
     match_typo,
 )
 from kwindex.signatures import Asked
-from kwindex.spelling import fold, short, subtokens
+from kwindex.spelling import fold, short
 from kwindex.tables import Entries, Tables
 
 _BEST_STANDING = max(kind.weight for kind in KINDS.values())
@@ -184,24 +184,25 @@ class _Search:
         query, names = self._query, self._names
         judge = Judge(query)
         seen: set[int] = set()
-        layers = [(top, self._named(layer)) for top, layer in names.layers(query)] + self._qualified()
+        layers = [(top, self._named(layer, judge)) for top, layer in names.layers(query)] + self._qualified()
         if self._request.unnamed:
             unnamed = (number for number, kind in enumerate(self._tables.kinds) if TABLE[kind].word in UNNAMED)
-            layers.append((EXACT_QUALIFIED, iter([(EXACT_QUALIFIED, unnamed)])))
+            layers.append((EXACT_QUALIFIED, iter([(EXACT_QUALIFIED, EXACT_QUALIFIED, unnamed)])))
         for top, layer in sorted(layers, key=lambda row: -row[0]):
             if top + _BEST_STANDING < self._best.floor:
                 return
-            for bound, numbers in layer:
+            for bound, most, numbers in layer:
                 if bound + _BEST_STANDING < self._best.floor:
                     break
                 fresh = [number for number in numbers if number not in seen]
                 seen.update(fresh)
-                self._judge(fresh, judge, bound)
+                self._judge(fresh, judge, bound, most)
 
-    def _named(self, layer: "Callable[[], Bounded]") -> "Groups":
-        for bound, name in layer():
-            numbers = self._tables.named(name)
-            yield bound, numbers if len(numbers) <= _MANY else self._one_import(numbers)
+    def _named(self, layer: "Callable[[], Bounded]", judge: Judge) -> "Groups":
+        for bound, number in layer():
+            name, numbers = self._names.name(number), self._tables.named(number)
+            most = judge.most(name, bound) + manner(self._query, name)
+            yield bound, most, numbers if len(numbers) <= _MANY else self._one_import(numbers)
 
     def _one_import(self, numbers: list[int]) -> list[int]:
         """Returns entries without the imports among them but the first: one is shown, and of many any will do."""
@@ -211,10 +212,11 @@ class _Search:
         left = self._likely(imports)[:1]
         return sorted([*(set(numbers) - set(imports)), *left])
 
-    def _judge(self, numbers: list[int], judge: Judge, bound: int) -> None:
+    def _judge(self, numbers: list[int], judge: Judge, bound: int, most: int) -> None:
+        """Offers entries whose names can get at most `bound` points, `most` with what their underscores make."""
         places, kinds, best = self._tables.places, self._tables.kinds, self._best
         for number in numbers:
-            if bound + places[number] >= best.floor and kinds[number] in self._kinds:
+            if most + places[number] >= best.floor and kinds[number] in self._kinds:
                 entry = self._tables.entry(number)
                 own = places[number] + manner(self._query, short(entry.name))
                 best.offer(entry, own, lambda entry: judge.match(entry.name), bound)
@@ -224,10 +226,11 @@ class _Search:
         query = self._query
         layers: list[tuple[int, Groups]] = []
         if len(query.parts) > 1:
-            layers.append((EXACT_QUALIFIED, iter([(EXACT_QUALIFIED, self._searcher.exactly(query.text))])))
+            exactly = self._searcher.exactly(query.text)
+            layers.append((EXACT_QUALIFIED, iter([(EXACT_QUALIFIED, EXACT_QUALIFIED, exactly)])))
             layers.append((SUFFIX + 10, self._by_ends(True)))
             layers.append((SUFFIX_PREFIX, self._by_ends(False)))
-        if len(query.words) > 1 and (len(query.parts) > 1 or " " in query.text):
+        if len(query.words) > 1 and query.apart:
             layers.append((QUALIFIED_WORDS, self._by_words()))
         if query.folded:
             layers.append((PART, self._inside()))
@@ -235,58 +238,35 @@ class _Search:
 
     def _by_ends(self, whole: bool) -> "Groups":
         """Yields entries whose names are, or begin, a query's last part, in owners that end in the part before."""
-        tables = self._tables
+        tables, names = self._tables, self._names
         good = set(self._owners.holding(f"{fold(self._query.parts[-2])}.\n"))
         letters = fold(self._query.parts[-1])
+        bound = SUFFIX + 10 if whole else SUFFIX_PREFIX
+        if whole:
+            for name in names.overloads(letters):
+                yield bound, bound, tables.named(name)
         if not whole and len(good) < _FEW:
             for place in good:
-                yield SUFFIX_PREFIX, [n for n, name in tables.owned(place) if fold(name).startswith(letters)]
-            return
-        for name, is_whole in self._names.ending(letters):
-            overload = "." in self._names.name(name)
-            if whole == (is_whole or overload) and (good or overload):
-                numbers = [number for number in tables.named(name) if overload or tables.owner(number) in good]
-                yield SUFFIX + 10 if whole else SUFFIX_PREFIX, numbers
+                yield bound, bound, [n for n, own in tables.owned(place) if fold(own).startswith(letters)]
+        elif good and (whole or letters):
+            for name in names.folded(letters) if whole else names.beginning(letters):
+                yield bound, bound, tables.named_in(name, good)
 
     def _by_words(self) -> "Groups":
         """Yields entries whose owner's and own words begin with all of a query's, one at least in their own."""
-        query = self._query
-        rarest, *_ = sorted(query.own_words or query.words, key=self._frequency)
+        query, tables = self._query, self._tables
         if query.own_words and max(map(len, query.own_words)) < 2:
             return
-        numbers = set(self._within_names(rarest))
-        if not query.own_words:
-            numbers.update(self._within_owners(rarest))
-        yield QUALIFIED_WORDS, self._likely(sorted(numbers))
-
-    def _frequency(self, word: str) -> int:
-        return self._names.words.count(word) + self._owners.column.count(word)
-
-    def _within_names(self, rarest: str) -> Iterator[int]:
-        """Yields the entries whose names hold the rarest word, and all others they or their owners."""
-        marked, needed = self._marked()
-        for name in self._names.having((rarest,)):
-            line = self._names.words.line(name)
-            if all(word in line for word in needed):
-                missing = [word for word in marked if word not in line]
-                for number in self._tables.named(name):
-                    if not missing or self._owners.has_all(self._tables.owner(number), missing):
-                        yield number
-
-    def _within_owners(self, rarest: str) -> Iterator[int]:
-        """Yields the entries whose owners hold the rarest word, and all others they or their owners."""
-        marked, _ = self._marked()
-        for place in self._owners.having(rarest):
-            missing = [word for word in marked if not self._owners.has_all(place, [word])]
-            for number, name in self._tables.owned(place):
-                letters = name.lower()
-                if any(word[1:] in letters for word in missing or marked):  # most names are out of question at once
-                    line = "".join(f" {token}" for token in subtokens(name))
-                    if all(word in line for word in missing) and any(word in line for word in marked):
-                        yield number
-
-    def _marked(self) -> tuple[list[str], list[str]]:
-        return [f" {word}" for word in self._query.words], [f" {word}" for word in self._query.own_words]
+        numbers: dict[int, list[int]] = {}
+        having = cache(self._owners.having)
+        for names, missing in self._names.covering(query.words, query.own_words):
+            owners = set.intersection(*map(having, missing)) if missing else set()
+            for name in names if owners or not missing else ():
+                found = tables.named_in(name, owners) if missing else tables.named(name)
+                if found:
+                    numbers.setdefault(manner(query, self._names.name(name)), []).extend(found)
+        for own in sorted(numbers, reverse=True):
+            yield QUALIFIED_WORDS, QUALIFIED_WORDS + own, self._likely(numbers[own])
 
     def _likely(self, numbers: Iterable[int]) -> list[int]:
         """Returns entries, those first that stand best: then most of the others need no look."""
@@ -294,7 +274,7 @@ class _Search:
 
     def _inside(self) -> "Groups":
         places = self._owners.holding(f".{self._query.folded}.")
-        yield PART, self._likely(number for place in places for number, _ in self._tables.owned(place))
+        yield PART, PART, self._likely(number for place in places for number, _ in self._tables.owned(place))
 
     def _by_typo(self) -> None:
         query = self._query
@@ -323,7 +303,7 @@ class _Search:
             self._offer((number,), always(match), match.points)
 
 
-Groups = Iterator[tuple[int, Iterable[int]]]
+Groups = Iterator[tuple[int, int, Iterable[int]]]
 
 
 def _counted(hit: Hit, searcher: Searcher) -> Hit:

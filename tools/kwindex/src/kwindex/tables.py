@@ -4,7 +4,7 @@ import json
 import mmap
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple, overload
@@ -199,6 +199,15 @@ class Tables:
         base = self.entry_base
         found = self._postings[self._first[name] : self._first[name + 1]]
         return [base[entry >> PLACE_BITS] + (entry & _LOW) for entry in found]
+
+    def named_in(self, name: int, owners: Container[int]) -> list[int]:
+        """Returns the entries that have a name, given by its line, and stand in owners, given by their places."""
+        base, owner_base, owner_of = self.entry_base, self.owner_base, self._owner_of
+        return [
+            number
+            for entry in self._postings[self._first[name] : self._first[name + 1]]
+            if owner_base[file := entry >> PLACE_BITS] + owner_of[number := base[file] + (entry & _LOW)] in owners
+        ]
 
     def numbered(self, lines: str, numbers: str) -> tuple[list[str], list[int]]:
         """Returns the lines of a section that only some entries have, and those entries."""
