@@ -100,13 +100,10 @@ def gpu(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Generate the reference and build the site, strictly (`-- --serve` shows it on 127.0.0.1:8000)."""
-    run(session, "-m", "tools.gen")
-    if "--serve" in session.posargs:
+    serve = "--serve" in session.posargs
+    run(session, "-m", "tools.gen", *([] if serve else ["--site"]))
+    if serve:
         run(session, "-m", "mkdocs", "serve", "--dev-addr", "127.0.0.1:8000")
-        return
-    run(session, "-m", "mkdocs", "build", "--strict")  # with --quiet, mkdocs would not count warnings
-    run(session, "-m", "tools.gen", "--inventory", "site/objects.inv")
-    run(session, "-m", "tools.gen", "--palette", "site")
 
 
 @nox.session

@@ -1,10 +1,9 @@
-"""`python -m tools.gen` writes what is generated; `--check` only says which committed files are stale."""
+"""`python -m tools.gen` writes what is generated; `--check` only says what is stale; `--site` builds the site, too."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from . import (
     collectives,
@@ -12,13 +11,13 @@ from . import (
     drift,
     error_page,
     index,
-    inventory,
     life,
     marked,
     originals,
     palette,
     quality_page,
     reference,
+    site,
     surface,
 )
 from .sources import ROOT, Distribution, Output, distributions
@@ -26,9 +25,14 @@ from .sources import ROOT, Distribution, Output, distributions
 
 def outputs() -> list[Output]:
     """Everything that is generated, from the working tree and the installed torch as they are."""
-    found = distributions()
+    return made_of(distributions())[0]
+
+
+def made_of(found: list[Distribution]) -> tuple[list[Output], index.Index]:
+    """Everything that is generated, and the index that the pages were made from."""
+    asking = quality_page.started()
     indexed = index.made_of(found, originals.installed())
-    return [
+    made = [
         *committed(found),
         *reference.pages(found),
         *life.pages(found),
@@ -36,8 +40,9 @@ def outputs() -> list[Output]:
         error_page.page(),
         *originals.pages(indexed),
         *palette.files(indexed, found),
-        quality_page.page(),
+        quality_page.page(asking),
     ]
+    return made, indexed
 
 
 def committed(found: list[Distribution]) -> list[Output]:
@@ -75,27 +80,25 @@ def main(words: list[str] | None = None) -> int:
     """Does what the command line asks and returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tools.gen", description=__doc__)
     parser.add_argument("--check", action="store_true", help="only say which committed files are stale")
-    parser.add_argument("--inventory", metavar="FILE", help="check that the site documents every public name")
-    parser.add_argument("--palette", metavar="SITE", help="check that the site has all that the palette leads to")
+    parser.add_argument("--site", action="store_true", help="build the site too, and check that it is complete")
     asked = parser.parse_args(words)
-    if asked.inventory:
-        return say("not in the site's inventory", inventory.missing(ROOT / asked.inventory, distributions()))
-    if asked.palette:
-        found = distributions()
-        indexed = index.made_of(found, originals.installed())
-        return say("not on the site", palette.dead(Path(asked.palette), indexed, found))
+    found = distributions()
     if asked.check:
-        return say("stale (run `nox -s gen` and commit)", stale(committed(distributions())))
-    for path in write(outputs()):
-        print(f"wrote {path}")
-    return 0
+        return say([f"{path}: stale (run `nox -s gen` and commit)" for path in stale(committed(found))])
+    made, indexed = made_of(found)
+    for path in write(made):
+        print(f"wrote {path}", flush=True)
+    if not asked.site:
+        return 0
+    site.build(ROOT / site.FOLDER)
+    return say(site.lacking(ROOT / site.FOLDER, indexed, found))
 
 
-def say(problem: str, where: list[str]) -> int:
-    """Prints one line per place that has the problem; returns the exit code."""
-    for place in where:
-        print(f"{place}: {problem}", file=sys.stderr)
-    return 1 if where else 0
+def say(problems: list[str]) -> int:
+    """Prints the problems, one a line; returns the exit code."""
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

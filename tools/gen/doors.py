@@ -25,7 +25,10 @@ class PublicName:
 @cache
 def load(package: str, where: str) -> griffe.Module:
     """Loads one package with griffe, which is also what mkdocstrings shows."""
-    return cast(griffe.Module, griffe.load(package, search_paths=[ROOT / where / "src"], resolve_aliases=True))
+    return cast(
+        griffe.Module,
+        griffe.load(package, search_paths=[ROOT / where / "src"], resolve_aliases=True, allow_inspection=False),
+    )
 
 
 def public_names(distribution: Distribution) -> list[PublicName]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from kwindex import Entry, build, read_index
@@ -12,11 +13,16 @@ from kwindex import Entry, build, read_index
 from .sources import Distribution
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Index:
     """All entries, in the order of files and lines."""
 
     entries: tuple[Entry, ...]
+
+    @cached_property
+    def modules(self) -> dict[str, str]:
+        """The module that each file is."""
+        return {entry.file: entry.name for entry in self.entries if entry.kind == "module"}
 
 
 def made_of(distributions: list[Distribution], others: Sequence[Path]) -> Index:

@@ -36,13 +36,12 @@ def addresses(index: Index, distributions: list[Distribution]) -> Callable[[Entr
     """How the site shows each entry: torch's on the pages made by kwindex, ours in the reference."""
     shown = Counter((entry.file, entry.name) for entry in index.entries if has_anchor(entry))
     modules = {module.name: (module, d) for d in distributions for module in d.modules}
-    in_file = {entry.file: entry.name for entry in index.entries if entry.kind == "module"}
 
     def address(entry: Entry) -> Address:
         if is_original(entry.file):
             anchor = IN_FILE_AND_LINE if shown[entry.file, entry.name] > 1 else IN_FILE
             return Address(f"originals/{entry.file}_docs/", anchor if has_anchor(entry) else PAGE)
-        module, distribution = modules[in_file[entry.file]]
+        module, distribution = modules[index.modules[entry.file]]
         page = page_of(module, distribution)
         return Address(page, BY_NAME if is_documented(entry, module, distribution) else PAGE)
 
@@ -80,7 +79,7 @@ def dead(site: Path, index: Index, distributions: list[Distribution]) -> list[st
     for entry in index.entries:
         place = address(entry)
         ids = ids_of(site / place.page / "index.html")
-        inside = entry.name.removeprefix(f"{module_of(entry, index)}.")
+        inside = entry.name.removeprefix(f"{index.modules[entry.file]}.")
         anchor = {PAGE: "", BY_NAME: entry.name, IN_FILE: inside, IN_FILE_AND_LINE: f"{inside}-{entry.line}"}[
             place.anchor
         ]
@@ -95,13 +94,3 @@ def ids_of(page: Path) -> frozenset[str] | None:
     if not page.exists():
         return None
     return frozenset(re.findall(r'\bid="([^"]+)"', page.read_text(encoding="utf-8")))
-
-
-def module_of(entry: Entry, index: Index) -> str:
-    """The module that an entry stands in."""
-    return _modules(index)[entry.file]
-
-
-@cache
-def _modules(index: Index) -> dict[str, str]:
-    return {entry.file: entry.name for entry in index.entries if entry.kind == "module"}

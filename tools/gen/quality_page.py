@@ -1,12 +1,17 @@
-"""How good the search is: golden queries asked of our packages and of torch's, the figures, and what they miss."""
+"""How good the search is: golden queries asked of our packages and of torch's, the figures, and what they miss.
+
+`python -m tools.gen.quality_page` prints the page; the generator runs that beside its other work.
+"""
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
+import subprocess
+import sys
 import tempfile
 import tomllib
 from pathlib import Path
-
-import torch
 
 from kwindex import build
 from kwindex.quality import Result, evaluate, read_golden, strata
@@ -24,20 +29,45 @@ modules that the handbook is about with their neighbours. MRR@10 is the mean of 
 hit (0 where it is not among ten); *first* is the part whose first hit is right. To ask them again:
 `nox -s bench -- kwindex_quality`.
 """
-HEADS = ("stratum", "queries", "tuned: MRR@10", "first", "held out: MRR@10", "first")
+LIMIT_S = 300
 
 
-def page() -> Output:
-    """The page, from a run of all golden queries."""
+def started() -> subprocess.Popen[str]:
+    """A process that makes the page."""
+    return subprocess.Popen([sys.executable, "-m", __name__], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def page(process: subprocess.Popen[str]) -> Output:
+    """The page, when the process that makes it is done.
+
+    Raises:
+        SystemExit: it failed; what went wrong stands above.
+    """
+    text, _ = process.communicate(timeout=LIMIT_S)
+    if process.returncode:
+        raise SystemExit(f"{__name__} failed")
+    return Output(PAGE, text, committed=False)
+
+
+def written() -> str:
+    """The text of the page, from a run of all golden queries."""
     named = tomllib.loads((GOLDEN / "corpus.toml").read_text(encoding="utf-8"))
-    sources = [ROOT / part for part in named["ours"]] + [Path(torch.__file__).parent / part for part in named["torch"]]
+    sources = [ROOT / part for part in named["ours"]] + [torch_folder() / part for part in named["torch"]]
     with tempfile.TemporaryDirectory() as folder:
         built = build([source for source in sources if source.exists()], folder)
         results = evaluate(open_searcher(folder).search, read_golden(GOLDEN / "queries.tsv"))
-    version = torch.__version__.partition("+")[0]
+    version = importlib.metadata.version("torch").partition("+")[0]
     said = INTRODUCTION.format(count=len(results), entries=built.entries, files=built.files, version=version)
     lines = [f"{HEAD}# Search quality", "", said, *figures(results), "", "## What it misses", "", *missed(results)]
-    return Output(PAGE, "\n".join(lines).rstrip() + "\n", committed=False)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def torch_folder() -> Path:
+    """Where torch is installed; it is not imported."""
+    spec = importlib.util.find_spec("torch")
+    assert spec is not None, "torch is not installed"
+    assert spec.origin is not None, "torch is not a package"
+    return Path(spec.origin).parent
 
 
 def figures(results: list[Result]) -> list[str]:
@@ -61,3 +91,8 @@ def missed(results: list[Result]) -> list[str]:
         if one.place != 1
     ]
     return ["| query | stratum | half | place | first hit |", "|---|---|---|---|---|", *rows] if rows else ["Nothing."]
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+    print(written(), end="")

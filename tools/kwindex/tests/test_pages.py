@@ -127,6 +127,12 @@ def test_folders_say_what_is_in_them_and_how_they_stand(shop: dict[str, str]) ->
     assert "[`Plank`](wood/__init__.py_docs.md#Plank)" in below
 
 
+def test_a_folder_of_nothing_but_one_folder_leads_to_its_keywords(tree: Callable[..., Path], tmp_path: Path) -> None:
+    pages = written(tree({"a/b/m.py": "def f(): ...\n"}), tmp_path / "out")
+    assert "All of them are in one folder: [`a/b/sub.md`](b/sub.md)." in pages["a/sub.md"]
+    assert "[`f`](m.py_docs.md#f)" in pages["a/b/sub.md"]
+
+
 def test_the_keywords_of_the_whole_hold_identifiers_by_letter(shop: dict[str, str]) -> None:
     assert "[`cut`](../shop/saws.py_docs.md#cut)" in shop["keywords/c.md"]
     assert "[c](keywords/c.md)" in shop["keywords.md"]

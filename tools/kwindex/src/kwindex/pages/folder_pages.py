@@ -75,9 +75,16 @@ def doc_page(folder: str, tree: Tree) -> str:
 
 
 def sub_page(folder: str, tree: Tree, places: Places) -> str:
-    """Returns the keywords of a folder and of all folders in it; without imports, which are not defined there."""
+    """Returns the keywords of a folder and of all folders in it; without imports, which are not defined there.
+
+    A folder that holds nothing but one folder leads to that one's page, which would be the same.
+    """
     here = path_in(folder, SUB)
     lines = [MARK, "", f"# Keywords below {code(folder or 'all files')}", "", " · ".join(_around(folder, here)), ""]
+    inside = [other for other in tree.folders if other and dirname(other) == folder]
+    if len(inside) == 1 and not tree.folders[folder]:
+        lead = link(code(path_in(inside[0], SUB)), here, path_in(inside[0], SUB))
+        return "\n".join([*lines, f"All of them are in one folder: {lead}."]) + "\n"
     found = [(page, entry) for page in tree.below(folder) for entry in page.entries if _is_keyword(entry)]
     return "\n".join([*lines, *keyword_rows(here, found, places)]).rstrip() + "\n"
 
