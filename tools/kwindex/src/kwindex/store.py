@@ -1,5 +1,6 @@
 """The index on disk: `index.json`, and beside it the list of what kwindex wrote there."""
 
+import contextlib
 import json
 import os
 import threading
@@ -103,10 +104,18 @@ def _replace_or_note(path: Path, parts: Iterable[bytes | memoryview], failed: li
 
 
 def replace(path: Path, parts: Iterable[bytes | memoryview]) -> None:
-    """Writes a file so that a reader sees the old one or the new one, never a part."""
+    """Writes a file so that a reader sees the old one or the new one, never a part.
+
+    Its room is reserved first where that can be done: else ext4 sends a file that replaces another to the disk at once.
+    """
+    parts = list(parts)
+    size = sum(map(len, parts))
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with open(partial, "wb") as file:
+            if size and hasattr(os, "posix_fallocate"):
+                with contextlib.suppress(OSError):  # where there is no room, writing says so
+                    os.posix_fallocate(file.fileno(), 0, size)
             file.writelines(parts)
         os.replace(partial, path)
     finally:
