@@ -2,7 +2,7 @@
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
 
@@ -33,21 +33,44 @@ class Words:
 
 
 class Column:
-    """Lines of a text, each known by its number; words in them stand after spaces."""
+    """Lines of a text, each known by its number; words in them stand after spaces. Nothing is read before it is asked.
 
-    def __init__(self, text: bytes) -> None:
-        self.text = text.decode()
+    Args:
+        data: The text, which begins with a newline.
+        starts: Where each line begins, and last where the text ends, if that is known.
+        before: What is put before data that does not begin with a newline.
+    """
+
+    def __init__(self, data: bytes | memoryview, starts: Sequence[int] = (), before: bytes = b"") -> None:
+        self._data, self._known_starts, self._before = data, starts, before
         self._asked = 0
 
     @cached_property
-    def starts(self) -> list[int]:
+    def text(self) -> bytes:
+        """The text."""
+        return b"".join((self._before, self._data)) if self._before else bytes(self._data)
+
+    @cached_property
+    def starts(self) -> Sequence[int]:
         """Where each line begins, and last where the text ends."""
-        return list(accumulate(map(len, self.text[1:].splitlines(keepends=True)), initial=1))
+        return self._known_starts or list(accumulate((len(line) + 1 for line in self._lines()), initial=1))
+
+    def _lines(self) -> list[bytes]:
+        return self.text[1:-1].split(b"\n") if len(self.text) > 1 else []
+
+    def length(self, number: int) -> int:
+        """Returns how many letters a line has."""
+        size = self.starts[number + 1] - self.starts[number] - 1
+        return size if self._ascii else len(self.line(number))
+
+    @cached_property
+    def _ascii(self) -> bool:
+        return self.text.isascii()
 
     @cached_property
     def words(self) -> Words:
         """The words of all lines."""
-        return Words(self.text[1:-1].split("\n"))
+        return Words([line.decode() for line in self._lines()])
 
     def ask(self) -> None:
         """Counts a query, so that the words are listed when there are several."""
@@ -60,7 +83,7 @@ class Column:
             >>> Column(b"\na\nbc\n").line(1)
             'bc'
         """
-        return self.text[self.starts[number] : self.starts[number + 1] - 1]
+        return self.text[self.starts[number] : self.starts[number + 1] - 1].decode()
 
     def count(self, word: str) -> int:
         r"""Returns how many lines hold a word that begins so, whichever way it is found out.
@@ -92,7 +115,7 @@ class Column:
 
     @cached_property
     def _sorted(self) -> list[tuple[str, int]]:
-        return sorted((line, number) for number, line in enumerate(self.text[1:-1].split("\n")))
+        return sorted((line.decode(), number) for number, line in enumerate(self._lines()))
 
     def exactly(self, line: str) -> Iterator[int]:
         """Yields the lines that are this one."""
@@ -127,14 +150,15 @@ class Column:
             >>> [list(column.holding(letters)) for letters in ("b", "\nb", "b\n")]
             [[0, 1, 2], [1, 2], [0, 2]]
         """
-        place = self.text.find(letters)
+        found = letters.encode()
+        place = self.text.find(found)
         skip = letters.startswith("\n")
         while place >= 0:
             number = bisect_right(self.starts, place + skip) - 1
             yield number
-            place = self.text.find(letters, self.starts[number + 1] - 1)
+            place = self.text.find(found, self.starts[number + 1] - 1)
 
     def matching(self, pattern: str) -> Iterator[int]:
         """Yields the lines that a pattern with a newline in front matches."""
-        for found in re.finditer(pattern, self.text):
+        for found in re.finditer(pattern.encode(), self.text):
             yield bisect_right(self.starts, found.start() + 1) - 1

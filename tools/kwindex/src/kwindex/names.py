@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 
 from kwindex.column import Column
-from kwindex.nametable import mask
+from kwindex.nametable import TEXTS, mask
 from kwindex.rank import (
     EXACT,
     FARTHEST,
@@ -40,8 +40,9 @@ class Names:
 
     def __init__(self, tables: Tables) -> None:
         table = tables.names
-        self._names, self._folds = Column(table.names), Column(table.folds)
-        self.words, self._initials = Column(table.words), Column(table.initials)
+        self._names, self._folds, self.words, self._initials = (
+            Column(text, table.starts_of(number)) for number, text in enumerate(table[:TEXTS])
+        )
         self._masks = tables.numbers("masks", "Q")
 
     def name(self, number: int) -> str:
@@ -116,7 +117,7 @@ class Names:
         if 2 < len(letters) <= LONGEST_INITIALS:
             first, *rest = map(re.escape, letters)  # the initials are some of the letters, in their order
             spelled = re.compile(f" {first}{''.join(f'(?:{letter}|[^ ]* {letter})' for letter in rest)}[^ ]*")
-            for number in self._initials.matching(f"\n{first}{''.join(f'{letter}?' for letter in rest)}(?=\n)"):
+            for number in self._initials.matching(f"\n{first}{''.join(f'(?:{letter})?' for letter in rest)}(?=\n)"):
                 if spelled.fullmatch(self.words.line(number)):
                     yield MIXED_INITIALS, number
 
@@ -125,8 +126,8 @@ class Names:
             yield from self._sorted(SUBSTRING, self._folds.holding(letters), letters)
 
     def _sorted(self, layer: int, numbers: Iterable[int], letters: str) -> Bounded:
-        starts = self._folds.starts
-        longer = ((min(starts[n + 1] - starts[n] - 1 - len(letters), FARTHEST), n) for n in numbers)
+        length = self._folds.length
+        longer = ((min(length(number) - len(letters), FARTHEST), number) for number in numbers)
         for farther, number in sorted(longer):
             yield layer - farther, number
 
@@ -167,9 +168,8 @@ class Names:
     @cached_property
     def _by_length(self) -> dict[int, list[int]]:
         lengths: dict[int, list[int]] = {}
-        starts = self._folds.starts
-        for number in range(len(starts) - 1):
-            lengths.setdefault(starts[number + 1] - starts[number] - 1, []).append(number)
+        for number in range(len(self._folds.starts) - 1):
+            lengths.setdefault(self._folds.length(number), []).append(number)
         return lengths
 
     def _near_word(self, word: str) -> set[int]:

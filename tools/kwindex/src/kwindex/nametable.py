@@ -4,9 +4,10 @@ Names stand once, sorted; `folds`, `words` and `initials` are lines in the same 
 the table is done by cutting and joining bytes, so that it costs next to nothing.
 """
 
+import sys
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -15,17 +16,24 @@ from kwindex.spelling import fold, subtokens
 PLACE_BITS = 32
 """An entry stands in a posting as (number of the file << PLACE_BITS) + its place in the file."""
 
+Data = bytes | memoryview
+TEXTS = 4
+
 
 class NameTable(NamedTuple):
-    """All names, as bytes; each text begins with a newline, so that every line stands between two."""
+    """All names, as bytes; each text begins with a newline, so that every line stands between two.
 
-    names: bytes
-    folds: bytes
-    words: bytes
-    initials: bytes
-    masks: bytes
-    counts: bytes
-    postings: bytes
+    `starts` says for each text where each line begins, and last where the text ends.
+    """
+
+    names: Data
+    folds: Data
+    words: Data
+    initials: Data
+    starts: Data
+    masks: Data
+    counts: Data
+    postings: Data
 
     @classmethod
     def build(cls, files: Iterable[bytes]) -> "NameTable":
@@ -40,16 +48,22 @@ class NameTable(NamedTuple):
         for number, shorts in enumerate(files):
             _collect(postings, number, shorts)
         names = sorted(postings)
-        spelled = list(map(_spellings, names))
+        *spelled, masks = zip(*map(_spellings, names), strict=True) if names else [()] * TEXTS
+        columns = [names, *spelled]
+        texts = [b"\n".join([b"", *lines, b""]) if lines else b"\n" for lines in columns]
         return cls(
-            _text(names),
-            _text([spelling[0] for spelling in spelled]),
-            _text([spelling[1] for spelling in spelled]),
-            _text([spelling[2] for spelling in spelled]),
-            array("Q", [spelling[3] for spelling in spelled]).tobytes(),
+            *(texts[0], texts[1], texts[2], texts[3]),
+            b"".join(array("I", accumulate((len(line) + 1 for line in lines), initial=1)) for lines in columns),
+            array("Q", masks).tobytes(),
             array("I", [len(postings[name]) for name in names]).tobytes(),
             array("Q", [entry for name in names for entry in postings[name]]).tobytes(),
         )
+
+    def starts_of(self, text: int) -> "memoryview[int]":
+        """Returns where each line of one of the texts begins, and last where it ends."""
+        view: memoryview[int] = memoryview(self.starts).cast("B").cast("I")
+        size = len(view) // TEXTS
+        return view[text * size : (text + 1) * size]
 
     def patched(self, number: int, before: bytes, after: bytes) -> "NameTable":
         r"""Returns the table after one file's names changed: the same that `build` would make.
@@ -84,50 +98,83 @@ def _spellings(name: bytes) -> tuple[bytes, bytes, bytes, int]:
     return folded.encode(), "".join(f" {token}" for token in tokens).encode(), initials.encode(), mask(folded)
 
 
-def _text(lines: Sequence[bytes]) -> bytes:
-    return b"\n".join([b"", *lines, b""]) if lines else b"\n"
+class _Edit(NamedTuple):
+    """What becomes of one name: the lines it had, from one up to another, and its new spellings and entries."""
+
+    place: int
+    end: int
+    lines: tuple[bytes, ...]
+    mask: bytes
+    amount: bytes
+    entries: bytes
+
+    @classmethod
+    def of(cls, place: int, end: int, name: bytes, entries: "array[int]") -> "_Edit":
+        """Returns the edit that leaves a name with these entries, without it where there are none."""
+        if not entries:
+            return cls(place, end, (b"",) * TEXTS, b"", b"", b"")
+        *spelled, letters = name, *_spellings(name)
+        lines = tuple(b"%s\n" % line for line in spelled)
+        amount = array("I", [len(entries)]).tobytes()
+        return cls(place, end, lines, array("Q", [letters]).tobytes(), amount, entries.tobytes())
 
 
 def _patched(table: NameTable, number: int, changed: list[bytes], new: dict[bytes, list[int]]) -> NameTable:
     """Puts the new entries of one file under the names that changed; what lies between them stays as it is."""
-    columns = [text[1:-1].split(b"\n") if len(text) > 1 else [] for text in table[:4]]
-    masks, counts, postings = array("Q", table.masks), array("I", table.counts), array("Q", table.postings)
-    first = [0, *accumulate(counts)]
-    names, kept = columns[0], [array("Q")]
+    starts = [table.starts_of(text) for text in range(TEXTS)]
+    names, lines = bytes(table.names), starts[0]
+    first = [0, *accumulate(memoryview(table.counts).cast("I"))]
+    postings = memoryview(table.postings).cast("Q")
     low, high = number << PLACE_BITS, (number + 1) << PLACE_BITS
-    edits: list[tuple[int, bool, bytes, int]] = []
-    done = 0
+    edits: list[_Edit] = []
     for name in changed:
-        place = bisect_left(names, name, done)
-        known = place < len(names) and names[place] == name
-        had = postings[first[place] : first[place + known]]
-        start = bisect_left(had, low)
-        entries = had[:start] + array("Q", new.get(name, ())) + had[bisect_left(had, high) :]
-        kept += [postings[first[done] : first[place]], entries]
-        edits.append((place, known, name, len(entries)))
-        done = place + known
-    kept.append(postings[first[done] :])
-    for place, known, name, count in reversed(edits):
-        _edit(columns, masks, counts, (place, known, name, count))
-    texts = list(map(_text, columns))
-    joined = b"".join(kept)
-    return NameTable(texts[0], texts[1], texts[2], texts[3], masks.tobytes(), counts.tobytes(), joined)
+        place = bisect_left(range(len(lines) - 1), name, key=lambda n: names[lines[n] : lines[n + 1] - 1])
+        end = place + names.startswith(name + b"\n", lines[place])
+        had = postings[first[place] : first[end]]
+        start, rest = bisect_left(had, low), bisect_left(had, high)
+        entries = array("Q", [*had[:start], *new.get(name, ()), *had[rest:]])
+        edits.append(_Edit.of(place, end, name, entries))
+    texts = [
+        _spliced(text, ((begins[edit.place], begins[edit.end], edit.lines[n]) for edit in edits))
+        for n, (text, begins) in enumerate(zip(table[:TEXTS], starts, strict=True))
+    ]
+    return NameTable(
+        *(texts[0], texts[1], texts[2], texts[3]),
+        b"".join(_moved(begins, edits, text) for text, begins in enumerate(starts)),
+        _spliced(table.masks, ((8 * edit.place, 8 * edit.end, edit.mask) for edit in edits)),
+        _spliced(table.counts, ((4 * edit.place, 4 * edit.end, edit.amount) for edit in edits)),
+        _spliced(table.postings, ((8 * first[edit.place], 8 * first[edit.end], edit.entries) for edit in edits)),
+    )
 
 
-def _edit(
-    columns: list[list[bytes]], masks: "array[int]", counts: "array[int]", edit: tuple[int, bool, bytes, int]
-) -> None:
-    """Puts in, takes out or counts anew one name, all columns alike."""
-    place, known, name, count = edit
-    if known and count:
-        counts[place] = count
-        return
-    folded, words, initials, letters = _spellings(name)
-    line = [(name, folded, words, initials)] if count else []
-    for column, spelling in zip(columns, zip(*line, strict=True) if line else [()] * 4, strict=True):
-        column[place : place + known] = spelling
-    masks[place : place + known] = array("Q", [letters] if count else [])
-    counts[place : place + known] = array("I", [count] if count else [])
+def _spliced(data: Data, cuts: Iterable[tuple[int, int, bytes]]) -> bytes:
+    """Returns data with other bytes from one place up to another, at several places in order."""
+    parts: list[Data] = []
+    done = 0
+    for start, end, other in cuts:
+        parts += [data[done:start], other]
+        done = end
+    return b"".join([*parts, data[done:]])
+
+
+def _moved(begins: "memoryview[int]", edits: Iterable[_Edit], text: int) -> bytes:
+    """Returns where the lines of a text begin after edits."""
+    parts: list[bytes] = []
+    done = by = 0
+    for edit in edits:
+        parts.append(_plus(begins[done : edit.place], by))
+        line = edit.lines[text]
+        if line:
+            parts.append(array("I", [begins[edit.place] + by]).tobytes())
+        by += len(line) - (begins[edit.end] - begins[edit.place])
+        done = edit.end
+    return b"".join([*parts, _plus(begins[done:], by)])
+
+
+def _plus(numbers: "memoryview[int]", by: int) -> bytes:
+    """Adds to each of many numbers, as one sum of two long numbers: that is done much sooner than one by one."""
+    ones = int.from_bytes(array("I", [1]) * len(numbers), sys.byteorder)
+    return (int.from_bytes(numbers, sys.byteorder) + by * ones).to_bytes(numbers.nbytes, sys.byteorder)
 
 
 def mask(letters: str) -> int:

@@ -1,8 +1,6 @@
 """What entries stand in: modules, classes, functions, namespaces; found by their words, their ends and their parts."""
 
-from collections.abc import Iterator
-from functools import cached_property
-from itertools import accumulate
+from collections.abc import Iterable, Iterator
 
 from kwindex.column import Column
 from kwindex.tables import Tables
@@ -13,11 +11,11 @@ class Owners:
 
     def __init__(self, tables: Tables) -> None:
         self._data = tables.owners
-        self.column = Column(b"\n" + tables.owners)
+        self.column = Column(self._data, before=b"\n")
 
-    @cached_property
-    def _places(self) -> list[int]:
-        return list(accumulate((len(line) + 1 for line in self._data.split(b"\n")[:-1]), initial=0))
+    def _places(self, numbers: Iterable[int]) -> Iterator[int]:
+        starts = self.column.starts
+        return (starts[number] - 1 for number in numbers)
 
     def holding(self, text: str) -> Iterator[int]:
         r"""Yields the owners whose lines hold a text: ".part." or ".end.\n".
@@ -29,12 +27,12 @@ class Owners:
             >>> [list(owners.holding(text)) for text in (".m.", "n.\n")], owners.having("me")
             ([[0], [17]], {0})
         """
-        return map(self._places.__getitem__, self.column.holding(text))
+        return self._places(self.column.holding(text))
 
     def having(self, word: str) -> set[int]:
         """Returns the owners that hold a word that begins so."""
-        return set(map(self._places.__getitem__, self.column.having((word,))))
+        return set(self._places(self.column.having((word,))))
 
     def is_at(self, place: int, line: bytes) -> bool:
         """Says whether an owner's line is this one."""
-        return place >= 0 and self._data.startswith(line, place)
+        return place >= 0 and self._data[place : place + len(line)] == line

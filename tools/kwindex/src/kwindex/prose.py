@@ -87,7 +87,7 @@ class Prose:
     @cached_property
     def _docs(self) -> tuple[Column, list[int]]:
         numbers = self._tables.numbered("docs", "doc_of")[1]
-        return Column(b"\n" + self._tables.section("docs")), numbers
+        return Column(self._tables.section("docs"), before=b"\n"), numbers
 
     def described(self, text: str) -> Iterator[tuple[int, Match]]:
         """Yields the entries whose summary and name hold the words of a query, or most of them."""

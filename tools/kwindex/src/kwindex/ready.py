@@ -16,7 +16,7 @@ from kwindex.searcher import Searcher
 from kwindex.store import INDEX, READY, head, read_index, tail
 from kwindex.tables import Data, Rows, Tables
 
-FORM = b"kwindex tables 2\n"
+FORM = b"kwindex tables 3\n"
 _DIGITS = 10
 
 
@@ -32,7 +32,7 @@ def contents(identity: str, rows: int, sections: Mapping[str, Sequence[bytes | m
 
     Example:
         >>> contents("ab", 0, {"kinds": [b"xyz"]}).partition(b"{")[0]
-        b'kwindex tables 2\n0000000084'
+        b'kwindex tables 3\n0000000084'
     """
     places = {}
     place = 0

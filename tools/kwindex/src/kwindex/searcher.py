@@ -33,8 +33,8 @@ from kwindex.tables import Entries, Tables
 _BEST_STANDING = max(kind.weight for kind in KINDS.values())
 _MOST_WORDS = 8
 """Words up to which a query may be a name; one of more is a message or prose."""
-_FEW = 300
-"""Owners so few that all that is in them is looked at sooner than all names that begin right."""
+_NAMES_OF_OWNER = 20
+"""Names that are looked up in the time in which all that is in one owner is looked at."""
 _MANY = 64
 """Entries of one name from which on only one import among them is looked at."""
 IMPORT = next(number for number, kind in enumerate(TABLE) if kind.word == "import")
@@ -242,15 +242,15 @@ class _Search:
         good = set(self._owners.holding(f"{fold(self._query.parts[-2])}.\n"))
         letters = fold(self._query.parts[-1])
         bound = SUFFIX + 10 if whole else SUFFIX_PREFIX
-        if whole:
-            for name in names.overloads(letters):
-                yield bound, bound, tables.named(name)
-        if not whole and len(good) < _FEW:
+        for name in names.overloads(letters) if whole else ():
+            yield bound, bound, tables.named(name)
+        begun = [*(names.folded(letters) if whole else names.beginning(letters) if letters else ())]
+        if whole or len(begun) < _NAMES_OF_OWNER * len(good):
+            for name in begun if good else ():
+                yield bound, bound, tables.named_in(name, good)
+        else:
             for place in good:
                 yield bound, bound, [n for n, own in tables.owned(place) if fold(own).startswith(letters)]
-        elif good and (whole or letters):
-            for name in names.folded(letters) if whole else names.beginning(letters):
-                yield bound, bound, tables.named_in(name, good)
 
     def _by_words(self) -> "Groups":
         """Yields entries whose owner's and own words begin with all of a query's, one at least in their own."""

@@ -43,7 +43,7 @@ class Tables:
 
     Example:
         >>> tables = Tables.of([Entry("m.f", "function", "m.py", 1, 2, "f()", "")])
-        >>> tables.entry(0).name, tables.names.names
+        >>> tables.entry(0).name, bytes(tables.names.names)
         ('m.f', b'\nf\n')
     """
 
@@ -144,10 +144,10 @@ class Tables:
 
     # owners
 
-    @cached_property
-    def owners(self) -> bytes:
+    @property
+    def owners(self) -> memoryview:
         """The lines of what entries stand in."""
-        return self.section("owners")
+        return memoryview(self._sections["owners"])
 
     @cached_property
     def owner_base(self) -> list[int]:
@@ -184,7 +184,7 @@ class Tables:
     @cached_property
     def names(self) -> NameTable:
         """The table of names."""
-        return NameTable(*(self.section(name) for name in NameTable._fields))
+        return NameTable(*(memoryview(self._sections[name]) for name in NameTable._fields))
 
     @cached_property
     def _postings(self) -> "memoryview[int]":
