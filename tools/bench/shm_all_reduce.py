@@ -43,10 +43,10 @@ def measure(group: Any, sizes: list[int], turns: int) -> Times:
         for turn in range(turns + 1):
             for name, members in groups.items():
                 x.fill_(1.0)
-                for _ in range(calls):
+                for call in range(calls + 1):
                     began = time.perf_counter()
                     dist.all_reduce(x, op=dist.ReduceOp.MAX, group=members)
-                    if turn > 0:  # the first turn warms up
+                    if turn > 0 and call > 0:  # the first turn warms up, and the first call waits for the other backend
                         seen[name].append(time.perf_counter() - began)
         for name, times in seen.items():
             figures[name].append((statistics.median(times), sorted(times)[len(times) * 99 // 100]))
