@@ -150,9 +150,10 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """Kill a rank at every moment of every collective, then run random programs (`-- SECONDS`, 600 by default)."""
+    """Make 10,000 groups, kill a rank at every moment of every collective, run random programs (`-- SECONDS`, 600)."""
     os.environ["COMM_SHM_SOAK"] = session.posargs[0] if session.posargs else "600"
-    long = [f"packages/comm_shm/tests/test_{name}.py" for name in ("phases", "fuzz")]
+    os.environ["COMM_SHM_CYCLES"] = "10000"
+    long = [f"packages/comm_shm/tests/test_{name}.py" for name in ("resources", "phases", "fuzz")]
     run(session, "-m", "pytest", "-s", "--timeout=0", *long)
 
 

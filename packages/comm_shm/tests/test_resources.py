@@ -4,6 +4,7 @@ COMM_SHM_CYCLES=10000 is the long form of the cycles.
 """
 
 import os
+import re
 import resource
 import signal
 from pathlib import Path
@@ -170,3 +171,26 @@ def test_a_rank_without_room_is_an_error_on_every_rank_with_the_numbers(fleet, p
     # The first of the others is told why; for the last one, that one may have left already.
     others = str([answer[1] for _, answer in answers])
     assert poor == 0 or f"a group for which rank {poor} had no room" in others
+
+
+def test_a_limit_on_the_size_of_files_is_an_error_on_every_rank_with_the_numbers(fleet):
+    def body(rank, world, store):
+        dist.init_process_group("shm", store=store, rank=rank, world_size=world)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if rank == 0:  # who makes the segment
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        try:
+            dist.new_group(backend="shm")
+        except CommError as error:
+            said = str(error)
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        made, x = dist.new_group(backend="shm"), torch.ones(3)
+        dist.all_reduce(x, group=made)
+        dist.all_reduce(x)
+        return said, x.tolist()
+
+    answers = fleet.run(body, 3)
+    assert [how for how, _ in answers] == ["returned"] * 3, answers
+    for _, (said, after) in answers:
+        assert re.search(r"no room for \d{7} bytes of shared memory .*File too large", said), said
+        assert after == [9.0] * 3
