@@ -35,6 +35,8 @@ from kwindex.typelike import constant_name, is_type_alias
 _PROPERTIES = {"property", "cached_property", "abstractproperty", "setter", "getter", "deleter"}
 _OWNERS = {"module", "class", "function", "method", "property", "nested function"}
 _ABSENCE = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"}
+_BINDINGS = (ast.Assign, ast.AnnAssign)
+_DISPLAYS = (ast.Tuple, ast.List)
 _MAKERS = {"__init__", "__post_init__", "setUp"}
 
 
@@ -128,7 +130,7 @@ class _Pass:
     def __init__(self, record: FileRecord, is_package: bool) -> None:
         self.record = record
         self._is_package = is_package
-        self._stack: list[tuple[ast.stmt, Scope, str]] = []
+        self._stack: list[tuple[_Reader, ast.stmt, Scope, str]] = []
         self._guard = ""
         """Why imports of the statement at hand may not be there when the module runs."""
         self._notes: dict[ast.stmt, str] = {}
@@ -137,10 +139,8 @@ class _Pass:
         """Reads every statement, outer before inner, in the order of the source."""
         self._push(body, Scope("module", self.record.module, None))
         while self._stack:
-            statement, scope, self._guard = self._stack.pop()
-            reader = _READERS.get(type(statement))
-            if reader is not None:
-                reader(self, statement, scope)
+            reader, statement, scope, self._guard = self._stack.pop()
+            reader(self, statement, scope)
 
     def add(self, kind: str, name: str, lines: tuple[int, int], signature: str, doc: str | None) -> None:
         """Adds an entry to the record."""
@@ -167,12 +167,16 @@ class _Pass:
         if scope.kind != "function":
             self._find_notes(body)
         guard = guard or self._guard
-        self._stack.extend((statement, scope, guard) for statement in reversed(body))
+        self._stack += [
+            (reader, statement, scope, guard)
+            for statement in reversed(body)
+            if (reader := _READERS.get(type(statement))) is not None
+        ]
 
     def _find_notes(self, body: list[ast.stmt]) -> None:
         """Keeps the string on the line after a binding as what it says about that binding."""
         for before, after in itertools.pairwise(body):
-            if isinstance(after, ast.Expr) and isinstance(before, ast.Assign | ast.AnnAssign):
+            if isinstance(after, ast.Expr) and isinstance(before, _BINDINGS):
                 note = string_of(after.value)
                 if note is not None and after.lineno == (before.end_lineno or before.lineno) + 1:
                     self._notes[before] = note
@@ -220,15 +224,17 @@ class _Pass:
         self, target: ast.expr, node: ast.Assign | ast.AnnAssign, annotation: ast.expr | None, scope: Scope
     ) -> None:
         """Lists what a target binds, where a module's or class's readers can see it."""
-        if isinstance(target, ast.Tuple | ast.List):
+        if isinstance(target, ast.Name):
+            if scope.kind != "function":
+                self._name(target.id, node, annotation, scope)
+        elif isinstance(target, ast.Attribute):
+            if scope.self_name and scope.outer is not None and _is_name(target.value, scope.self_name):
+                self._name(target.attr, node, annotation, scope.outer)
+        elif isinstance(target, _DISPLAYS):
             for part in target.elts:
                 self._bind(part, node, annotation, scope)
         elif isinstance(target, ast.Starred):
             self._bind(target.value, node, annotation, scope)
-        elif isinstance(target, ast.Name) and scope.kind != "function":
-            self._name(target.id, node, annotation, scope)
-        elif isinstance(target, ast.Attribute) and scope.outer is not None and _is_name(target.value, scope.self_name):
-            self._name(target.attr, node, annotation, scope.outer)
 
     def _name(self, name: str, node: ast.Assign | ast.AnnAssign, annotation: ast.expr | None, scope: Scope) -> None:
         if name == "_" or name in scope.fields:
@@ -281,7 +287,7 @@ class _Pass:
         self._deprecation(deprecation(node.value, False), scope.prefix, node)
 
     def _register(self, node: ast.expr, scope: Scope, decorated: str, place: ast.stmt) -> None:
-        if not decorated and not isinstance(node, ast.Call):
+        if not registrations.may_register(node, decorated != ""):
             return
         for found in registrations.find(node, scope):
             by = found.by or decorated
@@ -326,7 +332,8 @@ class _Pass:
             self._push(case.body, scope)
 
 
-_READERS: dict[type[ast.stmt], Callable[[_Pass, Any, Scope], None]] = {
+_Reader = Callable[[_Pass, Any, Scope], None]
+_READERS: dict[type[ast.stmt], _Reader] = {
     ast.FunctionDef: _Pass._function,
     ast.AsyncFunctionDef: _Pass._function,
     ast.ClassDef: _Pass._class,

@@ -78,7 +78,7 @@ def deprecation(node: ast.expr, decorates: bool) -> str:
     """
     if not isinstance(node, ast.Call) or not node.args:
         return ""
-    callee = expression(node.func).rpartition(".")[2]
+    callee = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
     if decorates:
         return template(node.args[0]) if callee == "deprecated" else ""
     if callee not in {"warn", "warn_once"}:

@@ -9,6 +9,7 @@ import json
 import re
 from array import array
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 from kwindex.kinds import TABLE, UNNAMED
 from kwindex.model import Entry, Problem
@@ -62,21 +63,21 @@ def make(entries: Sequence[Entry], problem: Problem | None = None) -> Piece:
         >>> [piece[SECTIONS.index(name)] for name in ("shorts", "owners", "docs")]
         [b'f\n', b' m\t.m.\n', b' m f \t says it.\n']
     """
-    rows = [_row(entry).encode() for entry in entries]
+    rows = _rows(entries)
     offsets = array("I")
     offset = 0
     for row in rows:
         offsets.append(offset)
         offset += len(row)
-    owners, owner_of = _owners(entries)
-    shorts = "".join("\n" if entry.kind in UNNAMED else short(entry.name) + "\n" for entry in entries)
+    shorts = ["" if entry.kind in UNNAMED else short(entry.name) for entry in entries]
+    owners, owner_of = _owners(entries, shorts)
     return (
         b"".join(rows),
         offsets.tobytes(),
         bytes(_KIND.get(entry.kind, 255) for entry in entries),
         array("h", map(place, entries)).tobytes(),
         owner_of.tobytes(),
-        shorts.encode(),
+        "".join([f"{name}\n" for name in shorts]).encode(),
         owners,
         *_lines((number, _message(entry)) for number, entry in enumerate(entries) if entry.kind in UNNAMED),
         *_lines((number, types_of(entry.signature)) for number, entry in enumerate(entries) if entry.kind in _CALLABLE),
@@ -85,16 +86,18 @@ def make(entries: Sequence[Entry], problem: Problem | None = None) -> Piece:
     )
 
 
-def _row(entry: Entry) -> str:
-    """Returns what `JSONEncoder.encode(entry.as_dict())` gives, a comma and the line's end: much sooner."""
-    return (
-        f'{{"name": {_quoted(entry.name)}, "kind": {_quoted(entry.kind)}, "file": {_quoted(entry.file)}, '
-        f'"line": {entry.line}, "end_line": {entry.end_line}, '
-        f'"signature": {_quoted(entry.signature)}, "summary": {_quoted(entry.summary)}}}{ROW_END}'
-    )
+def _rows(entries: Sequence[Entry]) -> list[bytes]:
+    """Returns what `JSONEncoder.encode(entry.as_dict())` gives for each entry, a comma and the line's end: sooner."""
+    quoted = cache(_quoted)  # entries share kinds and files
+    return [
+        f'{{"name": {_quoted(name)}, "kind": {quoted(kind)}, "file": {quoted(file)}, '
+        f'"line": {line}, "end_line": {end_line}, '
+        f'"signature": {_quoted(signature)}, "summary": {_quoted(summary)}}}{ROW_END}'.encode()
+        for name, kind, file, line, end_line, signature, summary in entries
+    ]
 
 
-def _owners(entries: Sequence[Entry]) -> "tuple[bytes, array[int]]":
+def _owners(entries: Sequence[Entry], shorts: Sequence[str]) -> "tuple[bytes, array[int]]":
     """Returns the lines of what entries stand in, and for each entry where its line begins.
 
     A line holds the words of the owner's name, a tab, and its parts, folded.
@@ -103,11 +106,11 @@ def _owners(entries: Sequence[Entry]) -> "tuple[bytes, array[int]]":
     texts: list[bytes] = []
     length = 0
     owner_of = array("I")
-    for entry in entries:
+    for entry, name in zip(entries, shorts, strict=True):
         if entry.kind in UNNAMED:
             owner_of.append(NO_OWNER)
             continue
-        owner = entry.name[: -len(short(entry.name)) or None]
+        owner = entry.name[: -len(name) or None]
         known = lines.get(owner)
         if known is None:
             known = lines[owner] = length
@@ -142,8 +145,10 @@ def _doc(entry: Entry) -> str:
         return f"\t {plain(entry.signature)}"
     if not entry.summary:
         return ""
-    inner = (" ".join(subtokens(name)) for name in _COMPOUND.findall(entry.summary))
-    return " ".join(["", *subtokens(entry.name[-_NAME_LETTERS:])[-_NAME_WORDS:], "\t", plain(entry.summary), *inner])
+    summary, words = entry.summary, plain(entry.summary)
+    may_hold = "_" in summary or summary[1:] != words[1:]
+    inner = (" ".join(subtokens(name)) for name in _COMPOUND.findall(summary)) if may_hold else ()
+    return " ".join(["", *subtokens(entry.name[-_NAME_LETTERS:])[-_NAME_WORDS:], "\t", words, *inner])
 
 
 def _lines(numbered: Iterable[tuple[int, str]]) -> tuple[bytes, bytes]:

@@ -5,6 +5,7 @@ Nothing here reads files or keeps state, so that another language can hold the s
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from kwindex.kinds import KINDS
@@ -248,6 +249,7 @@ def manner(query: Query, name: str) -> int:
     return points + (IN_PLACE if name.endswith("_") and not asked.endswith("_") else 0)
 
 
+@lru_cache(maxsize=1)  # neighbours are of one file
 def _in_test(file: str) -> bool:
     return file.startswith(("test_", "tests/", "test/")) or "/test" in file
 

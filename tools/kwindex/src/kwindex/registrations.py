@@ -12,6 +12,7 @@ from kwindex.render import cut, expression, string_of
 from kwindex.scope import Meaning, Scope
 
 OPS = "torch.ops."
+_REMEMBERED = (ast.Name, ast.Call, ast.Attribute, ast.List, ast.Tuple)
 
 
 class Registration(NamedTuple):
@@ -51,6 +52,22 @@ def find(node: ast.expr, scope: Scope) -> Iterator[Registration]:
         yield from _for_op(node, scope, "lowering", "lowering")
 
 
+def may_register(node: ast.expr, decorates: bool) -> bool:
+    """Says whether an expression can make a registration, by the last word of what it calls: hardly any can.
+
+    Example:
+        >>> calls = [ast.parse(text, mode="eval").body for text in ("lib.impl('add', f)", "print(1)", "impl")]
+        >>> [may_register(call, False) for call in calls]
+        [True, False, False]
+    """
+    if isinstance(node, ast.Call):
+        node = node.func
+    elif not decorates:
+        return False
+    word = _last(node)
+    return word in _WORDS or word.startswith("register_")
+
+
 _FOR_OP = {
     "register_kernel": ("kernel", "kernel"),
     "register_fake": ("kernel", "fake kernel"),
@@ -62,6 +79,7 @@ _FOR_OP = {
     "has_side_effect": ("side effect", "side effect"),
 }
 """Callee's last word -> kind and detail, for the calls that are told their operator by receiver or argument."""
+_WORDS = {"define", "custom_op", "triton_op", "impl", *_FOR_OP}
 
 
 def op_names(node: ast.expr, scope: Scope) -> list[str]:
@@ -107,6 +125,8 @@ def library_namespace(node: ast.expr, scope: Scope) -> str:
 
 def remember(target: str, value: ast.expr, scope: Scope) -> None:
     """Notes what a plain assignment says about later registrations in the same file."""
+    if not isinstance(value, _REMEMBERED):
+        return
     namespace = library_namespace(value, scope)
     if namespace:
         scope.bind(target, Meaning("library", namespace))

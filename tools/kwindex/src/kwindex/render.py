@@ -8,7 +8,9 @@ from typing import Any
 LONGEST_VALUE = 60
 LONGEST_SIGNATURE = 400
 LONGEST_SUMMARY = 240
-_SENTENCE_END = re.compile(r"(?<!\be\.g)(?<!\bi\.e)(?<!\betc)(?<!\bvs)(?<!\bcf)[.!?](?=\s|$)")
+_SENTENCE_END = re.compile(r"[.!?](?=\s|$)(?<!\be\.g.)(?<!\bi\.e.)(?<!\betc.)(?<!\bvs.)(?<!\bcf.)")
+
+_INEXACT = (float, complex)
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -50,7 +52,7 @@ def _attribute(node: Any, budget: int) -> str:
 
 
 def _constant(node: Any, budget: int) -> str:
-    if isinstance(node.value, float | complex) or node.kind is not None:
+    if isinstance(node.value, _INEXACT) or node.kind is not None:
         return ""
     return "..." if node.value is Ellipsis else repr(node.value)
 

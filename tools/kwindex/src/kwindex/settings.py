@@ -1,13 +1,14 @@
 """Settings that code reads: environment variables, and attributes of config modules."""
 
 import ast
-import re
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from kwindex.render import expression, string_of
 
+_READING = (ast.Attribute, ast.Subscript, ast.Call, ast.Compare)
+_STRINGS = (ast.JoinedStr, ast.FormattedValue)
 _READS = {"get", "pop", "setdefault", "__getitem__"}
 
 
@@ -52,7 +53,7 @@ def readings(tree: ast.Module, text: str, modules: Mapping[str, str]) -> Iterato
     stack: list[ast.AST] = [tree] if lines else []
     while stack:
         node = stack.pop()
-        if isinstance(node, ast.Attribute | ast.Subscript | ast.Call | ast.Compare):
+        if isinstance(node, _READING):
             kind, name = _setting(node, configs)
             if name:
                 end = node.end_lineno or node.lineno
@@ -60,23 +61,37 @@ def readings(tree: ast.Module, text: str, modules: Mapping[str, str]) -> Iterato
                 known = first.get((kind, name))
                 if known is None or found.line < known.line:
                     first[kind, name] = found
-        inside_string = isinstance(node, ast.JoinedStr | ast.FormattedValue)  # whose parts do not know their lines
+        inside_string = isinstance(node, _STRINGS)  # whose parts do not know their lines
         stack += (child for child in ast.iter_child_nodes(node) if inside_string or _holds(child, lines))
     yield from sorted(first.values(), key=lambda reading: (reading.line, reading.kind, reading.name))
 
 
-def _lines_of(text: str, configs: Mapping[str, str]) -> list[int]:
+def _lines_of(text: str, configs: Iterable[str]) -> list[int]:
     """Returns the lines on which a word stands that a reading needs."""
-    words = "|".join(["environ", "getenv", *(rf"\b{re.escape(bound)}\b" for bound in configs)])
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
+    places = [place for word in ("environ", "getenv") for place in _places(text, word)]
+    places += [place for name in configs for place in _places(text, name) if _whole(text, place, len(name))]
     lines: list[int] = []
     line, counted = 1, 0
-    for found in re.finditer(words, text):
-        line += text.count("\n", counted, found.start())
-        counted = found.start()
+    for place in sorted(places):
+        line += text.count("\n", counted, place)
+        counted = place
         lines.append(line)
     return lines
+
+
+def _places(text: str, word: str) -> Iterator[int]:
+    place = text.find(word)
+    while place >= 0:
+        yield place
+        place = text.find(word, place + len(word))
+
+
+def _whole(text: str, place: int, length: int) -> bool:
+    """Says whether letters at a place are a name, and not a part of one."""
+    before, after = text[place - 1 : place], text[place + length : place + length + 1]
+    return not (before and f"_{before}".isidentifier()) and not (after and f"_{after}".isidentifier())
 
 
 def _holds(node: ast.AST, lines: list[int]) -> bool:

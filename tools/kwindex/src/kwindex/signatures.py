@@ -37,6 +37,8 @@ def parted(text: str, comma: str = ",") -> list[str]:
         >>> parted("a: dict[str, int] = {}, b=(1, 2), *c")
         ['a: dict[str, int] = {}', ' b=(1, 2)', ' *c']
     """
+    if comma not in text:
+        return [text] if text else []
     parts, start, depth, quoted = [], 0, 0, ""
     for found in _MARKS.finditer(text):
         letter = found[0]
