@@ -130,7 +130,7 @@ def browser(session: nox.Session) -> None:
     """Try the built site in a real browser: Chromium from PATH, or named with CHROMIUM=/path/to/it."""
     if not (ROOT / "site" / "index.html").exists():
         docs(session)
-    run(session, "-m", "pip", "install", "--quiet", "playwright>=1.50")
+    run(session, "-m", "pip", "install", "--quiet", "playwright>=1.50", "axe-playwright-python>=0.1.4")
     run(session, "-m", "pytest", "-m", "browser", "tests/browser", *session.posargs)
 
 

@@ -27,7 +27,7 @@ def page(distributions: list[Distribution]) -> Output:
     wrong = table.pop(FALSE, [])
     lines = [f"{HEAD}# Torch's names and ours", "", INTRODUCTION, *summary(table), ""]
     for file, rows in table.items():
-        lines += [f"## {file}", "", "| torch | here | |", "|---|---|---|"]
+        lines += [f"## {file}", "", "| torch | here | remarks |", "|---|---|---|"]
         lines += [f"| {name(row)} | {here(row, distributions)} | {remarks(row)} |" for row in rows]
         lines.append("")
     if wrong:

@@ -159,7 +159,7 @@ def lowering(entry: Collective, distributions: list[Distribution]) -> list[str]:
         f"| in place | {cell(in_place)} |",
         f"| lowering | `{entry.lowering.name}`: {entry.lowering.value}; {by} |",
     ]
-    return ["## Lowering", "", "| | |", "|---|---|", *rows]
+    return ["## Lowering", "", "| fact | value |", "|---|---|", *rows]
 
 
 def nobody(entry: Collective) -> str:
@@ -222,7 +222,15 @@ def every_field(entry: Collective) -> list[str]:
     """Every field in a table."""
     named = [(field.name, getattr(entry, field.name)) for field in fields(entry)][2:]
     rows = [f"| {name} | {cell(full(value))} |" for name, value in named]
-    return ["## Every field", "", f"As `{SOURCE}/{entry.name}.py` fills them:", "", "| field | |", "|---|---|", *rows]
+    return [
+        "## Every field",
+        "",
+        f"As `{SOURCE}/{entry.name}.py` fills them:",
+        "",
+        "| field | value |",
+        "|---|---|",
+        *rows,
+    ]
 
 
 def full(value: Any) -> str:

@@ -81,7 +81,7 @@ def door(distribution: Distribution) -> str:
 def name_table(names: list[PublicName]) -> list[str]:
     """A table row per public name."""
     rows = [f"| [`{one.name}`][{one.path}] | {one.kind} | {cell(one.summary)} |" for one in names]
-    return ["| name | | |", "|---|---|---|", *rows]
+    return ["| name | kind | what it is |", "|---|---|---|", *rows]
 
 
 def cell(text: str) -> str:
@@ -96,5 +96,5 @@ def all_names(distributions: list[Distribution]) -> str:
         f"| [`{one.name}`][{one.path}] | `{d.package}` | {cell(one.summary)} |"
         for one, d in sorted(found, key=lambda pair: (pair[0].name.lower(), pair[1].name))
     ]
-    table = ["| name | package | |", "|---|---|---|", *rows]
+    table = ["| name | package | what it is |", "|---|---|---|", *rows]
     return "\n".join([f"{HEAD}# All public names", "", *table, ""])

@@ -94,7 +94,7 @@ def keyword_rows(on: str, found: Iterable[tuple[SourcePage, Entry]], places: Pla
     for page, entry in ordered:
         target = link(code(last_name(entry)), on, page.docs, page.anchor(entry)) if has_anchor(entry) else _bare(entry)
         rows.append((target, entry.kind, code(entry.name), places.full(entry.file, entry.line), plain(entry.summary)))
-    return table(["keyword", "kind", "in full", "line", ""], rows)
+    return table(["keyword", "kind", "in full", "line", "what it is"], rows)
 
 
 def last_name(entry: Entry) -> str:
@@ -140,7 +140,7 @@ def _facts(page: SourcePage) -> list[str]:
         ("content", code(f"blake2b {page.outline.digest}")),
         ("holds", ", ".join(counts)),
     ]
-    return table(["fact", ""], [row for row in rows if row[1]])
+    return table(["fact", "value"], [row for row in rows if row[1]])
 
 
 def _structure(page: SourcePage, places: Places) -> list[str]:

@@ -50,8 +50,8 @@ def index_page(folder: str, tree: Tree) -> str:
     ]
     links = " · ".join(_around(folder, here))
     lines = [MARK, "", f"# {code(folder or 'all files')}", "", links, ""]
-    lines += section("Files", table(["file", "", "what it is", "lines", ""], files))
-    lines += section("Folders", table(["folder", "files", ""], inside))
+    lines += section("Files", table(["file", "keywords", "sort", "lines", "what it is"], files))
+    lines += section("Folders", table(["folder", "files", "what it is"], inside))
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -59,7 +59,7 @@
     "aria-controls": "kwindex-hits",
     "aria-autocomplete": "list",
   });
-  const list = element("ul", { id: "kwindex-hits", role: "listbox", "aria-label": "Symbols" });
+  const list = element("div", { id: "kwindex-hits", role: "listbox", "aria-label": "Symbols" });
   const state = element("p", { class: "kwindex-state", role: "status", "aria-live": "polite" });
   const keys = element("p", { class: "kwindex-keys", "aria-hidden": "true" }, "↑ ↓ choose · Enter opens · Esc closes");
   const dialog = element("dialog", { class: "kwindex", "aria-label": "Search symbols" }, input, list, state, keys);
@@ -78,11 +78,13 @@
     const title = element("span", { class: "kwindex-name" }, entry.name);
     const facts = element("span", { class: "kwindex-facts" }, `${entry.kind} · ${hit.why}`);
     const place = element("span", { class: "kwindex-place" }, `${entry.file}:${entry.line}`);
-    const link = element("a", address ? { href: address, tabindex: "-1" } : { tabindex: "-1" }, title, facts, place);
+    const link = element("a", { role: "option", id: `kwindex-${number}`, "aria-selected": "false" }, title, facts, place);
+    if (address) link.href = address;
+    link.tabIndex = -1; // the field keeps the focus and says which one is chosen
     for (const text of [entry.signature, entry.summary]) {
       if (text && text !== entry.name) link.append(element("span", { class: "kwindex-text" }, text));
     }
-    return element("li", { role: "option", id: `kwindex-${number}`, "aria-selected": "false" }, link);
+    return link;
   }
 
   function choose(number) {
@@ -125,7 +127,7 @@
   }
 
   function go() {
-    const link = list.children[chosen]?.querySelector("a");
+    const link = list.children[chosen];
     if (!link?.href) return;
     dialog.close();
     location.href = link.href;
@@ -162,7 +164,8 @@
 
   function addButton() {
     const button = element("button", { class: "kwindex-open", type: "button", title: "Search symbols (press / or k)" });
-    button.append("Symbols ", element("kbd", {}, "/"));
+    button.setAttribute("aria-label", "Symbols");
+    button.append(element("span", {}, "Symbols "), element("kbd", {}, "/"));
     button.addEventListener("click", open);
     const header = document.querySelector(".md-header__inner") || document.body;
     header.append(button);
