@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from comm_core import SimulatedGroup, World, as_group, catalog, launch, run, transport
 from comm_core.errors import ArgumentError, CommError, DeadlockError, GroupError, MismatchError, RankFailedError
+from comm_core.simulated_process_group import FinishedWork, SimulatedProcessGroup
 
 WORLDS = (1, 2, 3, 4)
 
@@ -457,3 +459,22 @@ def test_a_write_to_what_a_process_group_would_still_be_sending_is_refused() -> 
         return said
 
     assert World(2).run(body) == [["refused", "refused", True, True]] * 2
+
+
+def test_a_graph_that_breaks_at_a_call_of_c10d_holds_no_frame_of_the_process_group() -> None:
+    from torch._dynamo.eval_frame import _debug_get_cache_entry_list
+
+    def step(x: torch.Tensor, on: dist.ProcessGroup) -> torch.Tensor:
+        y = x * 2
+        work = dist.all_reduce(y, group=on, async_op=True)
+        work.wait()
+        return y + 1
+
+    def body(group: Any) -> list[float]:
+        on = group.process_group
+        return torch.compile(step, backend="eager")(torch.full((2,), float(group.rank)), on).tolist()
+
+    torch.compiler.reset()
+    assert World(2).run(body) == [[3.0, 3.0]] * 2
+    ours = [SimulatedProcessGroup.allreduce, SimulatedProcessGroup.barrier, FinishedWork.wait]
+    assert [fn.__name__ for fn in ours if _debug_get_cache_entry_list(fn.__code__)] == []

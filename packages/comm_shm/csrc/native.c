@@ -156,9 +156,9 @@ shm_group *read_move(PyObject *const *args, Py_ssize_t nargs, const movement *ki
         PyErr_SetString(PyExc_ValueError, "an element has from 1 to 64 bytes");
         return NULL;
     }
-    if (kind->collective == shm_all_to_all) { /* `detail` is where the splits are */
+    if (kind->collective == shm_all_to_all) { /* `detail` is where the splits are, and behind them the real one */
         call.splits = (const uint64_t *)(uintptr_t)counts[4];
-        call.header.detail = 0;
+        call.header.detail = call.splits[2 * group->world];
     }
     *given = call;
     return group;

@@ -63,6 +63,39 @@ def test_a_disagreement_raises_on_every_rank_and_touches_nothing(world, what):
         assert after == [float(world.size)] * 4
 
 
+def lists(x, root):
+    return [x.clone() for _ in range(dist.get_world_size())] if dist.get_rank() == root else None
+
+
+ROOTED = {
+    "broadcast": ("src", lambda x, root: dist.broadcast(x, root)),
+    "scatter": ("src", lambda x, root: dist.scatter(x, lists(x, root), root)),
+    "gather": ("dst", lambda x, root: dist.gather(x, lists(x, root), root)),
+    "reduce": ("sum, dst", lambda x, root: dist.reduce(x, root)),
+}
+
+
+@pytest.mark.world(2, 3, backend="shm")
+@pytest.mark.parametrize("numel", [0, 4])
+@pytest.mark.parametrize("what", list(ROOTED))
+def test_another_root_is_a_disagreement_also_where_no_data_moves(world, what, numel):
+    word, call = ROOTED[what]
+
+    def body(group):
+        x = torch.ones(numel)
+        kind, said = attempt(lambda: call(x, 1 if group.rank == group.world - 1 else 0))
+        untouched = x.tolist()
+        dist.all_reduce(x)  # the group goes on
+        return kind, said, untouched, x.tolist()
+
+    others = ", ".join(f"rank {rank}" for rank in range(world.size - 1))
+    for kind, said, untouched, after in world.run(body):
+        assert kind is MismatchError
+        assert f"got {others}: {what}({word}=0) of {numel} float32; rank {world.size - 1}: {what}({word}=1) of" in said
+        assert untouched == [1.0] * numel
+        assert after == [float(world.size)] * numel
+
+
 def test_sub_group_errors_name_global_ranks(fleet):
     def body(rank, world, store):
         dist.init_process_group("shm", store=store, rank=rank, world_size=world)

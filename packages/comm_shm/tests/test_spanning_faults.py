@@ -41,6 +41,9 @@ def test_a_disagreement_raises_on_every_rank_of_every_host(fleet, layout):
         x, said = torch.ones(4), []
         for odd_call, _ in DISAGREEMENTS.values():
             said.append(attempt(lambda call=odd_call: call(x) if rank == world - 1 else dist.all_reduce(x)))
+        root = int(rank == world - 1)
+        parts = [x[:0] for _ in range(world)] if rank == root else None
+        said.append(attempt(lambda: dist.gather(x[:0], parts, root)))
         rows = torch.ones(world + (rank == 1))
         splits = [1] * world
         splits[-1] += rank == 1
@@ -59,6 +62,7 @@ def test_a_disagreement_raises_on_every_rank_of_every_host(fleet, layout):
         assert [kind for kind, _ in said] == [MismatchError] * len(said)
         for (_, words), (_, odd) in zip(said, DISAGREEMENTS.values(), strict=False):
             assert f"got {others}: all_reduce(sum) of 4 float32; rank {world - 1}: {odd};" in words
+        assert f"rank {world - 1}: gather(dst=1) of 0 float32;" in said[-2][1]
         assert f"rank 1, which sends 2 elements to rank {world - 1}, which expects 1" in said[-1][1]
 
 
@@ -134,7 +138,10 @@ def test_messages_that_do_not_fit_raise_at_both_ends(fleet):
         else:
             said = attempt(lambda: dist.recv(torch.ones(4), 0))
         late = dist.irecv(torch.ones(4), 1 - rank, tag=5)
-        return said, attempt(lambda: late.wait(timedelta(seconds=0.2)))
+        told = attempt(lambda: late.wait(timedelta(seconds=0.2)))
+        store.set(f"{rank} was told", "")
+        store.wait([f"{1 - rank} was told"])  # a rank that ends would be another error
+        return said, told
 
     for how, answer in fleet.run(body, 2, "ab"):
         assert how == "returned", answer

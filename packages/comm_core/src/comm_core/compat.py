@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import types
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -13,6 +14,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.utils._python_dispatch import _disable_current_modes
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Class = TypeVar("Class", bound=type)
 
 _is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 _modes = torch._C._len_torch_dispatch_stack
@@ -115,6 +117,25 @@ def never_compiled(fn: Function) -> Function:
     leave = frames._FrameExecStrategy(frames._FrameAction.SKIP, frames._FrameAction.SKIP)  # it, and what it calls
     frames.set_code_exec_strategy(fn.__code__, leave)
     return fn
+
+
+def opaque(cls: Class) -> Class:
+    """Have Dynamo call the methods of a class as they are, with those it inherits from its own package (2.11 to 2.14).
+
+    Where a graph breaks at a call of c10d, the methods of a Python process group run as eager code, and Dynamo would
+    trace them one after the other: in vain at best, and in a group, which it takes for an opaque object, that is an
+    internal error of its own (2.13).
+    """
+    package = cls.__module__.partition(".")[0]
+    for base in cls.__mro__:
+        if base.__module__.partition(".")[0] == package:
+            for member in vars(base).values():
+                fn = getattr(member, "fget", None) or getattr(member, "__func__", member)
+                if isinstance(fn, types.FunctionType):
+                    marked: Any = never_compiled(fn)
+                    marked._torchdynamo_disable = True  # where it would inline a call it breaks the graph
+                    marked._torchdynamo_disable_msg = f"{cls.__name__} works on real memory"
+    return cls
 
 
 def holds(condition: Any) -> bool:

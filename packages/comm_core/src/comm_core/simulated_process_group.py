@@ -8,11 +8,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from comm_core import compat
 from comm_core.pending import Pending
 from comm_core.reduce_ops import reduce_word
 from comm_core.transports import TracedTransport, Transport, traced
 
 
+@compat.opaque
 class FinishedWork(dist.Work):
     """The work of a collective that has finished when it returns."""
 
@@ -35,6 +37,7 @@ class FinishedWork(dist.Work):
         return future
 
 
+@compat.opaque
 class SimulatedProcessGroup(dist.ProcessGroup):
     """The c10d methods that `_c10d_functional` ops call, on a simulated transport.
 

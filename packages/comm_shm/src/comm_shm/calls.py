@@ -33,7 +33,7 @@ class Step(NamedTuple):
     numel: int
     """Elements of one rank's part."""
     detail: int
-    """The root, the number of tensors, or the address of the splits."""
+    """The root, the number of tensors, or the address of the splits, behind which it stands then."""
     tensors: tuple[torch.Tensor, torch.Tensor] | None = None
     """What is read, and what is written; None when no data moves."""
     reduce_op: int | None = None

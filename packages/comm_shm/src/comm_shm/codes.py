@@ -81,6 +81,8 @@ _OF_REDUCTION = (
 )
 _SIZED = (*_OF_REDUCTION, "broadcast", "all_gather", "all_gather_coalesced", "gather", "scatter", *_ON_BUFFERS)
 
+_ROOTED = {"broadcast": "src", "scatter": "src", "gather": "dst"}  # and what the root is
+
 COLLECTIVE_CODE = {word: code for code, word in enumerate(COLLECTIVES)}
 DTYPE_CODE = {dtype: code for code, dtype in enumerate(DTYPES)}
 UNKNOWN = 255
@@ -146,7 +148,7 @@ class RankState:
         dtype: code of its dtype.
         reduce_op: code of its reduce op.
         numel: how many elements it said.
-        detail: the root of a broadcast, how many tensors the call is made of, or which buffer it is on.
+        detail: the root, how many tensors the call is made of, or which buffer it is on.
         refusal: why it will not do it, 0 when it will.
     """
 
@@ -172,8 +174,8 @@ class RankState:
         if name in _OF_REDUCTION and not self.refusal:
             root = f", dst={self.detail}" if name == "reduce" else ""
             word += f"({REDUCE_OPS[self.reduce_op]}{root})"
-        if name == "broadcast" and not self.refusal:
-            word += f"(src={self.detail})"
+        if name in _ROOTED and not self.refusal:
+            word += f"({_ROOTED[name]}={self.detail})"
         if self.dtype != UNKNOWN:
             dtype = str(DTYPES[self.dtype]).removeprefix("torch.")
             word += f" of {self.numel} {dtype}" if name in _SIZED else f" of {dtype}"

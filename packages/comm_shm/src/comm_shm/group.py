@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
+from comm_core import compat
 from comm_core.errors import ArgumentError, TransportError
 from comm_shm import functional_compat, monitored_compat, rendezvous
 from comm_shm.agreement import BackendOptions, JoinOptions, Refused
@@ -109,6 +110,7 @@ def _join(options: BackendOptions, cards: Sequence[rendezvous.Card], memfd: int)
     return group
 
 
+@compat.opaque
 class SharedMemoryGroup(DelegatingGroup):
     """Ranks of one machine that reduce and exchange CPU tensors in memory that all of them map.
 

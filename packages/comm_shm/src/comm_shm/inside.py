@@ -59,7 +59,7 @@ class Inside:
 
     def all_to_all(self, x: torch.Tensor, out: torch.Tensor, splits: Sequence[int], limit: float) -> None:
         """Exchange bytes: `splits` says how many go to each rank of this host, then how many come from each."""
-        counts = array("Q", splits)
+        counts = array("Q", [*splits, 0])
         address = counts.buffer_info()[0]
         self._check(
             self.native.all_to_all(self.handle, _CODE, UNKNOWN, 0, address, x.data_ptr(), out.data_ptr(), 1, limit),

@@ -167,7 +167,7 @@ class MovingGroup(CallingGroup):
         input_splits = named.pop("input_split_sizes", input_splits)
         self._check("all_to_all", out, x)
         give, take = self._elements(x, input_splits), self._elements(out, output_splits)
-        step = self._exchange("all_to_all", (out, x), array("Q", give + take))
+        step = self._exchange("all_to_all", (out, x), give + take)
         return self.run([step], [out], terms(*given, **named))
 
     def alltoall(  # type: ignore[override]  # the forms of all overloads
@@ -183,7 +183,7 @@ class MovingGroup(CallingGroup):
         x = torch.cat([flat_of(part).view(-1) for part in inputs])
         sizes = [part.numel() for part in outs]
         whole = x.new_empty(sum(sizes))
-        splits = array("Q", [part.numel() for part in inputs] + sizes)
+        splits = [part.numel() for part in inputs] + sizes
         step = self._exchange("all_to_all", (whole, x), splits, put_parts=(outs, whole.split(sizes)))
         return self.run([step], outs, terms(*given, **named))
 
@@ -223,14 +223,16 @@ class MovingGroup(CallingGroup):
         self,
         where: str,
         pair: tuple[torch.Tensor, torch.Tensor],
-        splits: array[int],
+        splits: list[int],
         numel: int = 0,
+        root: int = 0,
         put_parts: tuple[Tensors, Sequence[torch.Tensor]] | None = None,
     ) -> Step:
         out, target = pair[0], target_of(pair[0])
         flat = apart(flat_of(pair[1]), target, None)
         finish = _putting(out, target) if put_parts is None else _putting_all(*put_parts)
-        return Step("all_to_all", where, numel, splits.buffer_info()[0], (flat, target), None, finish, splits)
+        counts = array("Q", [*splits, root])
+        return Step("all_to_all", where, numel, counts.buffer_info()[0], (flat, target), None, finish, counts)
 
     # -- what is refused -----------------------------------------------------------------------------------------
 

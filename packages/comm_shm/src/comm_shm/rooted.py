@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from typing import Any
 
 import torch
@@ -48,7 +47,7 @@ class RootedGroup(MovingGroup):
         give = [x.numel() if rank == root else 0 for rank in range(self._world)]
         take = [x.numel() if here else 0] * self._world
         parts = whole.split(x.numel()) if x.numel() else ()
-        step = self._exchange("gather", (whole, x), array("Q", give + take), x.numel(), put_parts=(outs, parts))
+        step = self._exchange("gather", (whole, x), give + take, x.numel(), root, put_parts=(outs, parts))
         return self.run([step], outs, asked)
 
     def scatter(  # type: ignore[override]  # one signature for all overloads
@@ -63,5 +62,5 @@ class RootedGroup(MovingGroup):
         whole = self._whole("scatter", one_list(lists), out, filled=True) if here else out.new_empty(0)
         give = [out.numel() if here else 0] * self._world
         take = [out.numel() if rank == root else 0 for rank in range(self._world)]
-        step = self._exchange("scatter", (out, whole), array("Q", give + take), out.numel())
+        step = self._exchange("scatter", (out, whole), give + take, out.numel(), root)
         return self.run([step], [out], asked)

@@ -114,7 +114,8 @@ class Spanning:
         """Tell every rank what this one is about to do, and learn whether all of them are about to do the same."""
         op, refusal, width = rest
         self._serial += 1
-        detail = 0 if addressed else call.detail
+        counts = 16 * self.hosts.world  # bytes of splits, behind which the detail of that call stands
+        detail = int(memory(call.detail + counts, 8).view(torch.int64)) if addressed else call.detail
         mine = _RECORD.pack(self._serial, call.numel, call.code, call.dtype, op, detail, refusal, width)
         table = self._gather(torch.frombuffer(bytearray(mine), dtype=torch.uint8), call.limit)
         records = [_RECORD.unpack(bytes(row.tolist())) for row in table]

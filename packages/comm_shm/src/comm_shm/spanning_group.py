@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from comm_core import compat
 from comm_core.errors import CommError, TransportError, first_line
 from comm_shm import rendezvous
 from comm_shm.across import Across
@@ -28,6 +29,7 @@ from comm_shm.turns import Request
 _WHERE = 'backend "shm"'
 
 
+@compat.opaque
 class SpanningGroup(SharedMemoryGroup):
     """A group whose ranks are on several hosts, with everything that a group on one host has.
 

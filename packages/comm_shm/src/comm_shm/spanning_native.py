@@ -57,7 +57,7 @@ class SpanningNative:
         """Start a collective."""
         call, splits = Call(*arguments), None
         if name == "all_to_all":  # the caller's array may be gone when its turn comes
-            splits = memory(call.detail, 16 * self._spanning.hosts.world).clone()
+            splits = memory(call.detail, 16 * self._spanning.hosts.world + 8).clone()
             call = call._replace(detail=splits.data_ptr())
 
         def body(_kept: object = splits) -> int:

@@ -10,11 +10,13 @@ from typing import Any, NamedTuple, Protocol
 import torch
 import torch.distributed as dist
 
+from comm_core import compat
 from comm_core.errors import CommError
 
 NONE = timedelta(0)
 
 
+@compat.opaque
 class FinishedWork(dist.Work):
     """A collective that was complete when its call returned."""
 
@@ -93,6 +95,7 @@ class Home(Protocol):
         """Note that a work needs no more attention."""
 
 
+@compat.opaque
 class StartedWork(dist.Work):
     """What was started and runs while its caller does something else.
 
@@ -211,6 +214,7 @@ class StartedWork(dist.Work):
         self._home.settled(self)
 
 
+@compat.opaque
 class ManyWorks(dist.Work):
     """Several works as one, which is what coalescing gives."""
 
