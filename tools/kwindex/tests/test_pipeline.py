@@ -10,8 +10,8 @@ import pytest
 import kwindex.reading
 from kwindex import KwindexError, Problem, build, read_index
 from kwindex.discover import SourceFile
-from kwindex.pieces import SECTIONS
 from kwindex.store import INDEX, MARKER, READY, SOURCES
+from kwindex.tables import SECTIONS
 
 Tree = Callable[..., Path]
 KEYS = ["name", "kind", "file", "line", "end_line", "signature", "summary"]

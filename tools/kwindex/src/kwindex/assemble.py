@@ -7,10 +7,9 @@ from itertools import chain
 from typing import NamedTuple
 
 from kwindex.nametable import NameTable
-from kwindex.pieces import ROW_END, SECTIONS, Piece
 from kwindex.ready import contents
 from kwindex.store import INDEX, READY, head, tail
-from kwindex.tables import WIDTH, Tables
+from kwindex.tables import ROW_END, SECTIONS, WIDTH, Piece, Tables
 
 MOST_PATCHED = 12
 """Changed files up to which the table of names is mended; with more, making it anew is no slower."""

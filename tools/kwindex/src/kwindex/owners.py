@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from kwindex.column import Column
+from kwindex.spelling import fold, segments, subtokens
 from kwindex.tables import Tables
 
 
@@ -36,3 +37,14 @@ class Owners:
     def is_at(self, place: int, line: bytes) -> bool:
         """Says whether an owner's line is this one."""
         return place >= 0 and self._data[place : place + len(line)] == line
+
+
+def owner_line(owner: str) -> bytes:
+    r"""Returns the line of an owner: its words, a tab, and its parts, folded, between dots.
+
+    Example:
+        >>> owner_line("torch.DeviceMesh.")
+        b' torch device mesh\t.torch.devicemesh.\n'
+    """
+    parts = ".".join(map(fold, segments(owner)))
+    return f" {' '.join(subtokens(owner))}\t.{parts}.\n".encode()

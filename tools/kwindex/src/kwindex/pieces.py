@@ -13,34 +13,12 @@ from functools import cache
 
 from kwindex.kinds import TABLE, UNNAMED
 from kwindex.model import Entry, Problem
+from kwindex.owners import owner_line
 from kwindex.pasted import Message, plain
 from kwindex.rank import place
 from kwindex.signatures import GAP, types_of
-from kwindex.spelling import fold, segments, short, subtokens
-
-SECTIONS = (
-    "rows",
-    "offsets",
-    "kinds",
-    "places",
-    "owner_of",
-    "shorts",
-    "owners",
-    "messages",
-    "message_of",
-    "types",
-    "type_of",
-    "docs",
-    "doc_of",
-    "problems",
-)
-"""What a piece holds, in this order; `docs/understand/kwindex.md` says what each is. `rows` go to `index.json`."""
-
-Piece = tuple[bytes, ...]
-
-NO_OWNER = 0xFFFFFFFF
-
-ROW_END = ",\n"
+from kwindex.spelling import short, subtokens
+from kwindex.tables import NO_OWNER, ROW_END, Piece
 
 _COMPOUND = re.compile(r"\b(?:\w+_\w+|[A-Za-z]+[a-z][A-Z]\w*|[A-Z][A-Z]+[a-z]\w*)\b")
 _NAME_WORDS, _NAME_LETTERS = 6, 80
@@ -60,6 +38,7 @@ def make(entries: Sequence[Entry], problem: Problem | None = None) -> Piece:
 
     Example:
         >>> piece = make([Entry("m.f", "function", "m.py", 1, 2, "f(x: int) -> str", "Says it.")])
+        >>> from kwindex.tables import SECTIONS
         >>> [piece[SECTIONS.index(name)] for name in ("shorts", "owners", "docs")]
         [b'f\n', b' m\t.m.\n', b' m f \t says it.\n']
     """
@@ -118,17 +97,6 @@ def _owners(entries: Sequence[Entry], shorts: Sequence[str]) -> "tuple[bytes, ar
             length += len(texts[-1])
         owner_of.append(known)
     return b"".join(texts), owner_of
-
-
-def owner_line(owner: str) -> bytes:
-    r"""Returns the line of an owner: its words, a tab, and its parts, folded, between dots.
-
-    Example:
-        >>> owner_line("torch.DeviceMesh.")
-        b' torch device mesh\t.torch.devicemesh.\n'
-    """
-    parts = ".".join(map(fold, segments(owner)))
-    return f" {' '.join(subtokens(owner))}\t.{parts}.\n".encode()
 
 
 def _message(entry: Entry) -> str:

@@ -12,8 +12,9 @@ from kwindex.discover import SourceFile
 from kwindex.errors import KwindexError, SourceError
 from kwindex.extract import extract
 from kwindex.model import Problem
-from kwindex.pieces import Piece, make
+from kwindex.pieces import make
 from kwindex.syntax import collector_paused
+from kwindex.tables import Piece
 
 PARALLEL_BYTES = 3_000_000
 """Sources below this size are read in one process: starting more would take longer."""

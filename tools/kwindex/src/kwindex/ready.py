@@ -9,12 +9,14 @@ import json
 import mmap
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kwindex.searcher import Searcher
 from kwindex.store import INDEX, READY, head, read_index, tail
 from kwindex.tables import Data, Rows, Tables
+
+if TYPE_CHECKING:  # a search starts sooner without it
+    from pathlib import Path
 
 FORM = b"kwindex tables 3\n"
 _DIGITS = 10
@@ -47,10 +49,10 @@ def contents(identity: str, rows: int, sections: Mapping[str, Sequence[bytes | m
     return FORM + f"{len(text):0{_DIGITS}}".encode() + text
 
 
-def open_ready(folder: str | Path) -> Ready | None:
+def open_ready(folder: "str | Path") -> Ready | None:
     """Returns the tables of the index in a folder, None where there are none that fit it."""
     try:
-        data, index = _mapped(Path(folder) / READY), _mapped(Path(folder) / INDEX)
+        data, index = _mapped(os.path.join(folder, READY)), _mapped(os.path.join(folder, INDEX))
         if data[: len(FORM)] != FORM:
             return None
         start = len(FORM) + _DIGITS
@@ -68,7 +70,7 @@ def open_ready(folder: str | Path) -> Ready | None:
         return None
 
 
-def open_searcher(folder: str | Path) -> Searcher:
+def open_searcher(folder: "str | Path") -> Searcher:
     """Returns the searcher of the index in a folder, from its tables where they fit it.
 
     Raises:
@@ -76,6 +78,7 @@ def open_searcher(folder: str | Path) -> Searcher:
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> from kwindex.pipeline import build
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     source = Path(folder, "m.py")
@@ -88,7 +91,7 @@ def open_searcher(folder: str | Path) -> Searcher:
     return Searcher.of(ready.tables) if ready is not None else Searcher(read_index(folder))
 
 
-def _mapped(path: Path) -> "bytes | mmap.mmap":
+def _mapped(path: str) -> "bytes | mmap.mmap":
     with open(path, "rb") as file:
         if os.name != "posix":
             return file.read()

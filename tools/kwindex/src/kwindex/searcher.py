@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, cached_property
+from typing import TYPE_CHECKING
 
 from kwindex.best import Best, Judged, always
 from kwindex.grammar import Request
@@ -9,9 +10,7 @@ from kwindex.kinds import KINDS, TABLE, UNNAMED
 from kwindex.link import LONGEST_CHAIN, target_of
 from kwindex.model import Entry
 from kwindex.names import Bounded, Names
-from kwindex.owners import Owners
-from kwindex.pieces import owner_line
-from kwindex.prose import Prose
+from kwindex.owners import Owners, owner_line
 from kwindex.rank import (
     EXACT_QUALIFIED,
     PART,
@@ -26,9 +25,11 @@ from kwindex.rank import (
     manner,
     match_typo,
 )
-from kwindex.signatures import Asked
 from kwindex.spelling import fold, short
 from kwindex.tables import Entries, Tables
+
+if TYPE_CHECKING:
+    from kwindex.prose import Prose
 
 _BEST_STANDING = max(kind.weight for kind in KINDS.values())
 _MOST_WORDS = 8
@@ -83,7 +84,9 @@ class Searcher:
         return Owners(self.tables)
 
     @cached_property
-    def _prose(self) -> Prose:
+    def _prose(self) -> "Prose":
+        from kwindex.prose import Prose  # most queries are names
+
         return Prose(self.tables)
 
     def search(self, text: str, limit: int = 10) -> list[Hit]:
@@ -153,12 +156,9 @@ class _Search:
 
     def run(self) -> list[Hit]:
         """Looks at one layer after the other and returns the best hits."""
-        asked = Asked.of(self._request.text)
         if not self._request.text:
             self._offer(range(len(self._tables)), always(Match(0, "passes the filters")))
-        elif asked is not None:
-            self._by_type(asked)
-        else:
+        elif not self._by_type():
             self._by_message()
             may_be_name = len(self._query.words) <= _MOST_WORDS or len(self._query.parts) > 1
             if may_be_name:
@@ -291,12 +291,21 @@ class _Search:
     # by messages, types and words
 
     def _by_message(self) -> None:
+        if " " not in self._request.text:  # no message is one word
+            return
         for number, match in self._searcher._prose.messages(self._request.text):
             self._offer((number,), always(match))
 
-    def _by_type(self, asked: Asked) -> None:
-        for numbers, match in self._searcher._prose.typed(asked):
+    def _by_type(self) -> bool:
+        """Offers what has the types that a query with an arrow asks for; says whether it is one."""
+        if "->" not in self._request.text:
+            return False
+        from kwindex.signatures import Asked
+
+        asked = Asked.of(self._request.text)
+        for numbers, match in self._searcher._prose.typed(asked) if asked is not None else ():
             self._offer(numbers, always(match), match.points)
+        return asked is not None
 
     def _by_prose(self) -> None:
         for number, match in self._searcher._prose.described(self._request.text):

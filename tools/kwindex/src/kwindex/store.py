@@ -3,13 +3,15 @@
 import contextlib
 import json
 import os
-import threading
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kwindex.errors import KwindexError
 from kwindex.link import link
 from kwindex.model import Entry
+
+if TYPE_CHECKING:  # a search starts sooner without it
+    from pathlib import Path
 
 INDEX = "index.json"
 READY = "search.bin"
@@ -20,7 +22,7 @@ MARKER = ".kwindex.json"
 """Lists the files of a folder that kwindex wrote; they are never read as sources, and only they are replaced."""
 
 
-def generated_files(folder: str | Path) -> frozenset[str]:
+def generated_files(folder: "str | Path") -> frozenset[str]:
     """Returns the names of the files in a folder that kwindex wrote.
 
     Example:
@@ -35,12 +37,14 @@ def generated_files(folder: str | Path) -> frozenset[str]:
     return frozenset([MARKER, *(name for name in names if isinstance(name, str))])
 
 
-def check_out(out: Path, sources: Sequence[str | Path]) -> None:
+def check_out(out: "Path", sources: "Sequence[str | Path]") -> None:
     """Refuses a place for the output that would mix it with sources or with someone else's files.
 
     Raises:
         KwindexError: The folder is a source or inside one, is a file, or holds an index of another tool.
     """
+    from pathlib import Path
+
     place = out.resolve()
     for source in sources:
         root = Path(source).resolve()
@@ -70,12 +74,14 @@ def tail(empty: bool) -> bytes:
     return b"]}\n" if empty else b"\n]}\n"
 
 
-def write(out: Path, files: Mapping[str, Iterable[bytes | memoryview] | None]) -> None:
+def write(out: "Path", files: Mapping[str, Iterable[bytes | memoryview] | None]) -> None:
     """Writes files of an index, each given as parts, None for one that stays; and the list of what kwindex wrote there.
 
     Raises:
         KwindexError: The folder cannot be made or written.
     """
+    import threading  # a search needs none
+
     marker = json.dumps({"generated": list(files), "by": "kwindex"}) + "\n"
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -96,14 +102,14 @@ def write(out: Path, files: Mapping[str, Iterable[bytes | memoryview] | None]) -
         raise KwindexError(f"cannot write {failed[0].filename or out}: {failed[0].strerror}")
 
 
-def _replace_or_note(path: Path, parts: Iterable[bytes | memoryview], failed: list[OSError]) -> None:
+def _replace_or_note(path: "Path", parts: Iterable[bytes | memoryview], failed: list[OSError]) -> None:
     try:
         replace(path, parts)
     except OSError as error:
         failed.append(error)
 
 
-def replace(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+def replace(path: "Path", parts: Iterable[bytes | memoryview]) -> None:
     """Writes a file so that a reader sees the old one or the new one, never a part.
 
     Its room is reserved first where that can be done: else ext4 sends a file that replaces another to the disk at once.
@@ -122,22 +128,24 @@ def replace(path: Path, parts: Iterable[bytes | memoryview]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def read_index(folder: str | Path) -> list[Entry]:
+def read_index(folder: "str | Path") -> list[Entry]:
     """Returns the entries of the index in a folder, imports with the summaries of what they bring.
 
     Raises:
         KwindexError: There is none, or it is not an index of kwindex.
 
     Example:
+        >>> from pathlib import Path
         >>> from tempfile import TemporaryDirectory
         >>> with TemporaryDirectory() as folder:
         ...     _ = Path(folder, INDEX).write_text('{"entries": []}')
         ...     read_index(folder)
         []
     """
-    path = Path(folder) / INDEX
+    path = os.path.join(folder, INDEX)
     try:
-        rows = json.loads(path.read_bytes())["entries"]
+        with open(path, "rb") as file:
+            rows = json.load(file)["entries"]
     except FileNotFoundError:
         raise KwindexError(f"no index at {path}; run `kwindex build SRC... --out {folder}` first") from None
     except OSError as error:
@@ -149,7 +157,7 @@ def read_index(folder: str | Path) -> list[Entry]:
     return link([Entry.from_dict(row) for row in rows])
 
 
-def paths_of(folder: str | Path) -> dict[str, str]:
+def paths_of(folder: "str | Path") -> dict[str, str]:
     """Returns where on this machine each file of an index was read, nothing where that is not known.
 
     Example:
@@ -157,7 +165,8 @@ def paths_of(folder: str | Path) -> dict[str, str]:
         {}
     """
     try:
-        rows = json.loads((Path(folder) / SOURCES).read_bytes())["files"]
+        with open(os.path.join(folder, SOURCES), "rb") as file:
+            rows = json.load(file)["files"]
         return {file: path for path, file, _ in rows}
     except (OSError, ValueError, KeyError, TypeError):
         return {}

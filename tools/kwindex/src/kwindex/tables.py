@@ -12,8 +12,30 @@ from typing import NamedTuple, overload
 from kwindex.errors import KwindexError
 from kwindex.model import Entry
 from kwindex.nametable import PLACE_BITS, NameTable
-from kwindex.pieces import NO_OWNER, ROW_END, SECTIONS, make
 
+SECTIONS = (
+    "rows",
+    "offsets",
+    "kinds",
+    "places",
+    "owner_of",
+    "shorts",
+    "owners",
+    "messages",
+    "message_of",
+    "types",
+    "type_of",
+    "docs",
+    "doc_of",
+    "problems",
+)
+"""What a file's piece holds, in this order, told in `docs/understand/kwindex_index.md`; `rows` go to `index.json`."""
+
+Piece = tuple[bytes, ...]
+
+NO_OWNER = 0xFFFFFFFF
+
+ROW_END = ",\n"
 WIDTH = len(SECTIONS)
 _END = len(ROW_END)
 _LOW = (1 << PLACE_BITS) - 1
@@ -39,7 +61,7 @@ class Rows(NamedTuple):
 
 
 class Tables:
-    r"""All tables of an index. Sections are as `pieces.SECTIONS` names them, concatenated over the files.
+    r"""All tables of an index. Sections are as `SECTIONS` names them, concatenated over the files.
 
     Example:
         >>> tables = Tables.of([Entry("m.f", "function", "m.py", 1, 2, "f()", "")])
@@ -54,6 +76,8 @@ class Tables:
     @classmethod
     def of(cls, entries: Sequence[Entry]) -> "Tables":
         """Returns the tables of entries, taken as those of one file."""
+        from kwindex.pieces import make  # a search of an index on disk never makes one
+
         piece = make(entries)
         sections: dict[str, Data] = dict(zip(SECTIONS, piece, strict=True))
         names = NameTable.build([piece[SECTIONS.index("shorts")]])
