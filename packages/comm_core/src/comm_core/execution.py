@@ -93,7 +93,7 @@ def start_watched(entry: Collective, x: torch.Tensor, finish: Finish, group: Gro
     plain = not is_transformed(x)
     if plain and not (torch.is_grad_enabled() and x.requires_grad) and not forward_ad_active():
         return move(entry, x, on, parsed, finish)
-    if is_expanded(entry, parsed):
+    if is_expanded(entry, x, parsed):
         return cast(torch.Tensor, cast(Any, entry.expanded)(GroupEmit(on), x, **parsed))
     return cast(torch.Tensor, recorder(x).apply(x, entry.key, on, parsed, finish if plain else Pending.wait))
 
@@ -108,7 +108,7 @@ def start_in_graph(entry: Collective, x: torch.Tensor, group: GroupLike, params:
             check_gradient(entry)
     except CommError as error:  # anew, by position: of an error's arguments Dynamo shows only those
         raise type(error)(error.where, error.got, error.need, error.hint) from None
-    if is_expanded(entry, parsed) and (transforms_active() or (torch.is_grad_enabled() and x.requires_grad)):
+    if is_expanded(entry, x, parsed) and (transforms_active() or (torch.is_grad_enabled() and x.requires_grad)):
         return cast(torch.Tensor, cast(Any, entry.expanded)(GroupEmit(on), x, **parsed))
     if transforms_active():
         return run_in_graph(x, entry.key, on.name, **parsed)
@@ -133,7 +133,7 @@ def recorder(x: torch.Tensor) -> Any:
     """Return the `autograd.Function` that fits where a call runs: compiled, under torch.func, or neither."""
     if torch.compiler.is_dynamo_compiling():
         return Differentiable
-    return Transformed if is_transformed(x) else Recorded
+    return Transformed if is_transformed(x) or functions_transformed() else Recorded
 
 
 def move(entry: Collective, x: torch.Tensor, group: AnyGroup, params: Params, finish: Finish) -> torch.Tensor:
@@ -344,9 +344,11 @@ def is_linear(entry: Collective, params: Params) -> bool:
     return isinstance(entry.partial, Missing) or REDUCE_OPS[params["reduce_op"]].linear
 
 
-def is_expanded(entry: Collective, params: Params) -> bool:
-    """Tell whether derivatives of a call are those of its expansion."""
-    return not isinstance(entry.expanded, Missing) and not REDUCE_OPS[params["reduce_op"]].linear
+def is_expanded(entry: Collective, x: torch.Tensor, params: Params) -> bool:
+    """Tell whether derivatives of a call are those of its expansion; integers have none."""
+    if isinstance(entry.expanded, Missing) or not x.is_floating_point():
+        return False
+    return not REDUCE_OPS[params["reduce_op"]].linear
 
 
 def summed(params: Params) -> Params:

@@ -51,7 +51,8 @@ class World:
         >>> World(3).run(lambda group: group.rank * 10)
         [0, 10, 20]
 
-    `torch.compile` works in simulated ranks; `make_fx` only in one at a time, because torch.fx patches globals.
+    `torch.compile` and `torch.func` work in simulated ranks; `make_fx` and forward mode (`jvp`, `jacfwd`) only in one
+    at a time, because torch.fx patches globals, and torch counts the levels of forward mode for the whole process.
 
     Source: JAX runs a mesh of host devices in one process; PyTorch's own tests use a threaded process group.
     """
