@@ -1,7 +1,10 @@
 """The ops of our own: torch's own checks of an op, registration that can be undone, their place in a graph."""
 
+import ast
+import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,33 +14,96 @@ from comm_core import World, own_ops, run
 from comm_core.catalog import BATCH_P2P, CATALOG, REDUCE
 from comm_core.collective import Lowering
 
+ROOT = Path(__file__).parents[3]
+PACKAGES = sorted({found.parent.name for found in ROOT.glob("packages/*/src/*/__init__.py")})
 OPAQUE = [name for name, entry in CATALOG.items() if entry.lowering is Lowering.OPAQUE]
+
+
+def _registered():
+    """All ops in namespaces of our own, as torch's dispatcher knows them once everything is imported and registered."""
+    for package in PACKAGES:
+        importlib.import_module(package)
+    own_ops.register()
+    known = (name.split("::") for name in torch._C._dispatch_get_all_op_names())
+    return [f"{space}::{name}" for space, name in known if space in PACKAGES]
 
 
 def _samples(group):
     ring = [(group.rank + 1) % group.world, 2, 0], [(group.rank - 1) % group.world, 2, 0]
-    x = torch.arange(6.0).view(2, 3)
+    x, last = torch.arange(6.0).view(2, 3), group.world - 1
+    leaf = x.double().requires_grad_()
     return {
-        "reduce": [(x, "sum", 0, group.name), (x.t(), "max", group.world - 1, group.name)],
-        "batch_p2p": [(x, *ring, group.name), (torch.ones(4)[::2], *ring, group.name), (x[:0], [], [], group.name)],
+        "comm_core::reduce": [
+            (x, "sum", 0, group.name),
+            (x.t(), "max", last, group.name),
+            (x[:0], "sum", last, group.name),
+            (x.int(), "bxor", 0, group.name),
+            *((leaf, op, last, group.name) for op in ("sum", "avg", "max", "product")),
+        ],
+        "comm_core::batch_p2p": [
+            (x, *ring, group.name),
+            (torch.ones(4)[::2], *ring, group.name),
+            (x[:0], [], [], group.name),
+            (leaf, *ring, group.name),
+        ],
     }
 
 
 def _checked(group):
-    own_ops.register()
+    samples = _samples(group)
+    ops = {name: getattr(getattr(torch.ops, name.split("::")[0]), name.split("::")[1]) for name in _registered()}
     return {
-        f"{name} {i}": dict(torch.library.opcheck(getattr(torch.ops.comm_core, name).default, arguments))
-        for name, samples in _samples(group).items()
-        for i, arguments in enumerate(samples)
+        f"{name}.{overload} {i}": dict(torch.library.opcheck(getattr(op, overload), arguments))
+        for name, op in ops.items()
+        for overload in op.overloads()
+        for i, arguments in enumerate(samples[name])
     }
 
 
 @pytest.mark.world(1, 2, timeout=120)
-def test_torch_finds_nothing_wrong_with_the_ops(world):
+def test_torch_finds_nothing_wrong_with_any_op_that_we_register(world):
     for found in world.run(_checked):
-        assert {name.split()[0] for name in found} == set(OPAQUE)
+        assert {name.split("::")[1].split(".")[0] for name in found} == set(OPAQUE)
         for name, results in found.items():
+            assert len(results) == 4, name
             assert set(results.values()) == {"SUCCESS"}, name
+
+
+def test_no_op_is_defined_in_a_namespace_that_is_not_a_package_of_ours():
+    """So that the list of the ops that are checked, which goes by namespace, has them all."""
+    made = {}
+    for source in ROOT.glob("packages/*/src/**/*.py"):
+        for call in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and getattr(call.func, "attr", "") in ("Library", "custom_op", "triton_op"):
+                made.setdefault(source.name, []).append([ast.unparse(argument) for argument in call.args[:2]])
+    assert made == {"own_ops.py": [["NAMESPACE", "'DEF'"]], "functional_compat.py": [["'_c10d_functional'", "'IMPL'"]]}
+    assert own_ops.NAMESPACE in PACKAGES
+    native = [found for found in ROOT.glob("packages/*/csrc/**/*") if found.is_file()]
+    assert native
+    assert not [found.name for found in native if b"TORCH_LIBRARY" in found.read_bytes()]
+
+
+def _slopes(group):
+    x = torch.tensor([[1.0, 2.0], [float(group.rank), -1.0]], dtype=torch.float64, requires_grad=True)
+    samples = [("reduce", (op, 1)) for op in ("sum", "avg", "max", "product")]
+    ring = [(group.rank + 1) % group.world, 2, 3], [(group.rank - 1) % group.world, 2, 3]
+    found = []
+    own_ops.register()
+    for name, numbers in [*samples, ("batch_p2p", ring)]:
+        params = (
+            {"reduce_op": numbers[0], "dst": numbers[1]}
+            if name == "reduce"
+            else {"sends": [tuple(numbers[0])], "receives": [tuple(numbers[1])]}
+        )
+        by_op = getattr(torch.ops.comm_core, name)(x, *numbers, group.name)
+        by_entry = run(CATALOG[name], x, group, **params)
+        both = [torch.autograd.grad((y * y * (group.rank + 1)).sum(), x)[0] for y in (by_op, by_entry)]
+        found.append(torch.equal(*both) and bool(both[0].abs().sum() > 0))
+    return found
+
+
+def test_an_op_has_the_gradient_of_the_entry():
+    assert World(3).run(_slopes) == [[True] * 5] * 3
 
 
 def test_many_threads_may_register_at_once():

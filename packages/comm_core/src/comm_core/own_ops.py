@@ -2,17 +2,21 @@
 
 They have finished when they return, so a graph that nobody lowered is right. Where torch can keep ops in their order
 (effect tokens), it is told to: of two messages that do not depend on each other, no compiler may change the order.
+They have the gradients of their entries, for who differentiates a graph with one in it.
 They are there from the first traced call that needs one, and until `unregister`.
 """
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
 from comm_core import compat
+from comm_core.collective import Params
 from comm_core.compat import constant_in_graphs
 from comm_core.groups import as_group
 
@@ -64,10 +68,15 @@ def _made() -> torch.library.Library:
     library = torch.library.Library(NAMESPACE, "DEF")
     library.define("reduce(Tensor x, str reduce_op, int dst, str group) -> Tensor")
     library.define("batch_p2p(Tensor x, SymInt[] sends, SymInt[] receives, str group) -> Tensor")
-    for name, kernel, fake in (("reduce", _reduce, _reduce_fake), ("batch_p2p", _batch_p2p, _batch_p2p_fake)):
+    for name, kernel, fake, params in (
+        ("reduce", _reduce, _reduce_fake, _reduce_params),
+        ("batch_p2p", _batch_p2p, _batch_p2p_fake, _batch_p2p_params),
+    ):
+        op, remember = f"{NAMESPACE}::{name}", functools.partial(_remember, name, params)
         library.impl(name, kernel, "CompositeExplicitAutograd")
-        torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=library)
-        compat.keep_in_order(f"{NAMESPACE}::{name}", library)
+        torch.library.register_fake(op, fake, lib=library)
+        torch.library.register_autograd(op, _backward, setup_context=remember, lib=library)
+        compat.keep_in_order(op, library)
     return library
 
 
@@ -76,6 +85,31 @@ def unregister() -> None:
     with _registering:
         while _libraries:
             compat.destroy(_libraries.pop())
+
+
+def _remember(
+    name: str, params: Callable[..., Params], ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor
+) -> None:
+    """Keep what the entry's gradient rule needs, for who differentiates a graph that has the op in it."""
+    from comm_core.execution import keep
+
+    x, *numbers, group = inputs
+    keep(ctx, x, output, name, as_group(group), params(*numbers))
+
+
+def _backward(ctx: Any, cotangent: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    from comm_core.execution import Differentiable
+
+    slope, *_ = Differentiable.backward(ctx, cotangent)
+    return slope, None, None, None
+
+
+def _reduce_params(reduce_op: str, dst: int) -> Params:
+    return {"reduce_op": reduce_op, "dst": dst}
+
+
+def _batch_p2p_params(sends: Sequence[int], receives: Sequence[int]) -> Params:
+    return {"sends": unflattened(sends), "receives": unflattened(receives)}
 
 
 def _reduce(x: torch.Tensor, reduce_op: str, dst: int, group: str) -> torch.Tensor:
