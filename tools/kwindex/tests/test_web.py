@@ -168,5 +168,16 @@ def test_any_query_gives_the_same_hits(small: tuple[Searcher, Browser], query: s
     assert browser.search(query) == in_python(searcher, query)
 
 
+def test_names_are_found_before_the_details_are_there() -> None:
+    engine = MiniRacer()
+    engine.eval(asset("scorer.js"))
+    engine.eval("var names; kwindexNames = (x) => { names = x };")
+    engine.eval(payload([Entry("m.f", "function", "m.py", 1, 1, "f()", "Adds up.")], lambda entry: Address("x/")).names)
+    engine.eval("var searcher = new kwindexScorer.Searcher(kwindexScorer.unpack(names));")
+    counts = "JSON.stringify(queries.map((query) => searcher.search(query).length))"
+    engine.eval(f"var queries = {json.dumps(['f', 'adds up numbers', 'int -> str', 'got 3 and need 4'])};")
+    assert engine.eval(counts) == "[1,0,0,0]"
+
+
 def test_an_index_of_nothing_can_be_searched(tree: Callable[..., Path]) -> None:
     assert Browser([Entry("m", "module", "m.py", 1, 1, "", "")]).search("zzz") == []

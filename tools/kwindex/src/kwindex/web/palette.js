@@ -5,6 +5,7 @@
   const folder = own.slice(0, own.lastIndexOf("/") + 1);
   const root = new URL(document.currentScript.dataset.root || "../../", folder);
   const LIMIT = 10;
+  const SLICE_MS = 6;
   let searcher = null;
   let asked = false;
   let failed = "";
@@ -22,18 +23,29 @@
     });
   }
 
+  // Does some of a long work, then lets the keys that were pressed meanwhile be answered, and goes on.
+  async function inSlices(steps) {
+    for (let end = performance.now() + SLICE_MS; !steps.next().done; ) {
+      if (performance.now() < end) continue;
+      await new Promise((resolve) => setTimeout(resolve));
+      end = performance.now() + SLICE_MS;
+    }
+  }
+
   async function fetchIndex() {
     if (asked) return;
     asked = true;
     globalThis.kwindexNames = (names) => {
       searcher = new kwindexScorer.Searcher(kwindexScorer.unpack(names));
     };
-    globalThis.kwindexDetails = (details) => searcher.detail(details.signatures, details.summaries);
+    let details = null;
+    globalThis.kwindexDetails = (loaded) => (details = loaded);
     try {
       await load("scorer.js");
       await load("names.js");
       update();
       await load("details.js");
+      await inSlices(searcher.detailing(details.signatures, details.summaries));
       globalThis.kwindexLoaded = true;
     } catch (error) {
       failed = error.message;

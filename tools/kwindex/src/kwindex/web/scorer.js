@@ -7,8 +7,12 @@ globalThis.kwindexScorer = (() => {
       "|[A-Z]?(?:(?![A-Z])[\\p{L}\\p{Nl}\\p{No}])+\\p{Nd}*|[A-Z]+\\p{Nd}*|\\p{Nd}+",
     "gu",
   );
-  const fold = (text) => text.replace(/[^\p{L}\p{N}]+/gu, "").toLowerCase();
-  const subtokens = (name) => (name.match(TOKEN) || []).map((token) => token.toLowerCase());
+  // Nearly all names are ASCII, where the same rules are a much faster expression.
+  const ASCII = /^[\0-\x7f]*$/;
+  const ASCII_TOKEN = /[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+[0-9]*|[A-Z]+[0-9]*|[0-9]+/g;
+  const fold = (text) => text.replace(ASCII.test(text) ? /[^A-Za-z0-9]+/g : /[^\p{L}\p{N}]+/gu, "").toLowerCase();
+  const subtokens = (name) =>
+    (name.match(ASCII.test(name) ? ASCII_TOKEN : TOKEN) || []).map((token) => token.toLowerCase());
   const segments = (name) => name.replaceAll("::", ".").split(".").filter(Boolean);
   const plain = (text) => text.toLowerCase().split(/\s+/u).filter(Boolean).join(" ");
   const short = (name) => {
@@ -16,16 +20,36 @@ globalThis.kwindexScorer = (() => {
     return colons >= 0 ? name.slice(colons + 2) : name.slice(name.lastIndexOf(".") + 1);
   };
 
+  // The letters of a word as bits: each edit changes two of them at most, so that most words need no counting.
+  function lettersOf(word) {
+    let bits = 0;
+    for (let place = 0; place < word.length; place++) bits |= 1 << (word.charCodeAt(place) & 31);
+    return bits;
+  }
+
+  function mayBeNear(left, right, most) {
+    let apart = left ^ right;
+    for (let count = 0; apart; count++) {
+      if (count >= 2 * most) return false;
+      apart &= apart - 1;
+    }
+    return true;
+  }
+
+  const ROWS = [0, 1, 2].map(() => new Int32Array(256));
+
   function edits(left, right, most) {
     if (Math.abs(left.length - right.length) > most) return most + 1;
-    let earlier = [];
-    let before = [];
-    let row = Array.from({ length: right.length + 1 }, (_, place) => place);
+    const width = right.length + 1;
+    let [earlier, before, row] = width <= ROWS[0].length ? ROWS : ROWS.map(() => new Int32Array(width));
+    for (let place = 0; place < width; place++) row[place] = place;
     for (let i = 1; i <= left.length; i++) {
       const first = Math.max(1, i - most);
       const last = Math.min(right.length, i + most);
-      [earlier, before, row] = [before, row, Array(right.length + 1).fill(most + 1)];
+      [earlier, before, row] = [before, row, earlier];
+      row.fill(most + 1, 0, width);
       if (i <= most) row[0] = i;
+      let least = row[0];
       for (let j = first; j <= last; j++) {
         const same = left[i - 1] === right[j - 1];
         let cost = same ? before[j - 1] : 1 + Math.min(before[j - 1], before[j], row[j - 1]);
@@ -33,8 +57,9 @@ globalThis.kwindexScorer = (() => {
           cost = Math.min(cost, earlier[j - 2] + 1);
         }
         row[j] = cost;
+        if (cost < least) least = cost;
       }
-      if (Math.min(...row) > most) return most + 1;
+      if (least > most) return most + 1;
     }
     return Math.min(row[right.length], most + 1);
   }
@@ -42,7 +67,8 @@ globalThis.kwindexScorer = (() => {
   // The forms of a name that searches compare, made once for each name.
   function formsOf(name) {
     const tokens = subtokens(name);
-    return { name, folded: fold(name), tokens, initials: tokens.map((token) => token[0]).join("") };
+    const folded = fold(name);
+    return { name, folded, letters: lettersOf(folded), tokens, initials: tokens.map((token) => token[0]).join("") };
   }
 
   const allowedEdits = (letters) => (letters.length < 4 ? 0 : letters.length < 8 ? 1 : 2);
@@ -103,7 +129,13 @@ globalThis.kwindexScorer = (() => {
     const telling = words.filter((word) => !fillers.includes(word));
     if (words.length > 2 && !parts.length && telling.length) words = telling;
     const ownWords = parts.length > 1 ? subtokens(parts.at(-1)) : [];
-    return { text, folded: fold(text), words, ownWords, parts, meant, names: meant.map(fold), apart };
+    return {
+      ...{ text, folded: fold(text), words, ownWords, parts, meant, names: meant.map(fold), apart },
+      short: short(text),
+      letters: lettersOf(fold(text)),
+      folds: parts.map(fold),
+      spreads: words.length > 1 && apart && (!ownWords.length || Math.max(...ownWords.map((word) => word.length)) > 1),
+    };
   }
 
   // Names: the layers of rank.py, in the same order.
@@ -169,80 +201,105 @@ globalThis.kwindexScorer = (() => {
       return ends.has(letters.length);
     }
 
-    function matchQualified(asked, name, own) {
+    function matchQualified(asked, entry, maySpread, ownerHas) {
+      const { name } = entry;
       if (name === asked.text) {
         const points = name.includes(".") || name.includes("::") ? P.EXACT_QUALIFIED : P.EXACT;
         return [points, "exact qualified name"];
       }
       if (asked.parts.length > 1) {
-        const match = byParts(asked, segments(name));
+        entry.parts ??= segments(name);
+        entry.folds ??= entry.parts.map(fold);
+        const match = byParts(asked, entry.parts, entry.folds);
         if (match) return match;
       }
-      if (asked.words.length < 2 || !asked.apart) return null;
-      if (asked.ownWords.length && Math.max(...asked.ownWords.map((word) => word.length)) < 2) return null;
+      return maySpread && ownerHas(entry.owner) ? [P.QUALIFIED_WORDS, "words of the qualified name"] : null;
+    }
+
+    // Whether the words of a query may be spread over a qualified name that ends in these tokens.
+    function mayBeSpread(asked, own) {
+      if (!asked.spreads || byWords(asked, own, 0)) return false;
       const begins = own.some((token) => asked.words.some((word) => token.startsWith(word)));
-      if (byWords(asked, own, 0) || !begins) return null;
-      if (!asked.ownWords.every((word) => own.some((token) => token.startsWith(word)))) return null;
-      const tokens = subtokens(name);
-      const all = asked.words.every((word) => tokens.some((token) => token.startsWith(word)));
-      return all ? [P.QUALIFIED_WORDS, "words of the qualified name"] : null;
+      return begins && asked.ownWords.every((word) => own.some((token) => token.startsWith(word)));
     }
 
-    function byParts(asked, parts) {
+    function byParts(asked, parts, folds) {
       const want = asked.parts;
-      const tail = parts.slice(-want.length);
-      if (tail.length < want.length) return null;
-      if (tail.every((part, place) => part === want[place])) return [P.SUFFIX + 10, "end of the qualified name"];
-      for (let place = 1; place < want.length - 1; place++) if (fold(tail[place]) !== fold(want[place])) return null;
-      const [first, last] = [tail[0], tail.at(-1)];
-      const [begins, ends] = [fold(want[0]), fold(want.at(-1))];
-      const ownerIs = fold(first) === begins;
-      const tokens = subtokens(first);
-      if (!ownerIs && !tokens.some((_, place) => tokens.slice(place).join("") === begins)) return null;
-      if (fold(last) === ends) return [ownerIs ? P.SUFFIX : P.SUFFIX - 20, "end of the qualified name"];
-      if (ends && fold(last).startsWith(ends)) {
-        const farther = Math.min(last.length - ends.length, P.FARTHEST);
-        return [P.SUFFIX_PREFIX - farther, "beginning of the qualified name's end"];
+      const start = parts.length - want.length;
+      if (start < 0) return null;
+      if (want.every((part, place) => part === parts[start + place])) return [P.SUFFIX + 10, "end of the qualified name"];
+      const ends = asked.folds.at(-1);
+      const last = folds.at(-1);
+      if (!last.startsWith(ends)) return null;
+      for (let place = 1; place < want.length - 1; place++) if (folds[start + place] !== asked.folds[place]) return null;
+      const begins = asked.folds[0];
+      const ownerIs = folds[start] === begins;
+      if (!ownerIs) {
+        const tokens = subtokens(parts[start]);
+        if (!tokens.some((_, place) => tokens.slice(place).join("") === begins)) return null;
       }
-      return null;
+      if (last === ends) return [ownerIs ? P.SUFFIX : P.SUFFIX - 20, "end of the qualified name"];
+      if (!ends) return null;
+      const farther = Math.min(parts.at(-1).length - ends.length, P.FARTHEST);
+      return [P.SUFFIX_PREFIX - farther, "beginning of the qualified name's end"];
     }
 
-    function mayEnd(asked, { name, tokens }) {
+    function mayEnd(asked, { name, folded, tokens }) {
       if (name === asked.text) return true;
       if (!asked.apart) return false;
       if (tokens.some((token) => asked.words.some((word) => token.startsWith(word)))) return true;
-      const last = segments(name).at(-1);
-      return Boolean(asked.parts.length && last && fold(last).startsWith(fold(asked.parts.at(-1))));
+      return Boolean(asked.parts.length && name && folded.startsWith(asked.folds.at(-1)));
     }
 
-    // Tells how the entries of one last part answer; `inside` holds the owners that are named as the query.
-    return function judge(asked, forms, inside) {
-      const own = matchShort(asked, forms);
-      const ends = mayEnd(asked, forms);
-      return (entry, asOneOfMany) => {
-        const whole = ends && matchQualified(asked, entry.name, forms.tokens);
-        if (asOneOfMany && !whole && !inside.has(entry.owner)) return null;
-        const match = whole || own;
-        const isInside = (!match || match[0] < P.PART) && inside.has(entry.owner);
-        return isInside ? [P.PART, "inside what is named so"] : match;
+    // Tells how the entries of one last part answer, or null where none does; `inside` holds the owners that are named
+    // as the query, and `owners` the tokens of all.
+    return function judge(asked, inside, owners) {
+      const begun = new Map(); // by owner: which words begin one of its tokens
+      const wordsOf = (owner) => {
+        if (!begun.has(owner)) {
+          const { tokens } = owners.get(owner);
+          begun.set(owner, asked.words.map((word) => tokens.some((token) => token.startsWith(word))));
+        }
+        return begun.get(owner);
+      };
+      return (forms, entries) => {
+        const own = matchShort(asked, forms);
+        const ends = mayEnd(asked, forms);
+        if (!own && !ends && !(inside.size && entries.some((entry) => inside.has(entry.owner)))) return null;
+        const maySpread = ends && mayBeSpread(asked, forms.tokens);
+        const has = maySpread && asked.words.map((word) => forms.tokens.some((token) => token.startsWith(word)));
+        const ownerHas = (owner) => wordsOf(owner).every((found, place) => found || has[place]);
+        return (entry, asOneOfMany) => {
+          const whole = ends && matchQualified(asked, entry, maySpread, ownerHas);
+          if (asOneOfMany && !whole && !inside.has(entry.owner)) return null;
+          const match = whole || own;
+          const isInside = (!match || match[0] < P.PART) && inside.has(entry.owner);
+          return isInside ? [P.PART, "inside what is named so"] : match;
+        };
       };
     };
   }
 
   function nearWord(word) {
     const allowed = allowedEdits(word);
+    const letters = lettersOf(word);
     const near = new Map();
+    const isNear = (token) =>
+      allowed > 0 &&
+      Math.abs(word.length - token.length) <= allowed &&
+      mayBeNear(letters, lettersOf(token), allowed) &&
+      edits(word, token, allowed) <= allowed;
     return (token) => {
-      if (!near.has(token)) {
-        near.set(token, token.startsWith(word) || (allowed > 0 && edits(word, token, allowed) <= allowed));
-      }
-      return near.get(token);
+      let known = near.get(token);
+      if (known === undefined) near.set(token, (known = token.startsWith(word) || isNear(token)));
+      return known;
     };
   }
 
-  function matchTypo(P, asked, { folded, tokens }, near) {
+  function matchTypo(P, asked, { folded, letters, tokens }, near) {
     const allowed = allowedEdits(asked.folded);
-    const differing = allowed ? edits(asked.folded, folded, allowed) : 1;
+    const may = allowed && mayBeNear(asked.letters, letters, allowed);
+    const differing = may ? edits(asked.folded, folded, allowed) : allowed + 1;
     if (differing <= allowed) {
       const letters = differing === 1 ? "one letter differs" : `${differing} letters differ`;
       return [P.TYPO - 20 * differing, `near spelling: ${letters}`];
@@ -358,7 +415,8 @@ globalThis.kwindexScorer = (() => {
     const colon = template.indexOf(": ");
     const text = colon < 0 ? "" : template.slice(colon + 2);
     const pieces = plain(text).split(/\{[^{}]*\}|…$/u).map((piece) => piece.trim()).filter(Boolean);
-    return { pieces, letters: pieces.reduce((sum, piece) => sum + piece.length, 0) };
+    const longest = pieces.reduce((best, piece) => (piece.length > best.length ? piece : best), "");
+    return { pieces, longest, letters: pieces.reduce((sum, piece) => sum + piece.length, 0) };
   }
 
   function answers({ pieces, letters }, pasted) {
@@ -426,18 +484,27 @@ globalThis.kwindexScorer = (() => {
       this.judge = names(this.P);
       this.weights = Object.fromEntries(this.P.KINDS.map((kind) => [kind.word, kind]));
       this.groups = new Map(); // by last part: its forms, and the entries that have it
-      this.owners = new Map(); // by what stands before the last part: its parts, folded
+      this.owners = new Map(); // by what stands before the last part: its tokens
+      this.inside = new Map(); // by a folded part: the owners that have it
       for (const entry of this.entries) {
         entry.short = short(entry.name);
         entry.unnamed = !this.weights[entry.kind].named;
         entry.place = this.placeOf(entry);
         entry.owner = entry.name.slice(0, entry.name.length - entry.short.length);
-        if (!this.owners.has(entry.owner)) this.owners.set(entry.owner, new Set(segments(entry.owner).map(fold)));
+        if (!this.owners.has(entry.owner)) this.addOwner(entry.owner);
         if (entry.unnamed) continue;
         if (!this.groups.has(entry.short)) this.groups.set(entry.short, { forms: formsOf(entry.short), entries: [] });
         this.groups.get(entry.short).entries.push(entry);
       }
       this.detailed = false;
+    }
+
+    addOwner(owner) {
+      this.owners.set(owner, { tokens: subtokens(owner) });
+      for (const part of segments(owner).map(fold)) {
+        if (!this.inside.has(part)) this.inside.set(part, new Set());
+        this.inside.get(part).add(owner);
+      }
     }
 
     placeOf(entry) {
@@ -448,31 +515,36 @@ globalThis.kwindexScorer = (() => {
 
     // Lays out what signatures and summaries make findable; until then a search is one by names.
     detail(signatures, summaries) {
+      for (const _ of this.detailing(signatures, summaries));
+    }
+
+    // The same in steps, so that keys are answered between them.
+    *detailing(signatures, summaries) {
       this.entries.forEach((entry, number) => {
         entry.signature = signatures[number];
         entry.summary = summaries[number];
       });
       const callable = new Set(["function", "method", "nested function", "property"]);
-      this.types = [];
-      this.messages = [];
-      this.docs = [];
+      const [typed, messages, docs] = [[], [], []];
       for (const entry of this.entries) {
+        if (entry.number % 100 === 99) yield;
         const types = callable.has(entry.kind) ? typesOf(entry.signature) : "";
-        if (types) this.types.push([entry, types]);
+        if (types) typed.push([entry, types]);
         if (entry.unnamed) {
           const told = message(entry.kind === "error" ? entry.signature : `: ${entry.signature}`);
-          if (told.pieces.length) this.messages.push([entry, told]);
+          if (told.pieces.length) messages.push([entry, told]);
         }
         const doc = docOf(entry, this.P);
-        if (doc) this.docs.push([entry, doc]);
+        if (doc) docs.push([entry, doc]);
       }
-      this.text = this.docs.map(([, doc]) => doc).join("\n");
-      this.starts = [];
+      const starts = [];
       let start = 0;
-      for (const [, doc] of this.docs) {
-        this.starts.push(start);
+      for (const [, doc] of docs) {
+        starts.push(start);
         start += doc.length + 1;
       }
+      Object.assign(this, { types: typed, messages, docs, starts, text: docs.map(([, doc]) => doc).join("\n") });
+      this.holding = new Map();
       this.detailed = true;
     }
 
@@ -506,17 +578,18 @@ globalThis.kwindexScorer = (() => {
     }
 
     manner(wanted, name) {
-      const asked = short(wanted.text);
+      const asked = wanted.short;
       const hidden = name.startsWith("_") !== asked.startsWith("_") ? this.P.PRIVATE : 0;
       return hidden + (name.endsWith("_") && !asked.endsWith("_") ? this.P.IN_PLACE : 0);
     }
 
     byName(asked, wanted, offer) {
-      const inside = new Set();
-      if (wanted.folded) for (const [owner, parts] of this.owners) if (parts.has(wanted.folded)) inside.add(owner);
+      const inside = (wanted.folded && this.inside.get(wanted.folded)) || new Set();
+      const judge = this.judge(wanted, inside, this.owners);
       const narrowed = asked.paths.length || asked.packages.length || asked.exact;
       const look = (forms, entries) => {
-        const match = this.judge(wanted, forms, inside);
+        const match = judge(forms, entries);
+        if (!match) return;
         const manner = this.manner(wanted, forms.name);
         const only = narrowed || entries.length <= this.P.MANY ? null : firstImport(entries);
         for (const entry of entries) {
@@ -553,7 +626,7 @@ globalThis.kwindexScorer = (() => {
       pasted = pasted.slice(SAID.exec(pasted)[0].length);
       if (pasted.length < P.LEAST_PASTED || !pasted.includes(" ")) return;
       for (const [entry, told] of this.messages || []) {
-        const longest = told.pieces.reduce((best, piece) => (piece.length > best.length ? piece : best));
+        const { longest } = told;
         const head = told.pieces[0].slice(0, P.HEAD);
         if (pasted.includes(longest) || pasted.includes(head)) {
           if (pasted.includes(longest) && answers(told, pasted)) {
@@ -571,7 +644,8 @@ globalThis.kwindexScorer = (() => {
 
     byProse(text, offer) {
       const P = this.P;
-      const docs = this.docs || [];
+      if (!this.detailed) return;
+      const { docs } = this;
       const asked = (plain(text).match(/[a-z0-9_]+/g) || []).filter((word) => !P.STOP.includes(word));
       const stems = [...new Set(asked.map((word) => ` ${stem(word, P)}`))];
       const all = stems.map((word) => ({ word, numbers: this.docsWith(word) }));
@@ -596,8 +670,19 @@ globalThis.kwindexScorer = (() => {
       }
     }
 
-    // The numbers of the docs that hold a word.
+    // The numbers of the docs that hold a word; while it is typed, they are among those of its beginning.
     docsWith(word) {
+      if (this.holding.size > 1000) this.holding.clear();
+      const known = this.holding.get(word);
+      if (known) return known;
+      let begun = null;
+      for (let end = word.length - 1; end > 1 && !begun; end--) begun = this.holding.get(word.slice(0, end));
+      const found = begun ? begun.filter((number) => this.docs[number][1].includes(word)) : this.docsThatHold(word);
+      this.holding.set(word, found);
+      return found;
+    }
+
+    docsThatHold(word) {
       const { text, starts } = this;
       const numbers = [];
       let number = 0;
