@@ -46,6 +46,7 @@ def _samples(group):
             (x[:0], [], [], group.name),
             (leaf, *ring, group.name),
         ],
+        "comm_core::start_batch_p2p": [(x[:0], [], [], group.name)],  # with messages its result is in flight: see below
     }
 
 
@@ -63,7 +64,7 @@ def _checked(group):
 @pytest.mark.world(1, 2, timeout=120)
 def test_torch_finds_nothing_wrong_with_any_op_that_we_register(world):
     for found in world.run(_checked):
-        assert {name.split("::")[1].split(".")[0] for name in found} == set(OPAQUE)
+        assert {name.split("::")[1].split(".")[0] for name in found} == {*OPAQUE, "start_batch_p2p"}
         for name, results in found.items():
             assert len(results) == 4, name
             assert set(results.values()) == {"SUCCESS"}, name
@@ -120,6 +121,29 @@ def test_an_op_gives_what_the_entry_gives():
         return torch.equal(torch.ops.comm_core.reduce(x, "max", 1, group.name), ours)
 
     assert World(3).run(body) == [True] * 3
+
+
+def _started(group):
+    """A receipt and an arrival, both started before either is waited for; what was sent is written at once."""
+    own_ops.register()
+    op, wait = torch.ops.comm_core.start_batch_p2p.default, torch.ops._c10d_functional.wait_tensor
+    x = torch.full((2, 3), float(group.rank))
+    right, left = (group.rank + 1) % group.world, (group.rank - 1) % group.world
+    arriving = op(x[:0], [], [left, 2, 4], group.name)
+    receipt = op(x, [right, 2, 4], [], group.name)
+    x.fill_(-1.0)
+    return wait(receipt).shape, wait(arriving).tolist(), wait(arriving).tolist()
+
+
+@pytest.mark.world(2, 3)
+def test_a_started_batch_is_finished_by_wait_tensor_and_owns_what_it_sends(world):
+    for rank, answer in enumerate(world.run(_started)):
+        rows = [[float((rank - 1) % world.size)] * 3] * 2
+        assert answer == ((0, 3), rows, rows)
+
+
+def test_a_started_batch_between_simulated_ranks():
+    assert World(2).run(_started) == [((0, 3), [[1.0 - rank] * 3] * 2, [[1.0 - rank] * 3] * 2) for rank in range(2)]
 
 
 def test_importing_registers_nothing_and_registering_can_be_undone():

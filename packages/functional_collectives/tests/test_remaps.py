@@ -106,6 +106,61 @@ def test_all_to_all_of_lists(world):
     assert world.run(_all_to_all_of_lists) == [[True] * world.size] * world.size
 
 
+def _messages(group):
+    """Rings of messages in each spelling, in eager code and compiled with our table."""
+    import torch.distributed as dist
+
+    import functional_collectives as fc
+
+    pg = group.process_group
+    right, left = (group.rank + 1) % group.world, (group.rank - 1) % group.world
+
+    def batch(x, out):
+        for work in dist.batch_isend_irecv([dist.P2POp(dist.irecv, out, left), dist.P2POp(dist.isend, x, right)]):
+            work.wait()
+        return out + 1
+
+    def started(x, out):
+        sent, received = dist.isend(x, right, tag=3), dist.irecv(out, group=pg, tag=3, group_src=left)
+        y = x * 5
+        assert received.wait()
+        sent.wait()
+        return out + y
+
+    def received_first(x, out):
+        received, sent = dist.irecv(out, left), dist.isend(x * 2, right)
+        received.wait()
+        y = out * 3
+        sent.wait()
+        return y
+
+    def blocking(x, out):
+        if group.rank == 0:
+            dist.send(x, group=pg, group_dst=right)
+            return out + dist.recv(out, left)
+        source = dist.recv(out, left)
+        dist.send(x, right)
+        return out + source
+
+    wrong = []
+    x = torch.arange(3.0, requires_grad=True) + 10 * group.rank
+    for call in (batch, started, received_first, blocking):
+        eager_out, out = torch.zeros(3), torch.zeros(3)
+        eager = call(x.detach(), eager_out)
+        torch.compiler.reset()
+        with fc.remapped():
+            backend = "inductor" if call is received_first else "aot_eager"
+            got = torch.compile(call, fullgraph=True, backend=backend)(x, out)
+        if not (torch.equal(got, eager) and torch.equal(out, eager_out)):
+            wrong.append((call.__name__, got.tolist(), eager.tolist()))
+    return wrong, torch._dynamo.config.enable_p2p_compilation
+
+
+@pytest.mark.world(2, 3, timeout=180.0)
+def test_messages_write_what_eager_messages_write(world):
+    assert world.run(_messages) == [([], False)] * world.size
+
+
 def _all_gather_of_uneven_lists(group):
     """`dist.all_gather` of tensors of uneven sizes, which torch's own table refuses."""
     import torch.distributed as dist

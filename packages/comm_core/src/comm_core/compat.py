@@ -189,6 +189,11 @@ def keep_in_order(op: str, library: torch.library.Library) -> None:
         register(op, EffectType.ORDERED, lib=library)
 
 
+def register_work(x: torch.Tensor, work: dist.Work) -> None:
+    """Have `_c10d_functional.wait_tensor` of a tensor wait for this work (2.11 to 2.14)."""
+    torch._C._distributed_c10d._register_work(x, work)
+
+
 def destroy(library: torch.library.Library) -> None:
     """Take back everything that a library registered (2.11 to 2.14)."""
     library._destroy()

@@ -1,8 +1,9 @@
 """The ops of our own, `torch.ops.comm_core.*`, for collectives that a graph has no op of torch for.
 
-They have finished when they return, so a graph that nobody lowered is right. Where torch can keep ops in their order
+They have finished when they return, so a graph that nobody lowered is right; but for `start_batch_p2p`, which has
+`_c10d_functional.wait_tensor` to finish it, as torch's ops do. Where torch can keep ops in their order
 (effect tokens), it is told to: of two messages that do not depend on each other, no compiler may change the order.
-They have the gradients of their entries, for who differentiates a graph with one in it.
+They have the gradients of their entries, for who differentiates a graph with one in it; what is started has none.
 They are there from the first traced call that needs one, and until `unregister`.
 """
 
@@ -14,11 +15,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from comm_core import compat
 from comm_core.collective import Params
 from comm_core.compat import constant_in_graphs
 from comm_core.groups import as_group
+from comm_core.pending import Pending
 
 NAMESPACE = "comm_core"
 _libraries: list[torch.library.Library] = []
@@ -68,14 +71,18 @@ def _made() -> torch.library.Library:
     library = torch.library.Library(NAMESPACE, "DEF")
     library.define("reduce(Tensor x, str reduce_op, int dst, str group) -> Tensor")
     library.define("batch_p2p(Tensor x, SymInt[] sends, SymInt[] receives, str group) -> Tensor")
+    library.define("start_batch_p2p(Tensor x, SymInt[] sends, SymInt[] receives, str group) -> Tensor")
     for name, kernel, fake, params in (
         ("reduce", _reduce, _reduce_fake, _reduce_params),
         ("batch_p2p", _batch_p2p, _batch_p2p_fake, _batch_p2p_params),
+        ("start_batch_p2p", _start_batch_p2p, _batch_p2p_fake, None),
     ):
-        op, remember = f"{NAMESPACE}::{name}", functools.partial(_remember, name, params)
+        op = f"{NAMESPACE}::{name}"
         library.impl(name, kernel, "CompositeExplicitAutograd")
         torch.library.register_fake(op, fake, lib=library)
-        torch.library.register_autograd(op, _backward, setup_context=remember, lib=library)
+        if params is not None:
+            remember = functools.partial(_remember, name, params)
+            torch.library.register_autograd(op, _backward, setup_context=remember, lib=library)
         compat.keep_in_order(op, library)
     return library
 
@@ -130,3 +137,26 @@ def _batch_p2p(x: torch.Tensor, sends: Sequence[int], receives: Sequence[int], g
 
 def _batch_p2p_fake(x: torch.Tensor, sends: Sequence[int], receives: Sequence[int], group: str) -> torch.Tensor:
     return x.new_empty((sum(receives[1::3]), *x.shape[1:]))
+
+
+class _Message(dist.Work):
+    """What `wait_tensor` finds for a batch of messages under way."""
+
+    def __init__(self, pending: Pending) -> None:
+        super().__init__()
+        self._pending = pending
+
+    def wait(self, timeout: object = None) -> bool:
+        self._pending.wait()
+        return True
+
+
+def _start_batch_p2p(x: torch.Tensor, sends: Sequence[int], receives: Sequence[int], group: str) -> torch.Tensor:
+    """Start messages from a copy of `x`, for a compiler may write over `x` before they are through."""
+    from comm_core.execution import transport
+
+    out = _batch_p2p_fake(x, sends, receives, group)
+    sent = x.clone(memory_format=torch.contiguous_format)
+    pending = transport(as_group(group)).batch_p2p(sent, unflattened(sends), unflattened(receives), out)
+    compat.register_work(out, _Message(pending))
+    return out

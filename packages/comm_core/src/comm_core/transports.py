@@ -302,6 +302,12 @@ class TracedTransport:
         done = torch.ops.comm_core.batch_p2p(x, *numbers, self._name)
         return Pending(done if out is None else out.copy_(done))
 
+    def start_batch_p2p(self, x: torch.Tensor, sends: Messages, receives: Messages) -> torch.Tensor:
+        """Trace `comm_core.start_batch_p2p`, whose result `_c10d_functional.wait_tensor` finishes."""
+        own_ops.register()
+        numbers = own_ops.flattened(sends), own_ops.flattened(receives)
+        return torch.ops.comm_core.start_batch_p2p(x, *numbers, self._name)
+
     def wait(self, x: torch.Tensor) -> Pending:
         """Trace `_c10d_functional.wait_tensor`."""
         return Pending(torch.ops._c10d_functional.wait_tensor(x))

@@ -18,10 +18,8 @@ import torch
 import comm_core
 from comm_core import GroupLike
 from comm_core.catalog import ALL_TO_ALL, BROADCAST
-from comm_core.errors import RankError
 from functional_collectives import torch_compat
 from functional_collectives.barriers import barrier
-from functional_collectives.collectives import parsed_group
 from functional_collectives.inplace import (
     all_gather_inplace,
     all_gather_tensor_inplace,
@@ -32,6 +30,7 @@ from functional_collectives.inplace import (
     reduce_scatter_tensor_inplace,
     written,
 )
+from functional_collectives.message_remaps import MESSAGES, place_in
 from functional_collectives.uneven import all_gather_v
 
 
@@ -40,7 +39,8 @@ def remapped() -> Iterator[None]:
     """Have code that is compiled here use this package where it calls torch.distributed.
 
     The calls are `all_reduce`, `broadcast`, `barrier`, `all_gather`, `all_gather_into_tensor`, `reduce_scatter`,
-    `reduce_scatter_tensor`, `all_to_all` and `all_to_all_single`, under all their names, without `async_op`. What was
+    `reduce_scatter_tensor`, `all_to_all` and `all_to_all_single`, under all their names, without `async_op`; and the
+    messages, `send`, `recv`, `isend`, `irecv` and (torch 2.13) `batch_isend_irecv`, which carry no gradient. What was
     compiled outside stays as it is, and what was compiled inside is compiled anew outside. Eager calls are torch's.
 
     Raises:
@@ -167,21 +167,6 @@ def barrier_in_graph(
     barrier(group)
 
 
-def place_in(group: GroupLike, rank: int | None, group_rank: int | None, where: str) -> int:
-    """Return a rank's place in a group, from its number there or in the world.
-
-    Raises:
-        RankError: both, none, or a rank that is not in the group.
-    """
-    on, _ = parsed_group(group)
-    if group_rank is not None and rank is None:
-        return group_rank
-    for place, known in enumerate(on.ranks):
-        if rank is not None and group_rank is None and known == rank:
-            return place
-    raise RankError(where, f"rank {rank} and group rank {group_rank}", f"one of them, of the ranks {list(on.ranks)}")
-
-
 # By the names in torch.distributed; a name that this torch does not have is left out.
 TABLE: dict[str, Any] = {
     "all_reduce": all_reduce_in_graph,
@@ -197,4 +182,5 @@ TABLE: dict[str, Any] = {
     "all_to_all_single": all_to_all_single_in_graph,
     "broadcast": broadcast_in_graph,
     "barrier": barrier_in_graph,
+    **MESSAGES,
 }

@@ -93,7 +93,8 @@ def collectives_in_graphs(table: Mapping[str, Any]) -> Iterator[None]:
             remaps.update({getattr(dist, name): fn for name, fn in table.items() if hasattr(dist, name)})
         _inside.append(None)
     try:
-        yield
+        with _messages_allowed():
+            yield
     finally:
         with _remapping:
             _inside.pop()
@@ -103,6 +104,14 @@ def collectives_in_graphs(table: Mapping[str, Any]) -> Iterator[None]:
                 _before.clear()
                 for name in {fn.__name__ for fn in table.values()}:
                     delattr(home, name)
+
+
+def _messages_allowed() -> contextlib.AbstractContextManager[object]:
+    """Let Dynamo look up send and recv in the table; torch 2.13 wants to be asked, for each thread."""
+    import torch._dynamo.config as settings
+
+    known = hasattr(settings, "enable_p2p_compilation")
+    return settings.patch(enable_p2p_compilation=True) if known else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,158 @@
+"""The messages of torch.distributed inside compiled code, made ours: send, recv, isend, irecv and batch_isend_irecv.
+
+A message is started where its call stands and finished where `wait()` of what that gives back stands, which is also
+when a tensor to receive into is written: so no order of them is a deadlock that is none in eager code. They carry no
+gradient, for a gradient is a message back, which a sender that does not know of it would not receive; `isend`, `irecv`
+and `batch_p2p` of this package have one. Dynamo walks this file, so it stays plain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+import comm_core
+from comm_core import GroupLike
+from comm_core.catalog import BATCH_P2P
+from comm_core.errors import CommError, RankError
+from comm_core.execution import parsed_params, traced_transport
+from functional_collectives.collectives import parsed_group
+from functional_collectives.point_to_point import by_kind
+
+
+class Request:
+    """What a message of compiled code gives back, in place of c10d's work.
+
+    Args:
+        arriving: what is received together with it, in flight; no rows where it is sent.
+        out: the tensor to receive into, None for a message that is sent.
+        first: where in `arriving` the message begins.
+    """
+
+    def __init__(self, arriving: torch.Tensor, out: torch.Tensor | None, first: int) -> None:
+        self.arriving, self.out, self.first = arriving, out, first
+
+    def wait(self, timeout: object = None) -> bool:
+        """Finish the message, and write what it brought; True, as c10d says."""
+        arrived = comm_core.wait(self.arriving)
+        if self.out is not None:
+            self.out.copy_(arrived[self.first : self.first + self.out.numel()].view(self.out.shape))
+        return True
+
+
+def started(
+    kinds: Sequence[str], places: Sequence[int], tags: Sequence[int], tensors: Sequence[torch.Tensor], group: GroupLike
+) -> list[Request]:
+    """Start messages, those of one dtype and device as one op, and return what waits for each.
+
+    Raises:
+        CommError: a wrong rank or tag.
+    """
+    on, _ = parsed_group(group)
+    found: dict[int, Request] = {}
+    for alike in by_kind(tensors):
+        sends = [place for place in alike if kinds[place] == "isend"]
+        receives = [place for place in alike if kinds[place] == "irecv"]
+        flat = [tensors[place].detach().reshape(-1)[: None if place in sends else 0] for place in alike]
+        x = torch.cat(flat)
+        messages = {
+            "sends": [(places[place], tensors[place].numel(), tags[place]) for place in sends],
+            "receives": [(places[place], tensors[place].numel(), tags[place]) for place in receives],
+        }
+        try:
+            parsed = parsed_params(BATCH_P2P, x, on, messages)
+        except CommError as error:  # anew, by position: of an error's arguments Dynamo shows only those
+            raise type(error)(error.where, error.got, error.need, error.hint) from None
+        arriving = traced_transport(on).start_batch_p2p(x, **parsed)
+        first = 0
+        for place in sends:
+            found[place] = Request(arriving, None, 0)
+        for place in receives:
+            found[place] = Request(arriving, tensors[place], first)
+            first += tensors[place].numel()
+    return [found[place] for place in range(len(tensors))]
+
+
+def place_in(group: GroupLike, rank: int | None, group_rank: int | None, where: str) -> int:
+    """Return a rank's place in a group, from its number there or in the world.
+
+    Raises:
+        RankError: both, none, or a rank that is not in the group.
+    """
+    on, _ = parsed_group(group)
+    if group_rank is not None and rank is None:
+        return group_rank
+    for place, known in enumerate(on.ranks):
+        if rank is not None and group_rank is None and known == rank:
+            return place
+    raise RankError(where, f"rank {rank} and group rank {group_rank}", f"one of them, of the ranks {list(on.ranks)}")
+
+
+def isend_in_graph(
+    tensor: torch.Tensor,
+    dst: int | None = None,
+    group: GroupLike = None,
+    tag: int = 0,
+    group_dst: int | None = None,
+) -> Request:
+    """`dist.isend`; `dst` counts in the world, `group_dst` in the group."""
+    return started(["isend"], [place_in(group, dst, group_dst, "isend")], [tag], [tensor], group)[0]
+
+
+def irecv_in_graph(
+    tensor: torch.Tensor,
+    src: int | None = None,
+    group: GroupLike = None,
+    tag: int = 0,
+    group_src: int | None = None,
+) -> Request:
+    """`dist.irecv`, from a rank that is named."""
+    return started(["irecv"], [place_in(group, src, group_src, "irecv")], [tag], [tensor], group)[0]
+
+
+def send_in_graph(
+    tensor: torch.Tensor,
+    dst: int | None = None,
+    group: GroupLike = None,
+    tag: int = 0,
+    group_dst: int | None = None,
+) -> None:
+    """`dist.send`."""
+    isend_in_graph(tensor, dst, group, tag, group_dst).wait()
+
+
+def recv_in_graph(
+    tensor: torch.Tensor,
+    src: int | None = None,
+    group: GroupLike = None,
+    tag: int = 0,
+    group_src: int | None = None,
+) -> int:
+    """`dist.recv`, from a rank that is named; its number in the world is returned."""
+    irecv_in_graph(tensor, src, group, tag, group_src).wait()
+    on, _ = parsed_group(group)
+    return on.ranks[place_in(group, src, group_src, "recv")]
+
+
+def batch_in_graph(
+    op_list: Sequence[str],
+    peer_list: Sequence[int],
+    tag_list: Sequence[int],
+    tensors: Sequence[torch.Tensor],
+    group_name: GroupLike,
+) -> list[Request]:
+    """`dist.batch_isend_irecv`, which Dynamo takes apart before it calls this (2.13): peers count in the world."""
+    places = [place_in(group_name, peer, None, "batch_isend_irecv") for peer in peer_list]
+    return started(op_list, places, tag_list, tensors, group_name)
+
+
+# By the names in torch.distributed.
+MESSAGES: dict[str, Any] = {
+    "send": send_in_graph,
+    "recv": recv_in_graph,
+    "isend": isend_in_graph,
+    "irecv": irecv_in_graph,
+    "batch_isend_irecv": batch_in_graph,
+}
