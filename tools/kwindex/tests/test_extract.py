@@ -10,6 +10,7 @@ import pytest
 import kwindex
 from kwindex import Entry, SourceError
 from kwindex.extract import extract
+from kwindex.render import expression
 from kwindex.syntax import syntax_tree
 
 DEFINITIONS = {"class", "function", "method", "property", "nested function"}
@@ -189,6 +190,14 @@ def test_deep_but_valid_nesting_is_read() -> None:
     assert sum(entry.kind == "function" for entry in extract(chain.encode(), "m.py", "m")) == 300
     deep = "x = a" + ".b" * 900 + "\ny = 0x" + "f" * 6000 + "\n"
     assert [entry.name for entry in extract(deep.encode(), "m.py", "m")] == ["m", "m.x", "m.y"]
+
+
+@pytest.mark.parametrize(
+    "text", ["1.5", "1e999", "2j", "{'a': (0.1, 1e300), 'b': [-0.5]}", "f(x=1e-7)", "a[1.0]", "1.0.real", "..."]
+)
+def test_short_texts_are_those_of_python(text: str) -> None:
+    node = ast.parse(text, mode="eval").body
+    assert expression(node) == ast.unparse(node)
 
 
 def test_texts_never_act_on_a_terminal_nor_break_the_encoding() -> None:

@@ -8,7 +8,7 @@ import sys
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import NamedTuple
 
 from kwindex.spelling import fold, subtokens
@@ -56,7 +56,7 @@ class NameTable(NamedTuple):
             b"".join(array("I", accumulate((len(line) + 1 for line in lines), initial=1)) for lines in columns),
             array("Q", masks).tobytes(),
             array("I", [len(postings[name]) for name in names]).tobytes(),
-            array("Q", [entry for name in names for entry in postings[name]]).tobytes(),
+            array("Q", chain.from_iterable(map(postings.__getitem__, names))).tobytes(),
         )
 
     def starts_of(self, text: int) -> "memoryview[int]":
@@ -94,8 +94,8 @@ def _spellings(name: bytes) -> tuple[bytes, bytes, bytes, int]:
     text = name.decode()
     tokens = subtokens(text)
     folded = fold(text)
-    initials = "".join(token[0] for token in tokens) if len(tokens) > 1 else ""
-    return folded.encode(), "".join(f" {token}" for token in tokens).encode(), initials.encode(), mask(folded)
+    initials = "".join([token[0] for token in tokens]) if len(tokens) > 1 else ""
+    return folded.encode(), " ".join(["", *tokens]).encode(), initials.encode(), mask(folded)
 
 
 class _Edit(NamedTuple):
@@ -187,7 +187,7 @@ def mask(letters: str) -> int:
         2
     """
     bits = 0
-    for letter in letters:
-        bit = 1 << (ord(letter) & 31)
+    for code in map(ord, letters):
+        bit = 1 << (code & 31)
         bits |= bit << 32 if bits & bit else bit
     return bits

@@ -9,7 +9,6 @@ import json
 import re
 from array import array
 from collections.abc import Iterable, Sequence
-from functools import cache
 
 from kwindex.kinds import TABLE, UNNAMED
 from kwindex.model import Entry, Problem
@@ -67,9 +66,8 @@ def make(entries: Sequence[Entry], problem: Problem | None = None) -> Piece:
 
 def _rows(entries: Sequence[Entry]) -> list[bytes]:
     """Returns what `JSONEncoder.encode(entry.as_dict())` gives for each entry, a comma and the line's end: sooner."""
-    quoted = cache(_quoted)  # entries share kinds and files
     return [
-        f'{{"name": {_quoted(name)}, "kind": {quoted(kind)}, "file": {quoted(file)}, '
+        f'{{"name": {_quoted(name)}, "kind": {_quoted(kind)}, "file": {_quoted(file)}, '
         f'"line": {line}, "end_line": {end_line}, '
         f'"signature": {_quoted(signature)}, "summary": {_quoted(summary)}}}{ROW_END}'.encode()
         for name, kind, file, line, end_line, signature, summary in entries

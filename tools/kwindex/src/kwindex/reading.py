@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from kwindex.discover import SourceFile
@@ -35,7 +34,8 @@ class Reading(NamedTuple):
 def read(source: SourceFile) -> Reading:
     """Returns what one file gives; depends on nothing but that file."""
     try:
-        data = Path(source.path).read_bytes()
+        with open(source.path, "rb", buffering=0) as file:
+            data = file.read()
     except OSError as error:
         why = error.strerror or "cannot be read"
         return Reading(digest(source, why.encode()), make([], Problem(source.file, 0, why)))

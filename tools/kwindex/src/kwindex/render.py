@@ -3,14 +3,13 @@
 import ast
 import re
 from collections.abc import Callable
+from math import isfinite
 from typing import Any
 
 LONGEST_VALUE = 60
 LONGEST_SIGNATURE = 400
 LONGEST_SUMMARY = 240
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)(?<!\be\.g.)(?<!\bi\.e.)(?<!\betc.)(?<!\bvs.)(?<!\bcf.)")
-
-_INEXACT = (float, complex)
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -52,9 +51,10 @@ def _attribute(node: Any, budget: int) -> str:
 
 
 def _constant(node: Any, budget: int) -> str:
-    if isinstance(node.value, _INEXACT) or node.kind is not None:
+    value = node.value
+    if node.kind is not None or isinstance(value, complex) or (isinstance(value, float) and not isfinite(value)):
         return ""
-    return "..." if node.value is Ellipsis else repr(node.value)
+    return "..." if value is Ellipsis else repr(value)
 
 
 def _subscript(node: Any, budget: int) -> str:
