@@ -2,46 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from comm_core import World
+from comm_core.catalog import CATALOG
+from comm_core.collective import Missing
 
 from .bodies import adjoint, by_run
 from .case import BITWISE, COMPLEX, DTYPES, FLOATS, LINEAR, ORDERED, Case
-from .cases import exchange
+from .drawing import ALONG_DIM, ALONG_ROWS, calls_of, few
 from .judge import complaints
 from .test_adjoint import breaches
 
 bounded = settings(
-    max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=20, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
-worlds = st.integers(1, 4)
 layouts = st.sampled_from(["contiguous", "transposed", "strided"])
 
 
 @st.composite
-def placed(draw: st.DrawFn, name: str, dtype: torch.dtype | None = None, only_linear: bool = False) -> Case:
-    """A call of one entry with the same shape on every rank."""
-    world, chosen = draw(worlds), dtype or draw(st.sampled_from(DTYPES))
-    shape = draw(st.lists(st.integers(0, 3), min_size=1, max_size=3))
-    dim = draw(st.integers(-len(shape), len(shape) - 1))
-    params: dict[str, Any] = {}
-    if name in ("all_gather", "reduce_scatter"):
-        params["dim"] = dim
-    if name in ("all_reduce", "reduce_scatter"):
-        params["reduce_op"] = draw(st.sampled_from(LINEAR if only_linear else defined_ops(chosen)))
-    if name == "reduce_scatter":
-        shape[dim] *= world
-    if name == "broadcast":
-        params["src"] = draw(st.integers(0, world - 1))
-    if name == "permute":
-        order = draw(st.permutations(range(world)))
-        params["destinations"] = [target if draw(st.booleans()) else -1 for target in order]
-    return Case("drawn", (tuple(shape),) * world, (params,) * world, draw(layouts), chosen)
+def calls(draw: st.DrawFn, name: str, dtype: torch.dtype | None = None, linear: bool = False) -> Case:
+    """A call of an entry on every rank, of any shape that fits it."""
+    world = draw(st.sampled_from((3, 2, 4, 1)))
+    chosen = dtype or draw(st.sampled_from(DTYPES))
+    fewest = 1 if name in ALONG_DIM | ALONG_ROWS else 0
+    shape = draw(st.lists(few, min_size=fewest, max_size=3))
+    params, sizes = draw(calls_of(name, world, len(shape), LINEAR if linear else defined_ops(chosen)))
+    shapes = []
+    for of, size in zip(params, sizes, strict=True):
+        dim = of.get("dim", 0) % max(len(shape), 1)
+        shapes.append(tuple(shape if size is None else [*shape[:dim], size, *shape[dim + 1 :]]))
+    return Case("drawn", tuple(shapes), tuple(params), draw(layouts) if shape else "contiguous", chosen)
 
 
 def defined_ops(dtype: torch.dtype) -> tuple[str, ...]:
@@ -50,51 +44,21 @@ def defined_ops(dtype: torch.dtype) -> tuple[str, ...]:
     return (*ORDERED, "avg") if dtype in FLOATS else ORDERED + BITWISE
 
 
-@st.composite
-def exchanged(draw: st.DrawFn, dtype: torch.dtype | None = None) -> Case:
-    """An all_to_all with any matrix of sizes."""
-    world = draw(worlds)
-    sizes = st.lists(st.integers(0, 3), min_size=world, max_size=world)
-    rows = draw(st.lists(sizes, min_size=world, max_size=world))
-    rest = tuple(draw(st.lists(st.integers(0, 2), max_size=2)))
-    case = exchange("drawn", rows, rest, draw(layouts))
-    return Case(case.label, case.shapes, case.params, case.layout, dtype or draw(st.sampled_from(DTYPES)))
+@pytest.mark.parametrize("name", CATALOG)
+def test_values(name: str) -> None:
+    @bounded
+    @given(calls(name))
+    def hold(case: Case) -> None:
+        assert complaints([case], World(case.world).run(by_run, name, [case]), name) == []
+
+    hold()
 
 
-def check_values(name: str, case: Case) -> None:
-    assert complaints([case], World(case.world).run(by_run, name, [case]), name) == []
+@pytest.mark.parametrize("name", [name for name, entry in CATALOG.items() if not isinstance(entry.gradient, Missing)])
+def test_the_adjoint_identity(name: str) -> None:
+    @bounded
+    @given(calls(name, torch.float64, linear=True))
+    def hold(case: Case) -> None:
+        assert breaches(name, [case], World(case.world).run(adjoint, name, [case])) == []
 
-
-def check_adjoint(name: str, case: Case) -> None:
-    assert breaches(name, [case], World(case.world).run(adjoint, name, [case])) == []
-
-
-PLACED = ("all_reduce", "all_gather", "reduce_scatter", "broadcast", "permute")
-
-
-@bounded
-@given(st.sampled_from(PLACED).flatmap(lambda name: st.tuples(st.just(name), placed(name))))
-def test_values(drawn: tuple[str, Case]) -> None:
-    check_values(*drawn)
-
-
-@bounded
-@given(exchanged())
-def test_values_of_all_to_all(case: Case) -> None:
-    check_values("all_to_all", case)
-
-
-@bounded
-@given(
-    st.sampled_from(PLACED).flatmap(
-        lambda name: st.tuples(st.just(name), placed(name, torch.float64, only_linear=True))
-    )
-)
-def test_the_adjoint_identity(drawn: tuple[str, Case]) -> None:
-    check_adjoint(*drawn)
-
-
-@bounded
-@given(exchanged(torch.float64))
-def test_the_adjoint_identity_of_all_to_all(case: Case) -> None:
-    check_adjoint("all_to_all", case)
+    hold()
