@@ -98,3 +98,15 @@ def test_words_of_summaries_and_messages(entries_of: Index, query: str, first: s
 
 def test_few_of_many_words_are_not_enough(entries_of: Index) -> None:
     assert found(entries_of(SOURCE), "pieces of chocolate melting quietly under southern sunlight") == []
+
+
+def test_a_word_of_a_summary_is_found_whatever_stands_before_it(entries_of: Index) -> None:
+    index = entries_of('def a():\n    """Meets the ranks (workgroup-scoped, `lazily`)."""\ndef b():\n    """Else."""\n')
+    for query in ("scoped lazily ranks", "lazily scoped", "workgroup scoped"):
+        assert found(index, query) == ["a"], query
+
+
+def test_two_words_of_one_summary_come_before_names_that_are_nearly_so(entries_of: Index) -> None:
+    index = entries_of('def missing():\n    """Tells which ranks have died."""\nclass RankHavoc: ...\n')
+    assert found(index, "ranks have") == ["missing"]  # and not RankHavoc, from which two letters differ
+    assert found(index, "rank havok") == ["RankHavoc"]

@@ -22,6 +22,8 @@ from kwindex.tables import NO_OWNER, ROW_END, Piece
 _COMPOUND = re.compile(r"\b(?:\w+_\w+|[A-Za-z]+[a-z][A-Z]\w*|[A-Z][A-Z]+[a-z]\w*)\b")
 _NAME_WORDS, _NAME_LETTERS = 6, 80
 """Words of a qualified name, counted from its end, that stand for the entry, and the letters looked at for them."""
+_MARKS = "-/()[]{}<>.,:;!?'\"`*=+&|#@$%^~\\"
+_APART = str.maketrans(_MARKS, " " * len(_MARKS))
 
 _KIND = {kind.word: number for number, kind in enumerate(TABLE)}
 _CALLABLE = {"function", "method", "nested function", "property"}
@@ -105,16 +107,17 @@ def _message(entry: Entry) -> str:
 def _doc(entry: Entry) -> str:
     """Returns the words by which an entry is found where no name is: its name's, a tab, and its summary's.
 
-    Names in the summary stand there twice: as they are, and as the words that they are made of.
+    Names in the summary stand there twice: as they are, and as the words that they are made of. What stands between
+    words is a space, as words are looked for after one.
     """
     if entry.kind in UNNAMED:
-        return f"\t {plain(entry.signature)}"
+        return f"\t {plain(entry.signature).translate(_APART)}"
     if not entry.summary:
         return ""
     summary, words = entry.summary, plain(entry.summary)
     may_hold = "_" in summary or summary[1:] != words[1:]
     inner = (" ".join(subtokens(name)) for name in _COMPOUND.findall(summary)) if may_hold else ()
-    return " ".join(["", *subtokens(entry.name[-_NAME_LETTERS:])[-_NAME_WORDS:], "\t", words, *inner])
+    return " ".join(["", *subtokens(entry.name[-_NAME_LETTERS:])[-_NAME_WORDS:], "\t", words.translate(_APART), *inner])
 
 
 def _lines(numbered: Iterable[tuple[int, str]]) -> tuple[bytes, bytes]:

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from kwindex.column import Column
 from kwindex.pasted import Message, plain
-from kwindex.rank import SUMMARY, Match
+from kwindex.rank import SUMMARY, WHOLE, Match
 from kwindex.signatures import GAP, Asked
 from kwindex.tables import Tables
 
@@ -115,7 +115,7 @@ class Prose:
                 name = text.partition("\t")[0]
                 in_name = sum(weights[word] for word in counts if f" {word}" in name)
                 points = 70 * weight / whole + 40 * in_name / whole + max(0, 20 - len(text) // 10)
-                why = "in the summary" if weight >= 0.99 * whole else "in the summary: most words"
+                why = WHOLE if weight >= 0.99 * whole else f"{WHOLE}: most words"
                 yield numbers[line], Match(SUMMARY + round(points), why)
 
 

@@ -32,6 +32,8 @@ PART = 350
 SUBSTRING = 300
 TYPO = 200
 SUMMARY = 100
+WHOLE = "in the summary"
+"""Why an entry is found whose name and summary have all words of the query."""
 
 _OPS = "torch.ops."
 _FILLERS = frozenset(("the", "a", "an", "of", "is", "for", "and"))

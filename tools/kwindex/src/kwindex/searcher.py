@@ -17,6 +17,7 @@ from kwindex.rank import (
     QUALIFIED_WORDS,
     SUFFIX,
     SUFFIX_PREFIX,
+    WHOLE,
     Hit,
     Judge,
     Match,
@@ -163,7 +164,9 @@ class _Search:
             may_be_name = len(self._query.words) <= _MOST_WORDS or len(self._query.parts) > 1
             if may_be_name:
                 self._by_name()
-            steps = [self._by_typo, self._by_prose] if may_be_name else [self._by_prose]
+            steps: list[Callable[[], None]] = [self._by_typo, self._by_prose] if may_be_name else [self._by_prose]
+            if len(self._query.words) == 2:
+                steps.insert(0, self._by_whole_prose)
             for step in reversed(steps) if len(self._query.words) >= _WORDY else steps:
                 if not self._best.found:
                     step()
@@ -307,9 +310,14 @@ class _Search:
             self._offer(numbers, always(match), match.points)
         return asked is not None
 
-    def _by_prose(self) -> None:
+    def _by_prose(self, whole: bool = False) -> None:
         for number, match in self._searcher._prose.described(self._request.text):
-            self._offer((number,), always(match), match.points)
+            if not whole or match.why == WHOLE:
+                self._offer((number,), always(match), match.points)
+
+    def _by_whole_prose(self) -> None:
+        """Two words may be misspelled, but not where one summary has both."""
+        self._by_prose(whole=True)
 
 
 Groups = Iterator[tuple[int, int, Iterable[int]]]

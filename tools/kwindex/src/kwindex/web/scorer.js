@@ -457,11 +457,14 @@ globalThis.kwindexScorer = (() => {
     `(?<!${W})(?:${W}+_${W}+|[A-Za-z]+[a-z][A-Z]${W}*|[A-Z][A-Z]+[a-z]${W}*)(?!${W})`, "gu",
   );
 
+  // Words are looked for after a space, so that marks between words are made spaces.
+  const apartIn = (text) => plain(text).replace(/[-\/()[\]{}<>.,:;!?'"`*=+&|#@$%^~\\]/g, " ");
+
   function docOf(entry, P) {
-    if (entry.unnamed) return `\t ${plain(entry.signature)}`;
+    if (entry.unnamed) return `\t ${apartIn(entry.signature)}`;
     if (!entry.summary || P.SPOKEN.includes(entry.kind)) return "";
     const inner = (entry.summary.match(COMPOUND) || []).map((name) => subtokens(name).join(" "));
-    return ["", ...subtokens(entry.name.slice(-P.NAME_LETTERS)).slice(-P.NAME_WORDS), "\t", plain(entry.summary), ...inner].join(" ");
+    return ["", ...subtokens(entry.name.slice(-P.NAME_LETTERS)).slice(-P.NAME_WORDS), "\t", apartIn(entry.summary), ...inner].join(" ");
   }
 
   function roundHalfEven(value) {
@@ -573,6 +576,7 @@ globalThis.kwindexScorer = (() => {
       if (mayBeName) this.byName(asked, wanted, offer);
       const steps = [() => this.byProse(asked.text, offer)];
       if (mayBeName) steps.unshift(() => this.byTypo(wanted, offer));
+      if (wanted.words.length === 2) steps.unshift(() => this.byProse(asked.text, offer, true)); // both, not misspelled
       if (wanted.words.length >= this.P.WORDY) steps.reverse();
       for (const step of steps) if (!hits.size) step();
     }
@@ -642,7 +646,7 @@ globalThis.kwindexScorer = (() => {
       }
     }
 
-    byProse(text, offer) {
+    byProse(text, offer, wholly = false) {
       const P = this.P;
       if (!this.detailed) return;
       const { docs } = this;
@@ -666,7 +670,7 @@ globalThis.kwindexScorer = (() => {
         const inName = words.reduce((sum, word) => (name.includes(word) ? sum + weight.get(word) : sum), 0);
         const points = (70 * part) / whole + (40 * inName) / whole + Math.max(0, 20 - Math.floor(doc.length / 10));
         const why = part >= 0.99 * whole ? "in the summary" : "in the summary: most words";
-        offer(entry, P.SUMMARY + roundHalfEven(points), why);
+        if (!wholly || part >= 0.99 * whole) offer(entry, P.SUMMARY + roundHalfEven(points), why);
       }
     }
 
