@@ -12,7 +12,7 @@ import torch
 
 from comm_core import Collective, Missing, World, catalog, run
 from comm_core.errors import CommError, ShapeError
-from tools.gen import drift, error_page, examples, life, messages
+from tools.gen import drift, error_page, examples, figures, life, messages
 from tools.gen.picture import drawn, label
 from tools.gen.sources import ROOT, distributions
 
@@ -74,6 +74,19 @@ def test_the_graph_on_the_page_is_what_is_traced() -> None:
     traced = pages["docs/reference/collectives/all_reduce.md"].split("## In a traced graph")[1].split("\n## ")[0]
     assert "torch.ops._c10d_functional.all_reduce.default(x_1, 'sum'" in traced
     assert "torch.ops._c10d_functional.wait_tensor.default(all_reduce)" in traced
+
+
+def test_every_collective_has_its_figures_and_the_one_that_moves_nothing_says_that_it_has_none() -> None:
+    measured = {row["name"] for row in figures.measured()["rows"]}
+    assert measured == set(catalog.CATALOG) - {"wait"}
+    row = next(row for row in figures.measured()["rows"] if row["name"] == "scan")
+    text = "\n".join(life.benchmarks(catalog.SCAN))
+    assert f"| {figures.size(row['bytes'])} | {row['shm']:,.0f} | {row['gloo']:,.0f} |" in text
+    assert "No figures:" in "\n".join(life.benchmarks(catalog.WAIT))
+
+
+def test_bytes_are_said_in_the_largest_unit_that_divides_them() -> None:
+    assert [figures.size(count) for count in (4, 4096, 1 << 20, 3 << 19)] == ["4 bytes", "4 KiB", "1 MiB", "1536 KiB"]
 
 
 def raised(group: object) -> CommError:

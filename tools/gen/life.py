@@ -18,7 +18,7 @@ import torch
 from comm_core import Collective, Lowering, Missing, run
 from comm_core.catalog import CATALOG
 
-from . import examples, messages
+from . import examples, figures, messages
 from .doors import linked
 from .mentions import docstring_of, files_mentioning, mentioning
 from .picture import drawn
@@ -211,11 +211,16 @@ def named_tests(entry: Collective) -> list[tuple[str, str]]:
 
 
 def benchmarks(entry: Collective) -> list[str]:
-    """The benchmarks in which it stands."""
+    """What it costs, and the benchmarks in which it stands."""
     public = {name for _, name in mentioning(PUBLIC, {entry.name.upper()})}
     found = files_mentioning("tools/bench/[a-z]*.py", public | {entry.name, entry.name.upper()})
     lines = [f"- `nox -s bench -- {file.stem}`: {first_line_of(file)}" for file in found]
-    return ["## Benchmarks", "", *(lines or ["None measures it."])]
+    more = (
+        ["Benchmarks that measure it against others:", "", *lines]
+        if lines
+        else ["No benchmark holds it against others."]
+    )
+    return ["## Benchmarks", "", *figures.table(entry.name), *more]
 
 
 def every_field(entry: Collective) -> list[str]:

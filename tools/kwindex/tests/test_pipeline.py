@@ -87,10 +87,10 @@ def test_only_broken_files_make_an_empty_index(tree: Tree, tmp_path: Path) -> No
 
 
 def test_an_unreadable_file_is_a_problem_without_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path) -> bytes:
-        raise PermissionError(13, "Permission denied", str(path))
+    def refuse(path: str, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(kwindex.reading, "open", refuse, raising=False)
     piece = kwindex.reading.read(SourceFile("/x/a.py", "a.py", "a", 1)).piece
     problem = Problem(**json.loads(piece[SECTIONS.index("problems")]))
     assert problem == Problem("a.py", 0, "Permission denied")

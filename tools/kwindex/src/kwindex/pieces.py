@@ -41,7 +41,7 @@ def make(entries: Sequence[Entry], problem: Problem | None = None) -> Piece:
         >>> piece = make([Entry("m.f", "function", "m.py", 1, 2, "f(x: int) -> str", "Says it.")])
         >>> from kwindex.tables import SECTIONS
         >>> [piece[SECTIONS.index(name)] for name in ("shorts", "owners", "docs")]
-        [b'f\n', b' m\t.m.\n', b' m f \t says it.\n']
+        [b'f\n', b' m\t.m.\n', b' m f \t says it \n']
     """
     rows = _rows(entries)
     offsets = array("I")

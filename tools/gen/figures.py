@@ -1,0 +1,50 @@
+"""What a collective costs, as `tools/bench/each_collective.py` measured and wrote it."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any
+
+from .sources import ROOT
+
+FILE = "docs/assets/bench/each_collective.json"
+COMMAND = f"python tools/bench/each_collective.py --json {FILE}"
+
+
+@cache
+def measured() -> dict[str, Any]:
+    """The whole result."""
+    found: dict[str, Any] = json.loads((ROOT / FILE).read_text(encoding="utf-8"))
+    return found
+
+
+def table(name: str) -> list[str]:
+    """The figures of one collective, and on what they were measured; that there are none, where there are none."""
+    result = measured()
+    rows = [
+        f"| {size(row['bytes'])} | {row['shm']:,.0f} | {row['gloo']:,.0f} | {row['gloo'] / row['shm']:.1f} |"
+        for row in result["rows"]
+        if row["name"] == name
+    ]
+    if not rows:
+        return [f"No figures: `{COMMAND}` does not measure it.", ""]
+    on = result["machine"]
+    where = f"{on['cores']} cores ({on['processor']}, torch {on['torch']}, {on['day']}), other work beside it"
+    said = (
+        f"One call that is waited for, on {result['ranks']} ranks of a machine with {where}; the middle of some turns, "
+        f"by `{COMMAND}`:"
+    )
+    head = [
+        "| bytes of x on a rank | comm_shm, microseconds | gloo, microseconds | times as fast |",
+        "|---:|---:|---:|---:|",
+    ]
+    return [said, "", *head, *rows, ""]
+
+
+def size(count: int) -> str:
+    """Bytes in the largest unit that divides them."""
+    for unit, of in (("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count % of == 0:
+            return f"{count // of} {unit}"
+    return f"{count} bytes"
