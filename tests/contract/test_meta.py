@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.distributed._functional_collectives  # torch registers its meta kernels there
 
 from comm_core import Group
 from comm_core.catalog import CATALOG

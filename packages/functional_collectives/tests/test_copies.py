@@ -21,7 +21,7 @@ def _copies(group):
 
     import functional_collectives as fc
 
-    x, wait = torch.ones(256, 256), fc.wait_tensor
+    x, wait, root, peer = torch.ones(256, 256), fc.wait_tensor, group.rank == 0, 1 - group.rank
     calls = {
         "all_reduce": lambda: wait(fc.all_reduce(x, "sum", group)),
         "all_reduce of a view": lambda: wait(fc.all_reduce(x.t(), "sum", group)),
@@ -37,6 +37,19 @@ def _copies(group):
             wait(y) for y in fc.reduce_scatter_tensor_coalesced([x, x], "sum", [0, 1], group)
         ],
         "all_gather, dim 1": lambda: wait(fc.all_gather_tensor(x, 1, group)),
+        "gather": lambda: wait(fc.gather(x, 0, 0, group)),
+        "gather, dim 1": lambda: wait(fc.gather(x, 0, 1, group)),
+        "scatter": lambda: wait(fc.scatter(x if root else x[:0], 0, 0, group)),
+        "scatter, dim 1": lambda: wait(fc.scatter(x if root else x[:, :0], 0, 1, group)),
+        "reduce": lambda: wait(fc.reduce(x, "sum", 0, group)),
+        "scan": lambda: wait(fc.scan(x, "sum", group)),
+        "scan, avg in reverse": lambda: wait(fc.scan(x, "avg", group, reverse=True)),
+        "exscan": lambda: wait(fc.exscan(x, "max", group)),
+        "batch_p2p": lambda: [wait(y) for y in fc.batch_p2p([fc.Send(x, peer), fc.Receive(x, peer)], group)],
+        "all_gather_v": lambda: wait(fc.all_gather_v(x, 0, group, sizes=[256, 256])),
+        "all_gather_v, dim 1": lambda: wait(fc.all_gather_v(x, 1, group, sizes=[256, 256])),
+        "reduce_scatter_v": lambda: wait(fc.reduce_scatter_v(x, "avg", 0, group, sizes=[96, 160])),
+        "reduce_scatter_v, dim 1": lambda: wait(fc.reduce_scatter_v(x, "avg", 1, group, sizes=[160, 96])),
     }
     copies = {}
     for name, call in calls.items():

@@ -11,8 +11,9 @@ import torch
 import torch.distributed as dist
 
 from comm_core.errors import ReduceOpError, said
+from comm_core.tracing import is_traced
 
-Combine = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Combine = Callable[..., torch.Tensor]  # of two tensors; torch's own ops, so they take `out`
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +126,8 @@ def reduce_in_rank_order(word: str, tensors: Sequence[torch.Tensor]) -> torch.Te
         >>> reduce_in_rank_order("avg", [torch.tensor([1.0]), torch.tensor([3.0])])
         tensor([2.])
     """
-    total = functools.reduce(_step(word, tensors[0].dtype), _computable(tensors))
-    return (total / len(tensors) if REDUCE_OPS[word].divides else total.clone()).to(tensors[0].dtype)
+    total = functools.reduce(_step(word, tensors[0].dtype), _computable(word, tensors))
+    return _given_back(word, total / len(tensors) if REDUCE_OPS[word].divides else total.clone(), tensors[0].dtype)
 
 
 def prefixes_in_rank_order(word: str, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -136,11 +137,75 @@ def prefixes_in_rank_order(word: str, tensors: Sequence[torch.Tensor]) -> list[t
         >>> prefixes_in_rank_order("sum", [torch.tensor([1]), torch.tensor([2]), torch.tensor([3])])
         [tensor([1]), tensor([3]), tensor([6])]
     """
-    first, *others = _computable(tensors)
+    first, *others = _computable(word, tensors)
     totals = list(itertools.accumulate(others, _step(word, tensors[0].dtype), initial=first.clone()))
     if REDUCE_OPS[word].divides:
         totals = [total / (i + 1) for i, total in enumerate(totals)]
-    return [total.to(tensors[0].dtype) for total in totals]
+    return [_given_back(word, total, tensors[0].dtype) for total in totals]
+
+
+def reduce_into(word: str, tensors: Sequence[torch.Tensor], place: int) -> torch.Tensor:
+    """Combine one tensor of each rank as `reduce_in_rank_order` does, into the one at `place`, and return that.
+
+    The tensors are overwritten, so that no room is taken for what is between. In traced code nothing is overwritten.
+
+    Example:
+        >>> reduce_into("sum", [torch.tensor([1]), torch.tensor([2]), torch.tensor([3])], 1)
+        tensor([6])
+    """
+    if is_traced(tensors[0]):
+        return reduce_in_rank_order(word, tensors)
+    if _is_narrow(tensors[0]):
+        return tensors[place].copy_(reduce_in_rank_order(word, tensors))
+    if tensors[0].dtype in _SIGNED:
+        signed = _signed_in_place(word, tensors)
+        reduce_into(word, signed, place)
+        _signed_in_place(word, signed[place : place + 1])
+        return tensors[place]
+    step, total = _step(word, tensors[0].dtype), tensors[0]
+    for rank, x in enumerate(tensors[1:], 1):
+        total = step(total, x, out=tensors[place] if rank >= place else total)
+    return total.div_(len(tensors)) if REDUCE_OPS[word].divides else total
+
+
+def prefixes_into(word: str, tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+    """Combine tensors as `prefixes_in_rank_order` does, each into itself; in traced code nothing is overwritten.
+
+    Example:
+        >>> prefixes_into("sum", [torch.tensor([1]), torch.tensor([2]), torch.tensor([3])])
+        [tensor([1]), tensor([3]), tensor([6])]
+    """
+    if is_traced(tensors[0]):
+        return prefixes_in_rank_order(word, tensors)
+    if _is_narrow(tensors[0]):
+        return [x.copy_(made) for x, made in zip(tensors, prefixes_in_rank_order(word, tensors), strict=True)]
+    if tensors[0].dtype in _SIGNED:
+        _signed_in_place(word, prefixes_into(word, _signed_in_place(word, tensors)))
+        return tensors
+    step = _step(word, tensors[0].dtype)
+    for before, x in itertools.pairwise(tensors):
+        step(before, x, out=x)
+    if REDUCE_OPS[word].divides:
+        for count, x in enumerate(tensors, 1):
+            x.div_(count)
+    return tensors
+
+
+def preceding_into(word: str, tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+    """Combine tensors as `preceding_in_rank_order` does, each into itself; in traced code nothing is overwritten.
+
+    Example:
+        >>> preceding_into("sum", [torch.tensor([1]), torch.tensor([2]), torch.tensor([3])])
+        [tensor([0]), tensor([1]), tensor([3])]
+    """
+    if is_traced(tensors[0]):
+        return preceding_in_rank_order(word, tensors)
+    for before, x in itertools.pairwise(reversed(tensors)):
+        before.copy_(x)
+    tensors[0].fill_(neutral(word, tensors[0].dtype))
+    if len(tensors) > 1:
+        prefixes_into(word, tensors[1:])
+    return tensors
 
 
 def preceding_in_rank_order(word: str, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -173,10 +238,41 @@ def neutral(word: str, dtype: torch.dtype) -> float | int:
     return 1 if word == "product" else 0
 
 
-def _computable(tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
-    """Return the tensors in a dtype that torch computes with: float8 in float32, to be rounded once at the end."""
-    narrow = tensors[0].is_floating_point() and tensors[0].element_size() == 1
-    return [x.float() for x in tensors] if narrow else tensors
+_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}  # torch adds only these
+
+
+def _computable(word: str, tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+    """Return the tensors in a dtype that torch computes with.
+
+    That is float32 for float8, to be rounded once at the end, and the signed integers of its width for an unsigned one:
+    in two's complement the ops are the same, but for the order, which is right when the first bit is turned over.
+    """
+    if _is_narrow(tensors[0]):
+        return [x.float() for x in tensors]
+    if tensors[0].dtype not in _SIGNED:
+        return tensors
+    signed = [x.view(_SIGNED[x.dtype]) for x in tensors]
+    return [x ^ torch.iinfo(x.dtype).min for x in signed] if word in ("min", "max") else signed
+
+
+def _given_back(word: str, made: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return what was computed in the dtype that was given."""
+    if dtype not in _SIGNED:
+        return made.to(dtype)
+    return (made ^ torch.iinfo(made.dtype).min if word in ("min", "max") else made).view(dtype)
+
+
+def _signed_in_place(word: str, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Show unsigned integers as `_computable` does, where they lie; once more turns them back."""
+    signed = [x.view(_SIGNED.get(x.dtype, x.dtype)) for x in tensors]
+    if word in ("min", "max"):
+        for x in signed:
+            x.bitwise_xor_(torch.iinfo(x.dtype).min)
+    return signed
+
+
+def _is_narrow(x: torch.Tensor) -> bool:
+    return x.is_floating_point() and x.element_size() == 1
 
 
 def _step(word: str, dtype: torch.dtype) -> Combine:

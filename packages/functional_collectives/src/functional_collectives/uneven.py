@@ -79,7 +79,8 @@ def reduce_scatter_v(
 
     Returns:
         This rank's block of the reduction, in flight. The ranks reduce in rank order themselves, so any dtype that the
-        transport moves is reduced.
+        transport moves is reduced. That takes the room of one payload beside the result; along another dim than 0, in
+        a group of n ranks, that of 2 (n - 1) / n.
 
     Shapes: the input's, with `scatter_dim` this rank's share.
 

@@ -16,6 +16,7 @@ from comm_core.collective import Shape
 from comm_core.compat import holds
 from comm_core.errors import ShapeError
 from comm_core.pending import Pending
+from comm_core.tracing import is_traced
 
 
 def beside(shape: Sequence[int], dim: int) -> Shape:
@@ -48,7 +49,19 @@ def stacked(x: torch.Tensor, dim: int, sizes: Sequence[int]) -> torch.Tensor:
     """Return the blocks of `x` along a dim as one row of elements: one copy, none for dim 0 of a contiguous tensor."""
     if dim == 0:
         return x.contiguous().reshape(-1)
-    return torch.cat([block.reshape(-1) for block in x.split(list(sizes), dim)])
+    return packed(x, x.split(list(sizes), dim))
+
+
+def packed(like: torch.Tensor, blocks: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return blocks as one row of elements: one copy, however they lie in memory."""
+    if is_traced(like):
+        return torch.cat([like.new_empty(0), *(block.reshape(-1) for block in blocks)])
+    row = torch.empty(sum(block.numel() for block in blocks), dtype=like.dtype, device=like.device)
+    start = 0
+    for block in blocks:
+        row[start : start + block.numel()].view(block.shape).copy_(block.detach())
+        start += block.numel()
+    return row
 
 
 def viewed(pending: Pending, shape: Shape) -> Pending:

@@ -17,9 +17,10 @@ from comm_core.errors import ArgumentError, said
 from comm_core.extents import even_sizes
 from comm_core.pending import Pending
 from comm_core.reduce_ops import REDUCE_OPS, check_dtype, reduce_word
+from comm_core.tracing import is_traced
 from comm_core.transports import Transport
 
-Prefixes = Callable[[str, Sequence[torch.Tensor]], list[torch.Tensor]]
+Prefixes = Callable[[str, Sequence[torch.Tensor]], Sequence[torch.Tensor]]
 
 
 def checked(x: torch.Tensor, reduce_op: object, reverse: object, where: str) -> Params:
@@ -47,18 +48,22 @@ def over_ranks(
 ) -> list[torch.Tensor]:
     """Return every rank's result; in reverse the last rank comes first."""
     if not reverse:
-        return prefixes(reduce_op, tensors)
-    return prefixes(reduce_op, tensors[::-1])[::-1]
+        return list(prefixes(reduce_op, tensors))
+    return list(prefixes(reduce_op, tensors[::-1])[::-1])
 
 
 def exchanged(wire: Transport, x: torch.Tensor, prefixes: Prefixes, reduce_op: str, reverse: bool) -> Pending:
-    """Give each rank its share of all ranks' elements, reduce there, and give each rank its own results."""
+    """Give each rank its share of all ranks' elements, reduce there, and give each rank its own results.
+
+    `prefixes` may overwrite what arrived: eager, it is then what is sent back, and takes no room of its own.
+    """
     shape = tuple(x.shape)
     row = x.contiguous().reshape(-1)
     shares = even_sizes(row.shape[0], wire.world)
     alike = [shares[wire.rank]] * wire.world
-    blocks = wire.all_to_all(row, alike, shares).wait().split(alike)
-    done = torch.cat(over_ranks(prefixes, reduce_op, blocks, reverse))
+    arrived = wire.all_to_all(row, alike, shares).wait()
+    results = over_ranks(prefixes, reduce_op, arrived.split(alike), reverse)
+    done = torch.cat(results) if is_traced(arrived) else arrived
     return viewed(wire.all_to_all(done, shares, alike), shape)
 
 

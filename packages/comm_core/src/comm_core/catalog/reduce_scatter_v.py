@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import torch
 
-from comm_core.catalog.blocks import check_extent, numels, resized, stacked
+from comm_core.catalog.blocks import check_extent, numels, packed, resized, stacked
 from comm_core.catalog.rules import Emit, batch_last, partial_derivative
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.extents import check_sizes, normalize_dim
 from comm_core.pending import Pending
-from comm_core.reduce_ops import REDUCE_OPS, check_dtype, reduce_in_rank_order, reduce_word
+from comm_core.reduce_ops import REDUCE_OPS, check_dtype, reduce_in_rank_order, reduce_into, reduce_word
 from comm_core.transports import Transport
 
 
@@ -41,15 +41,35 @@ def oracle(inputs: Sequence[torch.Tensor], params: Sequence[Params]) -> list[tor
 
 
 def kernel(wire: Transport, x: torch.Tensor, *, reduce_op: str, dim: int, sizes: Shape) -> Pending:
-    """Each rank gets all ranks' blocks and reduces them itself: the fewest bytes, and any dtype that moves."""
-    sent = numels(x.shape, dim, sizes)
-    arrived = wire.all_to_all(stacked(x, dim, sizes), [sent[wire.rank]] * wire.world, sent)
-    own = resized(tuple(x.shape), dim, sizes[wire.rank])
-    return arrived.then(functools.partial(_reduce, reduce_op=reduce_op, shape=(wire.world, *own)), own)
+    """Each rank gets all ranks' blocks and reduces them itself: the fewest bytes, and any dtype that moves.
+
+    Along dim 0 nothing is copied before it is sent. Along another dim the other ranks' blocks are, and this rank's own
+    goes straight to where the result will be, so that in a group of 2 both ways take the room of one payload.
+    """
+    rank, world = wire.rank, wire.world
+    own, counts = resized(tuple(x.shape), dim, sizes[rank]), numels(x.shape, dim, sizes)
+    if dim == 0:
+        arrived = wire.all_to_all(stacked(x, dim, sizes), [counts[rank]] * world, counts)
+        return arrived.then(functools.partial(_reduce, reduce_op=reduce_op, shape=(world, *own)), own)
+    blocks = list(x.split(list(sizes), dim))
+    result = blocks.pop(rank).clone(memory_format=torch.contiguous_format)
+    receives, sends = [counts[rank]] * world, list(counts)
+    receives[rank] = sends[rank] = 0
+    beside = functools.partial(_reduce_beside, result, reduce_op=reduce_op, rank=rank, shape=(world - 1, *own))
+    return wire.all_to_all(packed(x, blocks), receives, sends).then(beside, own)
 
 
-def _reduce(blocks: torch.Tensor, *, reduce_op: str, shape: Shape) -> torch.Tensor:
-    return reduce_in_rank_order(reduce_op, blocks.view(shape).unbind(0))
+def _reduce(row: torch.Tensor, *, reduce_op: str, shape: Shape) -> torch.Tensor:
+    """Reduce blocks that lie in a row, into a tensor of its own."""
+    first, *others = row.view(shape).unbind(0)
+    return reduce_into(reduce_op, [first.clone(), *others], 0)
+
+
+def _reduce_beside(result: torch.Tensor, row: torch.Tensor, *, reduce_op: str, rank: int, shape: Shape) -> torch.Tensor:
+    """Reduce the other ranks' blocks and this one's, into this one's."""
+    blocks = list(row.view(shape).unbind(0))
+    blocks.insert(rank, result)
+    return reduce_into(reduce_op, blocks, rank)
 
 
 def gradient(emit: Emit, cotangent: torch.Tensor, *, reduce_op: str, dim: int, sizes: Shape) -> torch.Tensor:
