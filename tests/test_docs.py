@@ -1,7 +1,8 @@
 """Every Python block of the pages and READMEs runs, in page order, in one namespace per page.
 
-A ```text block right after a Python block is what it prints. A block that cannot run here (it needs a GPU, say) stands
-under a comment `<!-- not run: REASON -->`. Anything that needs several ranks runs on the simulator.
+A ```text block right after a Python block is what it prints; one under `<!-- shows: EXPRESSION -->` is what that is.
+A block that cannot run here (it needs a GPU, say) stands under a comment `<!-- not run: REASON -->`. Anything that
+needs several ranks runs on the simulator. The blocks that are no Python are checked by test_commands.py.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ import pytest
 from tools.gen.sources import ROOT
 
 FENCE = re.compile(r"(?ms)^```(?P<language>\w*)[^\n]*\n(?P<body>.*?)^```[ ]*$")
+SHOWS = re.compile(r"<!-- shows: (?P<expression>[^\n]+) -->\s*\Z")
 NOT_RUN = re.compile(r"<!-- not run: (?P<reason>[^\n]+?) -->\s*\Z")
 PAGES = sorted(
     page
     for pattern in ("README.md", "docs/**/*.md", "packages/*/README.md", "tools/*/README.md")
     for page in ROOT.glob(pattern)
-    if "reference" not in page.parts and "generated" not in page.parts
+    if not {"reference", "generated", "originals"} & set(page.parts)
 )
 
 
@@ -41,7 +43,12 @@ def examples(text: str) -> list[Example]:
     fences = list(FENCE.finditer(text))
     found = []
     for here, after in pairwise([*fences, None]):
-        if here is None or here["language"] != "python":
+        if here is None:
+            continue
+        if here["language"] == "text" and (shows := SHOWS.search(text[: here.start()])):
+            line = text.count("\n", 0, here.start("body"))
+            found.append(Example(f"print({shows['expression']})", line, here["body"], None))
+        if here["language"] != "python":
             continue
         follows = after is not None and after["language"] == "text" and not text[here.end() : after.start()].strip()
         said = NOT_RUN.search(text[: here.start()])
@@ -81,6 +88,14 @@ def test_a_wrong_output_would_be_noticed() -> None:
     (example,) = examples("x\n\n```python\nprint(1 + 1)\n```\n\n```text\n3\n```\n")
     assert example.line == 3
     assert run(example, Path("page.md"), {}) == "2\n" != example.printed
+
+
+def test_a_block_that_an_expression_shows_is_held_against_it() -> None:
+    text = "```python\na = 2\n```\n\nIt is:\n\n<!-- shows: a + 1 -->\n```text\n3\n```\n"
+    first, shown = examples(text)
+    namespace: dict[str, object] = {}
+    run(first, Path("page.md"), namespace)
+    assert run(shown, Path("page.md"), namespace) == "3\n" == shown.printed
 
 
 def test_a_reason_excuses_only_the_block_below_it() -> None:
