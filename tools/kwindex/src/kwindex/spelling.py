@@ -13,6 +13,8 @@ def fold(text: str) -> str:
         >>> fold("all_reduce") == fold("AllReduce") == fold("allreduce")
         True
     """
+    if text.isascii() and text.isidentifier():  # as most are; this is the sooner way
+        return text.replace("_", "").lower()
     return _SEPARATORS.sub("", text).lower()
 
 
