@@ -1,7 +1,7 @@
 """Compiled is eager, row by row of the matrix, on the backends eager, aot_eager and inductor.
 
-By default each backend compiles a part of the rows (`test_compiled.py` has all of them, on aot_eager). With
-`COMMBOOK_EVERY_ROW=1` each compiles all of them, in groups of 1 to 4 ranks, with every dtype and reduce op: minutes.
+Each backend compiles a part of the rows by default (`test_compiled.py` all, on aot_eager). In `nox -s rows`,
+which sets `COMMBOOK_EVERY_ROW=1`, each compiles all of them, in groups of 1 to 4 ranks, with every dtype and reduce op.
 """
 
 from __future__ import annotations

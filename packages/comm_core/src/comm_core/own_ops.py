@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from comm_core import compat
+from comm_core import compat, inductor_compat
 from comm_core.collective import Params
 from comm_core.compat import constant_in_graphs
 from comm_core.groups import as_group
@@ -79,7 +79,7 @@ def _made() -> torch.library.Library:
     ):
         op = f"{NAMESPACE}::{name}"
         library.impl(name, kernel, "CompositeExplicitAutograd")
-        torch.library.register_fake(op, fake, lib=library)
+        torch.library.register_fake(op, functools.partial(_in_order, name, fake), lib=library)
         if params is not None:
             remember = functools.partial(_remember, name, params)
             torch.library.register_autograd(op, _backward, setup_context=remember, lib=library)
@@ -87,9 +87,15 @@ def _made() -> torch.library.Library:
     return library
 
 
+def _in_order(name: str, fake: Callable[..., torch.Tensor], *args: Any) -> torch.Tensor:
+    inductor_compat.keep_order(getattr(torch.ops.comm_core, name).default)
+    return fake(*args)
+
+
 def unregister() -> None:
     """Take the ops out again; graphs that have them no longer run."""
     with _registering:
+        inductor_compat.forget_order()
         while _libraries:
             compat.destroy(_libraries.pop())
 
