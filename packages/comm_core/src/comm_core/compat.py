@@ -60,8 +60,14 @@ def timeout_of(group: dist.ProcessGroup) -> float | None:
 
 
 def flatten_mesh(mesh: DeviceMesh) -> DeviceMesh:
-    """Return a mesh's 1-D form; all its ranks must ask, as a group is made the first time (2.11 to 2.14)."""
-    return mesh._flatten()
+    """Return a mesh's 1-D form; all its ranks must ask, as a group is made the first time (2.11 to 2.14).
+
+    No dispatch mode sees it: a graph that is being traced has no use for what a mesh computes of its ranks.
+    """
+    from torch.utils._python_dispatch import _disable_current_modes
+
+    with _disable_current_modes():
+        return mesh._flatten()
 
 
 def all_gather_base(group: dist.ProcessGroup) -> Callable[..., Any]:

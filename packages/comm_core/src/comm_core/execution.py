@@ -167,6 +167,8 @@ def launch_parsed(entry: Collective, x: torch.Tensor, group: AnyGroup, params: P
         return group.meet(entry, x, params)
     if checking.mode is not None:
         checking.agree(group, entry, x, params)
+    if x.is_meta:  # nothing to move, so what moves bytes is not asked
+        return Pending(x.new_empty(entry.shape(tuple(x.shape), group.world, group.rank, **params)), what=entry.name)
     pending = entry.kernel(process_transport(group), x, **params)
     pending.what = entry.name
     return pending

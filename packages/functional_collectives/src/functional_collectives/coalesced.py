@@ -103,7 +103,7 @@ def all_gather_into_tensor_coalesced(
     entry = under(ALL_GATHER, backward)
     xs, parsed = checked(entry, self, [{"dim": 0} for _ in self], group, where)
     on, door = parsed_group(group)
-    if on.backend == "gloo" and all(is_plain(x) and not (x.requires_grad and torch.is_grad_enabled()) for x in xs):
+    if on.backend == "gloo" and all(map(is_moved, xs)):
         return gathered_together(xs, on)
     return [comm_core.start(entry, x, in_flight, door, **own) for x, own in zip(xs, parsed, strict=True)]
 
@@ -231,6 +231,11 @@ def reduced(entry: Collective, xs: Tensors, parsed: Sequence[dict[str, Any]], gr
             results[place] = pieces.narrow(0, start, math.prod(shape)).view(shape)
             start += math.prod(shape)
     return results
+
+
+def is_moved(x: torch.Tensor) -> bool:
+    """Tell whether a tensor's bytes are all that there is to it: no graph, no gradient, and not on meta."""
+    return is_plain(x) and not (x.requires_grad and torch.is_grad_enabled()) and not x.is_meta
 
 
 def gathered_together(xs: Tensors, on: AnyGroup) -> list[torch.Tensor]:

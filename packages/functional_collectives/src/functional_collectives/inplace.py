@@ -292,7 +292,7 @@ def fitting(
 
 def is_direct(out: torch.Tensor, x: torch.Tensor, on: AnyGroup, in_place: bool) -> bool:
     """Tell whether the transport may write into the output: no graph, no gradient, no other view of what is sent."""
-    if is_traced(out) or is_traced(x) or isinstance(on, SimulatedGroup):
+    if is_traced(out) or is_traced(x) or x.is_meta or isinstance(on, SimulatedGroup):
         return False
     if torch_compat.is_transformed(x) or torch_compat.forward_ad_active():
         return False
