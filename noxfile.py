@@ -165,6 +165,13 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def matrix(session: nox.Session) -> None:
+    """Compile every row of the contract in groups of 1 to 4 ranks on three backends (`-- -k WORDS` takes a part)."""
+    os.environ["COMMBOOK_EVERY_ROW"] = "1"
+    run(session, "-m", "pytest", "tests/contract/test_backends.py", *session.posargs)
+
+
+@nox.session
 def gen(session: nox.Session) -> None:
     """Write the generated files; `-- --check` only says which committed ones are stale."""
     run(session, "-m", "tools.gen", *session.posargs)

@@ -7,6 +7,8 @@ import itertools
 import sys
 from types import CodeType
 
+from comm_core import compat
+
 Started = tuple[int, CodeType, int]  # a number that grows, the code that called, and the place in it
 
 _OURS = ("functional_collectives", "fsdp_collectives", "func_map", "comm_lowering", "comm_core", "torch", "contextlib")
@@ -14,6 +16,7 @@ _numbers = itertools.count()
 _is_ours: dict[str, bool] = {}  # of the names of modules seen
 
 
+@compat.never_compiled  # where a graph breaks, Dynamo would walk it for every frame
 def caller() -> Started:
     """Return the nearest place outside of commbook and torch; a frame itself would keep its variables alive.
 
