@@ -10,6 +10,7 @@ import torch
 
 from comm_core import Group, SimulatedGroup, World, run
 from comm_core.catalog import CATALOG
+from comm_core.errors import ReduceOpError
 from comm_core.reduce_ops import neutral
 from comm_core.testing import run_ranks
 
@@ -99,3 +100,23 @@ def test_every_collective_that_moves_moves_them(world: int) -> None:
 def test_where_ranks_reduce_themselves_they_are_reduced_everywhere() -> None:
     assert run_ranks(reduced, world=3) == [[]] * 3
     assert World(3).run(reduced) == [[]] * 3
+
+
+def refused(group: Group) -> list[str]:
+    """What a transport that reduces itself says of a dtype that it does not reduce, or "reduced"."""
+    said = []
+    for name, params in (("all_reduce", {}), ("reduce_scatter", {"dim": 0}), ("reduce", {"dst": 0})):
+        for dtype in WIDTHS:
+            x = torch.arange(group.world).to(dtype)
+            try:
+                run(CATALOG[name], x, group, reduce_op="max", **params)
+                said.append("reduced")
+            except ReduceOpError as error:
+                said.append("refused" if f"{dtype}" in str(error) and "cast" in error.hint else str(error))
+    after = run(CATALOG["all_reduce"], torch.ones(1), group, reduce_op="sum").item()
+    return [*said, f"after that {after:g}"]
+
+
+@pytest.mark.usefixtures("world_backend")
+def test_where_the_transport_reduces_they_are_refused_in_words_and_the_group_goes_on() -> None:
+    assert run_ranks(refused, world=2) == [["refused"] * 9 + ["after that 2"]] * 2
