@@ -8,6 +8,7 @@ one collective for each tensor, all in flight together.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +24,7 @@ from comm_core.execution import process_transport, settled
 from comm_core.groups import AnyGroup
 from comm_core.premul import premultiplied
 from comm_core.tracing import is_plain
+from functional_collectives.async_tensor import AsyncCollectiveTensor
 from functional_collectives.collectives import check_tag, parsed_group
 from functional_collectives.flight import in_flight
 
@@ -224,13 +226,30 @@ def reduced(entry: Collective, xs: Tensors, parsed: Sequence[dict[str, Any]], gr
             continue
         matrix = packed([xs[place] for place in places], on.world, [parsed[place] for place in places])
         together = {name: 0 if name == "dim" else value for name, value in parsed[first].items()}
-        pieces = comm_core.start(entry, matrix, in_flight, door, **together).view(-1)
-        start = 0
-        for place in places:
-            shape = entry.shape(tuple(xs[place].shape), on.world, on.rank, **parsed[place])
-            results[place] = pieces.narrow(0, start, math.prod(shape)).view(shape)
-            start += math.prod(shape)
+        whole = comm_core.start(entry, matrix, in_flight, door, **together)
+        shapes = [entry.shape(tuple(xs[place].shape), on.world, on.rank, **parsed[place]) for place in places]
+        for place, piece in zip(places, pieces(whole, shapes), strict=True):
+            results[place] = piece
     return results
+
+
+def pieces(whole: torch.Tensor, shapes: Sequence[tuple[int, ...]]) -> list[torch.Tensor]:
+    """Return the tensors that lie in a result one behind the other; of one in flight, by one view each."""
+    sizes = [math.prod(shape) for shape in shapes]
+    if type(whole) is not AsyncCollectiveTensor or whole.requires_grad:
+        return [part.view(shape) for part, shape in zip(whole.view(-1).split(sizes), shapes, strict=True)]
+    starts = itertools.accumulate(sizes[:-1], initial=0)
+    return [whole.as_strided(shape, row_major(shape), start) for shape, start in zip(shapes, starts, strict=True)]
+
+
+def row_major(shape: tuple[int, ...]) -> list[int]:
+    """Return the strides of a contiguous tensor.
+
+    Example:
+        >>> row_major((2, 3, 4))
+        [12, 4, 1]
+    """
+    return [math.prod(shape[place + 1 :]) for place in range(len(shape))]
 
 
 def is_moved(x: torch.Tensor) -> bool:
