@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -54,6 +55,17 @@ def test_what_is_committed_is_what_is_checked(everything: list[Output]) -> None:
 
 def test_the_committed_files_are_current(everything: list[Output]) -> None:
     assert program.stale(everything) == []
+
+
+def test_the_quality_page_has_every_stratum_and_what_the_judges_say(everything: list[Output]) -> None:
+    text = next(output.text for output in everything if output.path == quality_page.PAGE)
+    assert all(
+        f"| {name} |" in text for name in ("exact", "folded", "initials", "typo", "op or words", "nothing", "all")
+    )
+    judged = json.loads(quality_page.JUDGED.read_text(encoding="utf-8"))
+    assert judged["false"] == judged["false_by_ast"] == judged["other_false"] == 0
+    assert judged["not_found"] <= 0.001 * judged["by_ast"]
+    assert f"{judged['by_ast']:,} definitions" in text
 
 
 def test_generated_files_say_so_on_their_first_line(everything: list[Output]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,15 @@ looked at while it was. They are asked of {entries:,} entries of {files} files: 
 modules that the handbook is about with their neighbours. MRR@10 is the mean of one over the place of the first right
 hit (0 where it is not among ten); *first* is the part whose first hit is right. To ask them again:
 `nox -s bench -- kwindex_quality`.
+"""
+JUDGED = ROOT / "docs/assets/bench/kwindex_judged.json"
+JUDGES = """\
+The index of all of torch {torch} was held against two judges that know nothing of kwindex. `ast`, walked, sees
+{by_ast:,} definitions: kwindex lacks {not_found} of them and names {false_by_ast} others. Of its
+{ours:,} Universal Ctags does not see {unseen_by_ctags}, and of these {false} do not stand in the source. The other
+{other_names:,} names (fields, constants, variables, aliases, imports) were looked for in the lines that they are said
+to stand in: {other_false} are not there. To judge again, with `ctags` installed:
+`python tools/bench/kwindex_judged.py`.
 """
 LIMIT_S = 300
 
@@ -59,7 +69,8 @@ def written() -> str:
     version = importlib.metadata.version("torch").partition("+")[0]
     said = INTRODUCTION.format(count=len(results), entries=built.entries, files=built.files, version=version)
     lines = [f"{HEAD}# Search quality", "", said, *figures(results), "", "## What it misses", "", *missed(results)]
-    return "\n".join(lines).rstrip() + "\n"
+    judged = JUDGES.format_map(json.loads(JUDGED.read_text(encoding="utf-8")))
+    return "\n".join([*lines, "", "## Names that are not there", "", judged])
 
 
 def torch_folder() -> Path:
