@@ -149,13 +149,6 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
-def rows(session: nox.Session) -> None:
-    """Compile every row of the contract matrix with eager, aot_eager and inductor, on 1 to 4 ranks: half an hour."""
-    os.environ["COMMBOOK_EVERY_ROW"] = "1"
-    run(session, "-m", "pytest", "tests/contract/test_backends.py", *session.posargs)
-
-
-@nox.session
 def soak(session: nox.Session) -> None:
     """Make 10,000 groups, kill a rank at every moment of every collective, run random programs (`-- SECONDS`, 600)."""
     os.environ["COMM_SHM_SOAK"] = session.posargs[0] if session.posargs else "600"

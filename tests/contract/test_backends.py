@@ -1,6 +1,6 @@
 """Compiled is eager, row by row of the matrix, on the backends eager, aot_eager and inductor.
 
-Each backend compiles a part of the rows by default (`test_compiled.py` all, on aot_eager). In `nox -s rows`,
+Each backend compiles a part of the rows by default (`test_compiled.py` all, on aot_eager). In `nox -s matrix`,
 which sets `COMMBOOK_EVERY_ROW=1`, each compiles all of them, in groups of 1 to 4 ranks, with every dtype and reduce op.
 """
 
