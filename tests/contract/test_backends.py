@@ -84,3 +84,14 @@ def on_ranks(backend: str, world: int) -> list[list[str]]:
 @pytest.mark.parametrize(("backend", "world"), SIZES)
 def test_every_row_compiled_is_the_row(backend: str, world: int) -> None:
     assert on_ranks(backend, world) == [[]] * world
+
+
+def bools_on_rank(group: Group) -> list[str]:
+    rows = [row for name in CATALOG for row in dtype_rows(name, group.world) if row[1].dtype is torch.bool]
+    assert len(rows) > len(CATALOG) // 2
+    return compiled_rows(group, rows, "inductor", False)
+
+
+def test_bools_stay_bools_under_inductor() -> None:
+    """Its lowerings of torch's all-gather, reduce-scatter and broadcast make int64 of them (2.13)."""
+    assert run_ranks(bools_on_rank, 2, "gloo", 240.0) == [[], []]

@@ -257,7 +257,9 @@ class TracedTransport:
         return traced(torch.ops._c10d_functional.all_reduce(x, reduce_op, self._name), out)
 
     def all_gather(self, x: torch.Tensor, out: torch.Tensor | None = None) -> Pending:
-        """Trace `_c10d_functional.all_gather_into_tensor`."""
+        """Trace `_c10d_functional.all_gather_into_tensor`; of bytes for bools, which Inductor would widen (2.13)."""
+        if x.dtype is torch.bool:
+            return _of_bytes(self.all_gather(x.view(torch.uint8)), out)
         return traced(torch.ops._c10d_functional.all_gather_into_tensor(x, self.world, self._name), out)
 
     def all_gather_v(self, x: torch.Tensor, sizes: Sequence[int], out: torch.Tensor | None = None) -> Pending:
@@ -266,7 +268,9 @@ class TracedTransport:
         return self.all_to_all(repeated, sizes, [x.shape[0]] * self.world, out)
 
     def reduce_scatter(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
-        """Trace `_c10d_functional.reduce_scatter_tensor`."""
+        """Trace `_c10d_functional.reduce_scatter_tensor`; of bytes for bools, as `all_gather`."""
+        if x.dtype is torch.bool:
+            return _of_bytes(self.reduce_scatter(x.view(torch.uint8), _ON_BYTES.get(reduce_op, reduce_op)), out)
         return traced(torch.ops._c10d_functional.reduce_scatter_tensor(x, reduce_op, self.world, self._name), out)
 
     def all_to_all(
@@ -284,7 +288,9 @@ class TracedTransport:
         return Pending(arrived if out is None else out.copy_(arrived))
 
     def broadcast(self, x: torch.Tensor, src: int, out: torch.Tensor | None = None) -> Pending:
-        """Trace `_c10d_functional.broadcast`."""
+        """Trace `_c10d_functional.broadcast`; of bytes for bools, as `all_gather`."""
+        if x.dtype is torch.bool:
+            return _of_bytes(self.broadcast(x.contiguous().view(torch.uint8), src), out)
         return traced(torch.ops._c10d_functional.broadcast(x.contiguous(), src, self._name), out)
 
     def reduce(self, x: torch.Tensor, reduce_op: str, dst: int, out: torch.Tensor | None = None) -> Pending:
@@ -311,6 +317,12 @@ class TracedTransport:
     def wait(self, x: torch.Tensor) -> Pending:
         """Trace `_c10d_functional.wait_tensor`."""
         return Pending(torch.ops._c10d_functional.wait_tensor(x))
+
+
+def _of_bytes(pending: Pending, out: torch.Tensor | None) -> Pending:
+    """Return bools that travelled as bytes."""
+    bools = pending.tensor.view(torch.bool)
+    return Pending(bools if out is None else out.copy_(bools))
 
 
 def traced(started: torch.Tensor, out: torch.Tensor | None) -> Pending:
