@@ -13,8 +13,10 @@ def test_charts_and_tables_are_those_of_the_results():
     assert done.returncode == 0, done.stderr
 
 
-def test_every_result_has_its_machine():
+def test_every_result_with_times_has_its_machine():
     import json
 
-    for file in (ROOT / "docs" / "assets" / "bench").glob("*.json"):
-        assert json.loads(file.read_text())["machine"]["processor"]
+    results = {file.stem: json.loads(file.read_text()) for file in (ROOT / "docs" / "assets" / "bench").glob("*.json")}
+    timed = {name: result for name, result in results.items() if name != "kwindex_judged"}  # which counts
+    assert len(timed) > 6
+    assert all(result["machine"]["processor"] for result in timed.values())
