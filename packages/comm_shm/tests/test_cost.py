@@ -19,11 +19,14 @@ print(*(name for name in set(sys.modules) - before if name.split(".")[0] != "com
 """
 
 
-def test_of_others_it_imports_torch_and_three_modules_of_the_core():
+def test_of_others_it_imports_torch_and_four_small_modules_of_the_core():
     words = [sys.executable, "-c", IMPORT]
     settings = {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0", "PYTHONPATH": ":".join(sys.path)}
     said = subprocess.run(words, env=settings, capture_output=True, check=True, text=True, timeout=120).stdout
-    assert set(said.split()) == {"comm_core", *(f"comm_core.{name}" for name in ("compat", "errors", "reduce_ops"))}
+    assert set(said.split()) == {
+        "comm_core",
+        *(f"comm_core.{name}" for name in ("compat", "errors", "reduce_ops", "tracing")),
+    }
 
 
 def test_a_rank_that_waits_or_does_nothing_uses_no_processor_time(fleet):

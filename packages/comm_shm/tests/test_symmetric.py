@@ -131,16 +131,18 @@ def mappings():
         return sum("comm_shm-" in line for line in maps)
 
 
-@pytest.mark.world(2, 3, backend="shm")
-def test_memory_is_given_back_with_the_last_user(world):
-    def body(group):
+@pytest.mark.parametrize("size", [2, 3])
+def test_memory_is_given_back_with_the_last_user(fleet, size):
+    def body(rank, world, store):
         import gc
         import os
 
         from comm_shm import symmetric
 
-        memory = symmetric.memory_of(group)
-        gc.collect()  # what an earlier run on this process left
+        dist.init_process_group("shm", store=store, rank=rank, world_size=world)
+        memory = symmetric.memory_of()
+        memory.rendezvous(memory.empty((3,))).barrier()  # what is made with the first buffer, and stays
+        gc.collect()
         before, open_before = mappings(), len(os.listdir("/proc/self/fd"))
         x = memory.empty((1 << 16,))
         view, peer = x[5:9], memory.rendezvous(x).peer(0)
@@ -157,7 +159,7 @@ def test_memory_is_given_back_with_the_last_user(world):
         held.append(mappings() - before)
         return held, len(os.listdir("/proc/self/fd")) - open_before, len(memory._by_address)
 
-    assert world.run(body) == [([1, 1, 1, 0, 0], 0, 0)] * world.size
+    assert fleet.run(body, size) == [("returned", ([1, 1, 1, 0, 0], 0, 0))] * size
 
 
 def test_tensors_and_handles_outlive_the_group(fleet):
