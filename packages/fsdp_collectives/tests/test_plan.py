@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from comm_core.catalog import ALL_GATHER, REDUCE_SCATTER
@@ -141,6 +142,7 @@ def test_mistakes_are_refused_when_planning(build, error):
         build()
 
 
+@example(math.nextafter(4096, 0), torch.float16)
 @given(st.floats(1, 4096), st.sampled_from(FLOATS))
 def test_division_is_split_only_where_a_sum_could_overflow(by, dtype):
     divisors = split_divisor(by, dtype)

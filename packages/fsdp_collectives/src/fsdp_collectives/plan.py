@@ -239,7 +239,8 @@ def split_divisor(divide_by: float, dtype: torch.dtype) -> Divisors:
     """
     if dtype is not torch.float16 or divide_by <= 1:
         return Divisors(1, divide_by, "the sum fits this dtype")
-    before = 2 ** int(math.log2(divide_by) / 2)
+    _, exponent = math.frexp(divide_by)  # exact, where log2 rounds just below a power of 2
+    before = 2 ** ((exponent - 1) // 2)
     return Divisors(before, divide_by / before, "a float16 sum could overflow: half of the division goes first")
 
 
