@@ -22,7 +22,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 RESULTS = DOCS / "assets" / "bench"
 PAGE = DOCS / "understand" / "shared_memory_speed.md"
 COLOURS = ("#7e57c2", "#e65100", "#2e7d32", "#1565c0", "#6d4c41")
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 340, 60, 110, 20, 40
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 340, 80, 110, 20, 40
 
 Curves = dict[str, list[tuple[float, float]]]
 
