@@ -1,6 +1,7 @@
 """The golden queries: what they are, how they are counted, and that the search answers them well enough."""
 
 import importlib.util
+import json
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kwindex import Entry, Hit, KwindexError, build, open_searcher
-from kwindex.quality import Figures, Golden, Result, as_dict, evaluate, read_golden, strata, table
+from kwindex.quality import Figures, Golden, Result, as_dict, digest, evaluate, read_golden, strata, table
 
 FOLDER = Path(__file__).resolve().parents[1] / "golden"
 QUERIES = FOLDER / "queries.tsv"
@@ -21,10 +22,20 @@ def hit(name: str, why: str = "exact name") -> Hit:
 def test_there_are_enough_queries_in_ten_strata_half_of_them_held_out() -> None:
     golden = [row for row in read_golden(QUERIES) if row.expected != ("-",)]
     count = Counter((row.stratum, row.half) for row in golden)
-    assert len(golden) >= 150
+    assert len(golden) >= 300
     assert len({stratum for stratum, _ in count}) == 10
     assert all(count[stratum, "tuned"] == count[stratum, "held"] for stratum, _ in count)
     assert len({row.query for row in golden}) == len(golden)
+
+
+def test_the_held_out_half_is_still_the_one_that_was_asked_blind_and_passed() -> None:
+    """A changed row makes the published blind figures false: write a new held-out half, and ask it with `--first`."""
+    first = json.loads((FOLDER / "first_asked.json").read_text())
+    assert first["held"] == digest(row for row in read_golden(QUERIES) if row.half == "held")
+    assert first["strata"]["all"]["held"]["queries"] == 160
+    assert first["strata"]["all"]["held"]["mrr"] >= 0.9
+    assert first["strata"]["all"]["held"]["success"] >= 0.85
+    assert all(first["strata"][name]["held"]["success"] == 1 for name in ("exact", "folded"))
 
 
 @pytest.mark.parametrize(
@@ -81,9 +92,8 @@ def results(torch_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> lis
     return evaluate(open_searcher(out).search, read_golden(QUERIES))
 
 
-@pytest.mark.parametrize(("half", "mrr", "success"), [("both", 0.9, 0.85), ("tuned", 0.9, 0.85), ("held", 0.85, 0.8)])
+@pytest.mark.parametrize(("half", "mrr", "success"), [("both", 0.9, 0.85), ("tuned", 0.9, 0.85), ("held", 0.9, 0.85)])
 def test_the_search_is_as_good_as_it_should_be(results: list[Result], half: str, mrr: float, success: float) -> None:
-    """The held-out half has a margin: our packages grow, and a new name may stand before the one that a row expects."""
     figures = strata(results)
     assert figures["all"][half].mrr >= mrr, table(results)
     assert figures["all"][half].success >= success

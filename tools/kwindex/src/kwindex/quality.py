@@ -1,5 +1,6 @@
 """How good a search is: golden queries with the entries they should find, and what the search makes of them."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,6 +84,17 @@ def read_golden(path: str | Path) -> list[Golden]:
             raise KwindexError(f"{path}:{number}: not `stratum, tuned or held, query, expected` with tabs between")
         rows.append(Golden(parts[0], parts[1], parts[2], tuple(parts[3].split(" | "))))
     return rows
+
+
+def digest(golden: Iterable[Golden]) -> str:
+    """Returns what tells whether golden queries, or what they should find, were changed since.
+
+    Example:
+        >>> row = Golden("exact", "held", "f", ("m.f",))
+        >>> digest([row]) == digest([row._replace(query="g")])
+        False
+    """
+    return hashlib.sha256("\n".join(map(repr, golden)).encode()).hexdigest()
 
 
 def evaluate(search: Callable[[str], Sequence[Hit]], golden: Iterable[Golden]) -> list[Result]:

@@ -13,6 +13,7 @@ from kwindex import pieces, prose, rank, searcher
 from kwindex.kinds import TABLE
 from kwindex.model import Entry
 from kwindex.spelling import fold, short
+from kwindex.synonyms import LIBRARY
 from kwindex.synonyms import TABLE as SYNONYMS
 
 PAGE, BY_NAME, IN_FILE, IN_FILE_AND_LINE = "0", "1", "2", "3"
@@ -99,6 +100,7 @@ def settings() -> dict[str, Any]:
         "KINDS": [
             {"word": kind.word, "plural": kind.plural, "weight": kind.weight, "named": kind.named} for kind in TABLE
         ],
+        "LIBRARY": LIBRARY,
         "SYNONYMS": {fold(word): list(names) for names, words in SYNONYMS for word in words},
     }
 

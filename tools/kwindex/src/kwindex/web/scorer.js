@@ -116,17 +116,23 @@ globalThis.kwindexScorer = (() => {
     return text === name || text === entry.short || name.endsWith(`.${text}`) || name.endsWith(`::${text}`);
   }
 
-  function query(text, synonyms, fillers) {
+  function meantBy(text, { SYNONYMS: synonyms, LIBRARY: library }) {
+    const named = (word) => (Object.hasOwn(synonyms, fold(word)) ? synonyms[fold(word)] : null);
+    const rest = (new RegExp(library).exec(text)?.[1] ?? "").toLowerCase();
+    return named(text) ?? (rest ? named(rest) ?? [rest] : []);
+  }
+
+  function query(text, points) {
     text = text.trim().split("(", 1)[0].trim();
     if (text.startsWith("torch.ops.")) {
       text = text.slice("torch.ops.".length);
       if (text.endsWith(".default")) text = text.slice(0, -".default".length);
     }
-    const meant = synonyms[fold(text)] || [];
+    const meant = meantBy(text, points);
     const parts = text.includes(" ") ? [] : segments(text);
     const apart = text.includes(" ") || parts.length > 1;
     let words = subtokens(text);
-    const telling = words.filter((word) => !fillers.includes(word));
+    const telling = words.filter((word) => !points.FILLERS.includes(word));
     if (words.length > 2 && !parts.length && telling.length) words = telling;
     const ownWords = parts.length > 1 ? subtokens(parts.at(-1)) : [];
     return {
@@ -570,7 +576,7 @@ globalThis.kwindexScorer = (() => {
     }
 
     byText(asked, offer, hits) {
-      const wanted = query(asked.text, this.P.SYNONYMS, this.P.FILLERS);
+      const wanted = query(asked.text, this.P);
       this.byMessage(asked.text, offer);
       const mayBeName = wanted.words.length <= this.P.MOST_NAME_WORDS || wanted.parts.length > 1;
       if (mayBeName) this.byName(asked, wanted, offer);
