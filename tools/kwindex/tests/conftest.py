@@ -54,10 +54,14 @@ def entries_of(tree: Tree, tmp_path: Path) -> Callable[[str], list[Entry]]:
 def command() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs `python -m kwindex` as its own process."""
 
-    def run(*arguments: object, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: object, cwd: Path | None = None, stdin: str | None = None, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, "-m", "kwindex", *map(str, arguments)]
         environment = {**os.environ, **variables}
-        return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(
+            line, cwd=cwd, env=environment, input=stdin, capture_output=True, text=True, timeout=120, check=False
+        )
 
     return run
 

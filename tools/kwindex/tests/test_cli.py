@@ -64,6 +64,20 @@ def test_search_json(index: Path, command: Command) -> None:
     assert len(json.loads(command("search", "all", "--index", index, "--json", "--limit", 1).stdout)) == 1
 
 
+def test_queries_from_stdin(index: Path, command: Command) -> None:
+    done = command("search", "-", "--index", index, "--json", stdin="allreduce\n\nagit\n")
+    lines = done.stdout.splitlines()
+    assert (done.returncode, done.stderr, len(lines)) == (0, "", 2)
+    for line, query in zip(lines, ("allreduce", "agit"), strict=True):
+        assert json.loads(line) == json.loads(command("search", query, "--index", index, "--json").stdout)
+    done = command("search", "-", "--index", index, stdin="zzqx\nagit\n")
+    assert done.returncode == 1
+    assert done.stdout.startswith("zzqx:\nagit:\n  m.all_gather_into_tensor  function  (initials)\n    m.py:3\n")
+    assert "nothing found for 'zzqx'" in done.stderr
+    done = command("search", "-", "--index", index, "--json", stdin="agit\nkind:nonsense x\n")
+    assert (done.returncode, len(done.stdout.splitlines())) == (2, 1)
+
+
 def test_words_need_no_quotes(index: Path, command: Command) -> None:
     assert command("search", "gather", "tensor", "--index", index).stdout.startswith("m.all_gather_into_tensor")
 

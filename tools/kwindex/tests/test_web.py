@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -84,13 +85,18 @@ def in_python(searcher: Searcher, text: str) -> list[list[Any]] | str:
 
 
 @pytest.fixture(scope="module")
-def corpus(torch_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Entry]:
-    """What the golden queries are asked of."""
+def built(torch_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The index of what the golden queries are asked of."""
     parts = tomllib.loads((GOLDEN / "corpus.toml").read_text())
     sources = [REPOSITORY / part for part in parts["ours"]] + [torch_folder / part for part in parts["torch"]]
     out = tmp_path_factory.mktemp("corpus")
     build([source for source in sources if source.exists()], out)
-    return read_index(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def corpus(built: Path) -> list[Entry]:
+    return read_index(built)
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +110,21 @@ def test_every_golden_query_gives_the_same_ten_hits(both: tuple[Searcher, Browse
     assert len(queries) > 165
     different = [query for query in queries if browser.search(query) != in_python(searcher, query)]
     assert different == []
+
+
+def test_the_command_prints_the_same_ten_hits_as_the_palette(
+    both: tuple[Searcher, Browser], built: Path, command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """One process of the command, from the index on disk, over all golden queries."""
+    queries = [golden.query for golden in read_golden(GOLDEN / "queries.tsv")] + MORE
+    done = command("search", "-", "--json", "--index", built, stdin="\n".join(queries))
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(found) == len(queries), done.stderr
+    fields = ("name", "kind", "file", "line", "score", "why")
+    printed = [[[hit[field] for field in fields] for hit in hits] for hits in found]
+    shown = [both[1].search(query) for query in queries]
+    assert [query for query, a, b in zip(queries, printed, shown, strict=True) if a != b] == []
+    assert sum(map(len, printed)) > 1000
 
 
 def test_an_unknown_kind_is_refused_in_the_same_words(both: tuple[Searcher, Browser]) -> None:

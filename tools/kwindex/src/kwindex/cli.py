@@ -18,7 +18,7 @@ DEFAULT_FOLDER = "kwindex-out"
 _EXIT_CODES = """\
 exit codes:
   0  all went well
-  1  the search found nothing; near names are on stderr
+  1  the search, or one of several, found nothing; near names are on stderr
   2  the command cannot be carried out as given; stderr says why
   3  some files could not be read: each is on stderr as path:line: why; all others are indexed
 """
@@ -62,10 +62,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_building(commands)
     search = commands.add_parser("search", help="find symbols, operators, messages and types by any spelling")
     search.add_argument(
-        "query", nargs="+", metavar="QUERY", help="all_reduce, allreduce, agit, psum, Tensor.wait, 'str -> Tensor', ..."
+        "query",
+        nargs="+",
+        metavar="QUERY",
+        help="all_reduce, allreduce, agit, psum, Tensor.wait, 'str -> Tensor', ...; -: each line of stdin",
     )
     _add_index(search)
-    search.add_argument("--json", action="store_true", help="print the hits as a JSON list, best first")
+    search.add_argument(
+        "--json", action="store_true", help="print the hits as a JSON list, best first; with -, a line each"
+    )
     search.add_argument("--limit", type=_positive, default=10, metavar="N", help="hits (default: %(default)s)")
     search.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="default: %(default)s")
     search.add_argument("--no-pager", action="store_true", help="do not show what is longer than the screen in a pager")

@@ -10,14 +10,19 @@ from kwindex.cli import NOTHING_FOUND, OK
 from kwindex.errors import KwindexError
 from kwindex.rank import Hit
 from kwindex.ready import open_searcher
+from kwindex.searcher import Searcher
 from kwindex.store import paths_of
 
+FROM_STDIN = "-"
+"""The query that says that stdin has the queries."""
 _PAGER = "less -FRX"
 
 
 def run_search(options: argparse.Namespace) -> int:
     """Prints what answers a query, the best first."""
     query = " ".join(options.query).strip()
+    if query == FROM_STDIN:
+        return _run_searches(options)
     if not query:
         raise KwindexError("the query is empty; give a name, such as all_reduce")
     searcher = open_searcher(options.index)
@@ -28,8 +33,26 @@ def run_search(options: argparse.Namespace) -> int:
         coloured = _coloured(options.color)
         lines = [*shown(hits, coloured, paths_of(options.index) if coloured else {})]
         _print(lines, not options.no_pager)
-    if hits:
-        return OK
+    return OK if hits else _say_nothing_found(query, searcher)
+
+
+def _run_searches(options: argparse.Namespace) -> int:
+    """Answers the queries that stdin has, one a line: in JSON a line for each, else the hits below the query."""
+    searcher, code = open_searcher(options.index), OK
+    coloured = _coloured(options.color)
+    paths = paths_of(options.index) if coloured else {}
+    for query in filter(None, map(str.strip, sys.stdin)):
+        hits = searcher.search(query, options.limit)
+        if options.json:
+            print(json.dumps([hit.as_dict() for hit in hits]))
+        else:
+            print(f"{query}:", *(f"  {line}" for line in shown(hits, coloured, paths)), sep="\n")
+        if not hits:
+            code = _say_nothing_found(query, searcher)
+    return code
+
+
+def _say_nothing_found(query: str, searcher: Searcher) -> int:
     near = searcher.suggest(query)
     hint = f"; did you mean {', '.join(near)}?" if near else f" among {len(searcher.entries)} entries"
     print(f"kwindex: nothing found for {query!r}{hint}", file=sys.stderr)
