@@ -8,6 +8,7 @@ import sys
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import accumulate, chain
 from typing import NamedTuple
 
@@ -93,9 +94,26 @@ def _collect(postings: dict[bytes, list[int]], number: int, shorts: bytes) -> No
 def _spellings(name: bytes) -> tuple[bytes, bytes, bytes, int]:
     text = name.decode()
     tokens = subtokens(text)
-    folded = fold(text)
     initials = "".join([token[0] for token in tokens]) if len(tokens) > 1 else ""
-    return folded.encode(), " ".join(["", *tokens]).encode(), initials.encode(), mask(folded)
+    if text.isascii():  # then the words are all letters and digits
+        folded, letters = "".join(tokens), _joined_mask(tokens)
+    else:
+        folded = fold(text)
+        letters = mask(folded)
+    return folded.encode(), " ".join(["", *tokens]).encode(), initials.encode(), letters
+
+
+def _joined_mask(words: Iterable[str]) -> int:
+    """Returns the mask of words that follow each other, from their own masks: names are made of few words.
+
+    Example:
+        >>> _joined_mask(["all", "reduce"]) == mask("allreduce")
+        True
+    """
+    bits = 0
+    for own in map(_known_mask, words):
+        bits |= own | (bits & own & _ONCE) << 32
+    return bits
 
 
 class _Edit(NamedTuple):
@@ -191,3 +209,7 @@ def mask(letters: str) -> int:
         bit = 1 << (code & 31)
         bits |= bit << 32 if bits & bit else bit
     return bits
+
+
+_ONCE = (1 << 32) - 1
+_known_mask = lru_cache(maxsize=10_000)(mask)

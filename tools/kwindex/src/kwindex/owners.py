@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from kwindex.column import Column
-from kwindex.spelling import fold, segments, subtokens
+from kwindex.spelling import fold, segments, words_of
 from kwindex.tables import Tables
 
 
@@ -47,4 +47,4 @@ def owner_line(owner: str) -> bytes:
         b' torch device mesh\t.torch.devicemesh.\n'
     """
     parts = ".".join(map(fold, segments(owner)))
-    return f" {' '.join(subtokens(owner))}\t.{parts}.\n".encode()
+    return f" {' '.join(words_of(owner))}\t.{parts}.\n".encode()

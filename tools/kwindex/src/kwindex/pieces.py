@@ -16,7 +16,7 @@ from kwindex.owners import owner_line
 from kwindex.pasted import Message, plain
 from kwindex.rank import place
 from kwindex.signatures import GAP, types_of
-from kwindex.spelling import short, subtokens
+from kwindex.spelling import short, subtokens, words_of
 from kwindex.tables import NO_OWNER, ROW_END, Piece
 
 _COMPOUND = re.compile(r"\b(?:\w+_\w+|[A-Za-z]+[a-z][A-Z]\w*|[A-Z][A-Z]+[a-z]\w*)\b")
@@ -117,7 +117,7 @@ def _doc(entry: Entry) -> str:
     summary, words = entry.summary, plain(entry.summary)
     may_hold = "_" in summary or summary[1:] != words[1:]
     inner = (" ".join(subtokens(name)) for name in _COMPOUND.findall(summary)) if may_hold else ()
-    return " ".join(["", *subtokens(entry.name[-_NAME_LETTERS:])[-_NAME_WORDS:], "\t", words.translate(_APART), *inner])
+    return " ".join(["", *words_of(entry.name[-_NAME_LETTERS:])[-_NAME_WORDS:], "\t", words.translate(_APART), *inner])
 
 
 def _lines(numbered: Iterable[tuple[int, str]]) -> tuple[bytes, bytes]:

@@ -238,10 +238,8 @@ def standing(query: Query, entry: Entry) -> int:
 
 def place(entry: Entry) -> int:
     """Returns the part of the standing that no query changes."""
-    points = KINDS[entry.kind].weight if entry.kind in KINDS else 0
-    if _in_test(entry.file):
-        points += TEST
-    return points - min(entry.name.count("."), 9) - (1 if "::" in entry.name else 0)
+    name = entry.name
+    return _base(entry.kind, entry.file) - min(name.count("."), 9) - ("::" in name)
 
 
 def manner(query: Query, name: str) -> int:
@@ -251,9 +249,10 @@ def manner(query: Query, name: str) -> int:
     return points + (IN_PLACE if name.endswith("_") and not asked.endswith("_") else 0)
 
 
-@lru_cache(maxsize=1)  # neighbours are of one file
-def _in_test(file: str) -> bool:
-    return file.startswith(("test_", "tests/", "test/")) or "/test" in file
+@lru_cache(maxsize=64)  # neighbours are of one file
+def _base(kind: str, file: str) -> int:
+    in_test = file.startswith(("test_", "tests/", "test/")) or "/test" in file
+    return (KINDS[kind].weight if kind in KINDS else 0) + (TEST if in_test else 0)
 
 
 def match_short(query: Query, name: str) -> Match | None:

@@ -1,10 +1,12 @@
 """Reading source files: what a file's contents are known by, and its piece of the index; one file, or many at once."""
 
+import gc
 import hashlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from kwindex.discover import SourceFile
@@ -17,7 +19,7 @@ from kwindex.tables import Piece
 
 PARALLEL_BYTES = 3_000_000
 """Sources below this size are read in one process: starting more would take longer."""
-_CHUNK_BYTES = 400_000
+_CHUNK_BYTES = 150_000
 _VERSION = f"kwindex 4, Python {sys.version_info[0]}.{sys.version_info[1]}"
 """What a piece depends on besides its source; change the number with every change of what is extracted."""
 
@@ -67,53 +69,84 @@ def read_all(sources: Sequence[SourceFile]) -> list[Reading]:
         return [read(source) for source in sources]
 
 
-def readings(files: Sequence[SourceFile], jobs: int, progress: Progress) -> Iterator[Reading]:
-    """Yields what each file gives, in order; `progress` hears of bytes read and bytes in all."""
+def readings(files: Sequence[SourceFile], jobs: int, progress: Progress) -> list[Reading]:
+    """Returns what each file gives, in order; `progress` hears of bytes read and bytes in all."""
     total = sum(source.size for source in files)
     done = 0
-    if jobs < 2 or total < PARALLEL_BYTES:
-        for source in files:
-            yield read(source)
-            done += source.size
-            progress(done, total)
-        return
-    chunks = _chunks(files)
-    for chunk, several in zip(chunks, _spread(chunks, jobs), strict=True):
-        yield from several
-        done += sum(source.size for source in chunk)
+
+    def note(several: Sequence[SourceFile]) -> None:
+        nonlocal done
+        done += sum(source.size for source in several)
         progress(done, total)
 
+    if jobs > 1 and total >= PARALLEL_BYTES:
+        return _spread(files, jobs, note)
+    made = []
+    for source in files:
+        made.append(read(source))
+        note([source])
+    return made
 
-def _spread(chunks: list[list[SourceFile]], jobs: int) -> Iterator[list[Reading]]:
-    """Reads chunks in several processes."""
+
+def _spread(files: Sequence[SourceFile], jobs: int, note: Callable[[Sequence[SourceFile]], None]) -> list[Reading]:
+    """Reads files in several processes; this one reads too, from the last chunk on, the others from the first."""
     from concurrent.futures import ProcessPoolExecutor  # a search never needs these
     from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
 
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_leave_interrupts)
+    chunks = _chunks([source.size for source in files])
+    pool = ProcessPoolExecutor(jobs - 1, mp_context=get_context("spawn"), initializer=_be_a_reader)
+    made: dict[int, Reading] = {}
+
+    def take(chunk: list[int], several: list[Reading]) -> None:
+        made.update(zip(chunk, several, strict=True))
+        note([files[number] for number in chunk])
+
     try:
-        yield from pool.map(read_all, chunks)
+        tasks = [(chunk, pool.submit(read_all, [files[number] for number in chunk])) for chunk in chunks]
+        theirs = deque(tasks)
+        while tasks:
+            chunk, future = tasks.pop()
+            if not future.cancel():  # another process has begun it, and so all before it
+                break
+            theirs.pop()
+            take(chunk, read_all([files[number] for number in chunk]))
+            while theirs and theirs[0][1].done():
+                chunk, future = theirs.popleft()
+                take(chunk, future.result())
+        for chunk, future in theirs:
+            take(chunk, future.result())
     except BrokenProcessPool:
         raise KwindexError("a process that read sources ended early; --jobs 1 reads in this one") from None
     finally:
         pool.shutdown(cancel_futures=True)
+    return [made[number] for number in range(len(files))]
 
 
-def _leave_interrupts() -> None:
+def _be_a_reader() -> None:
     """Leaves Ctrl-C to the process that started this one, which then ends both without a trace on the screen."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.disable()  # it makes no cycles, and ends soon
 
 
-def _chunks(files: Sequence[SourceFile]) -> list[list[SourceFile]]:
-    chunks: list[list[SourceFile]] = [[]]
-    size = 0
-    for source in files:
-        if size > _CHUNK_BYTES:
+def _chunks(sizes: Sequence[int]) -> list[list[int]]:
+    """Returns the numbers of files in chunks: the largest files at both ends, where reading begins.
+
+    So all processes end with small chunks, at nearly the same time.
+
+    Example:
+        >>> _chunks([_CHUNK_BYTES, 1, _CHUNK_BYTES + 1, 2, 3 * _CHUNK_BYTES])
+        [[4], [0], [3, 1], [2]]
+    """
+    chunks: list[list[int]] = []
+    size = _CHUNK_BYTES
+    for number in sorted(range(len(sizes)), key=lambda number: -sizes[number]):
+        if size >= _CHUNK_BYTES:
             chunks.append([])
             size = 0
-        chunks[-1].append(source)
-        size += source.size
-    return chunks
+        chunks[-1].append(number)
+        size += sizes[number]
+    return chunks[::2] + chunks[1::2][::-1]
 
 
 def processors() -> int:

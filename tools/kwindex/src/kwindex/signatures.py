@@ -1,6 +1,7 @@
 """Signatures as types alone: what `Tensor, str -> Tensor` is asked of."""
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 GAP = "\x1f"
@@ -15,6 +16,7 @@ _UNION = re.compile(r"\bunion\[([^\[\]]*(?:\[[^\[\]]*\][^\[\]]*)*)\]")
 _MARKS = re.compile(r"[()\[\]{}'\",=]")
 
 
+@lru_cache(maxsize=4096)  # few types make up most signatures
 def normal(text: str) -> str:
     """Returns a type as types are compared: no modules, no case, no spaces; `Optional` and `Union` with bars.
 
