@@ -21,7 +21,9 @@ from _machine import sentence
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 RESULTS = DOCS / "assets" / "bench"
 PAGE = DOCS / "understand" / "shared_memory_speed.md"
-COLOURS = ("#7e57c2", "#e65100", "#2e7d32", "#1565c0", "#6d4c41")
+COLOURS = ("#5e35b1", "#b93a00", "#22692a", "#1565c0", "#6d4c41")
+GROUND, INK, PALE = "#eef0f4", "#374151", "#b6bcc6"
+"""A picture brings its own ground: it knows nothing of the colours of the page that shows it."""
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 340, 80, 110, 20, 40
 
 Curves = dict[str, list[tuple[float, float]]]
@@ -50,7 +52,7 @@ def chart(title: str, curves: Curves) -> str:
     parts = []
     for power in range(low, high + 1):
         y = down(10.0**power)
-        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#8884"/>')
+        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="{PALE}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{10.0**power:g} us</text>')
     for x in sorted(set(xs))[::2]:
         parts.append(f'<text x="{across(x):.1f}" y="{HEIGHT - 14}" text-anchor="middle">{size_words(x)}</text>')
@@ -62,7 +64,8 @@ def chart(title: str, curves: Curves) -> str:
         parts.append(f'<text x="{x}" y="{y:.1f}" fill="{colour}">{escape(name)}</text>')
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" font-size="12" '
-        f'font-family="sans-serif" fill="#888"><title>{escape(title)}</title>{"".join(parts)}</svg>\n'
+        f'font-family="sans-serif" fill="{INK}"><title>{escape(title)}</title>'
+        f'<rect width="{WIDTH}" height="{HEIGHT}" rx="8" fill="{GROUND}"/>{"".join(parts)}</svg>\n'
     )
 
 

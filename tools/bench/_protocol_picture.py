@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 TARGET = Path(__file__).resolve().parents[2] / "docs" / "assets" / "shm_protocol.svg"
-STAGES = {"put": "#7e57c2", "reduce": "#e65100", "take": "#2e7d32"}
+STAGES = {"put": "#5e35b1", "reduce": "#b93a00", "take": "#22692a"}
+GROUND, INK, PALE = "#eef0f4", "#374151", "#9aa1ad"
 PIECES, LAG, STEP, ROW, LEFT = 5, 2, 92, 38, 70
 
 
@@ -42,14 +43,15 @@ def draw() -> str:
                 f"slot {piece % 4}</text>"
             )
         if turn > 0:
-            parts.append(f'<line x1="{x - 3}" x2="{x - 3}" y1="28" y2="{height - 40}" stroke="#888"/>')
+            parts.append(f'<line x1="{x - 3}" x2="{x - 3}" y1="28" y2="{height - 40}" stroke="{PALE}"/>')
             parts.append(f'<text x="{x - 3}" y="20" text-anchor="middle">wait {turn - 1}</text>')
         if turn + 1 < PIECES + LAG:
             parts.append(f'<text x="{x + STEP / 2}" y="{height - 22}" text-anchor="middle">publish {turn}</text>')
     parts.append(f'<text x="8" y="{height - 4}">In a turn: wait, reduce, put, publish, take.</text>')
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" font-size="10" '
-        f'font-family="sans-serif" fill="#888"><title>A large all_reduce</title>{"".join(parts)}</svg>\n'
+        f'font-family="sans-serif" fill="{INK}"><title>A large all_reduce</title>'
+        f'<rect width="{width}" height="{height}" rx="8" fill="{GROUND}"/>{"".join(parts)}</svg>\n'
     )
 
 

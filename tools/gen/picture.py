@@ -8,7 +8,7 @@ from html import escape
 from .examples import Flow, Holding, Sources
 
 COLOURS = ("#5e35b1", "#00695c", "#1565c0", "#c2410c")
-EMPTY = "#8a8f98"
+EMPTY = "#6b7280"
 LETTERS = "abcd"
 HEIGHT, GAP, MARGIN, HEAD = 26, 4, 58, 34
 PER_LINE = 4
