@@ -106,14 +106,16 @@ def _cell(row: dict[str, Any], key: str) -> str:
 
 MPIS = {"shm": "comm_shm", "impi-rt": "Intel MPI", "openmpi": "Open MPI", "mpich": "MPICH"}
 GLOO = {"shm_us": "comm_shm", "gloo_us": "gloo"}
-FLOOR = {"all_reduce_us": "all_reduce", "flags_us": "flags", "memcpy_us": "memcpy"}
+FLOOR = {"all_reduce_us": "all_reduce", "flags_us": "flags", "memcpy_us": "memcpy", "crossing_us": "crossing"}
+OF_FLOOR = {"of_flags": "in exchanges", "of_memcpy": "in copies", "of_crossing": "in crossings"}
 LAYOUT = {
     "shm_against_mpi": (MPIS, {"bytes": "bytes", **MPIS, "ratio": "of the best", "limit": "at most"}),
     "shm_all_reduce_2": (GLOO, {"bytes": "bytes", **GLOO, "ratio": "of gloo", "limit": "at most", "p99": "p99/median"}),
     "shm_all_reduce_4": (None, {"bytes": "bytes", **GLOO, "ratio": "of gloo", "limit": "at most", "p99": "p99/median"}),
     "shm_all_reduce_8": (None, {"bytes": "bytes", **GLOO, "ratio": "of gloo", "limit": "at most", "p99": "p99/median"}),
     "shm_cost": (None, {"what": "what", "shm_ms": "comm_shm", "peer_ms": "peer", "limit": "at most"}),
-    "shm_floor": (FLOOR, {"bytes": "bytes", **FLOOR, "of_flags": "in exchanges", "of_memcpy": "in copies"}),
+    "shm_fully_shard": (None, {"what": "what", "ms": "ms a step", "ratio": "of gloo", "limit": "at most"}),
+    "shm_floor": (FLOOR, {"bytes": "bytes", **FLOOR, **OF_FLOOR}),
 }
 
 

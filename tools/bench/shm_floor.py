@@ -1,7 +1,9 @@
 """Claim: small messages take at most 3 bare flag exchanges between two processes, large ones at most twice a memcpy.
 
-The C core is compiled with a small program that has no Python in it, and measured next to the two limits in the same
-two processes, taking turns. memcpy runs in both processes at once, as the collective does, over the same bytes:
+The C core is compiled with a small program that has no Python in it, and measured next to its limits in the same two
+processes, taking turns. memcpy runs in both processes at once, as the collective does, over the same bytes. The third
+limit is what private memory costs: each byte is copied into shared memory by one rank and out of it by the other one,
+which is the traffic of an all_reduce between two without its arithmetic:
 
     python tools/bench/shm_floor.py [--json FILE]
 """
@@ -23,6 +25,7 @@ CSRC = HERE.parent.parent / "packages" / "comm_shm" / "csrc"
 SIZES = [4, 64, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 32 << 20]
 SMALL, LARGE = 64, 1 << 20
 MOST_EXCHANGES, MOST_COPIES = 3.0, 2.0
+PEERS = ("flags", "memcpy", "crossing")
 
 
 def build(folder: Path) -> Path:
@@ -54,7 +57,7 @@ def table(seen: dict[int, dict[str, list[float]]]) -> list[dict[str, float]]:
     rows = []
     for size, times in seen.items():
         row = {"bytes": size} | {f"{what}_us": statistics.median(each) / 1e3 for what, each in times.items()}
-        for what in ("flags", "memcpy"):
+        for what in PEERS:
             pairs = zip(times["all_reduce"], times[what], strict=True)
             row[f"of_{what}"] = statistics.median(ours / limit for ours, limit in pairs)
         rows.append(row)
@@ -69,12 +72,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = table(measure(build(Path(folder))))
     print("all_reduce(max) of float32 in C, 2 processes: medians of one run")
-    print(f"{'bytes':>10} {'flags us':>9} {'memcpy us':>10} {'ours us':>10} {'ours/flags':>11} {'ours/memcpy':>12}")
+    print(f"{'bytes':>10} {'ours us':>10} " + " ".join(f"{of + ' us':>12} {'ours/' + of:>13}" for of in PEERS))
     for row in rows:
-        print(
-            f"{row['bytes']:>10} {row['flags_us']:>9.3f} {row['memcpy_us']:>10.3f} {row['all_reduce_us']:>10.3f} "
-            f"{row['of_flags']:>11.2f} {row['of_memcpy']:>12.2f}"
-        )
+        peers = " ".join(f"{row[f'{of}_us']:>12.3f} {row[f'of_{of}']:>13.2f}" for of in PEERS)
+        print(f"{row['bytes']:>10} {row['all_reduce_us']:>10.3f} {peers}")
     if arguments.json is not None:
         limits = {"small": SMALL, "flags": MOST_EXCHANGES, "large": LARGE, "memcpy": MOST_COPIES}
         what = {"claim": "shm_floor", "machine": machine(), "limits": limits, "rows": rows}

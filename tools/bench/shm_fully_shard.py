@@ -3,18 +3,24 @@
 A transformer of 5M parameters trains in the same processes over both backends, taking turns, and without any backend
 (the bare compute of the same model). After the run both have the same losses, up to the rounding of gloo's order.
 
-    python tools/bench/shm_fully_shard.py [--ranks 2]
+    python tools/bench/shm_fully_shard.py [--ranks 2] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+from pathlib import Path
 from typing import Any
+
+from _machine import machine
 
 from comm_core.testing import run_ranks
 
 TURNS = 6
 STEPS = 3
+LIMIT = 0.5
+WORDS = {"gloo": "fully_shard over gloo", "shm": "fully_shard over comm_shm", "bare": "the model alone"}
 
 
 def measure(group: Any, turns: int, steps: int) -> dict[str, Any]:
@@ -65,6 +71,7 @@ def main() -> None:
     """Run on this machine and print the step times."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--json", type=Path, help="write the rows here as well")
     arguments = parser.parse_args()
     per_rank = run_ranks(measure, arguments.ranks, "gloo", timeout=600.0, args=(TURNS, STEPS))
     for rank, answer in enumerate(per_rank):
@@ -72,9 +79,16 @@ def main() -> None:
         if abs(gloo - shm) > 1e-4 * abs(gloo):
             raise SystemExit(f"rank {rank}: got loss {shm} over shm; need that over gloo, {gloo}")
     slowest = {name: max(answer["seconds"][name] for answer in per_rank) for name in per_rank[0]["seconds"]}
-    for name, seconds in slowest.items():
-        print(f"{name:>5}: {seconds * 1e3:7.1f} ms a step")
-    print(f"shm/gloo: {slowest['shm'] / slowest['gloo']:.3f}")
+    rows = [
+        {"what": WORDS[name], "ms": seconds * 1e3, "ratio": seconds / slowest["gloo"], "limit": None}
+        for name, seconds in slowest.items()
+    ]
+    rows[1]["limit"] = LIMIT
+    for row in rows:
+        print(f"{row['what']:>26}: {row['ms']:7.1f} ms a step, {row['ratio']:.3f} of gloo's")
+    if arguments.json is not None:
+        what = {"claim": "shm_fully_shard", "machine": machine(), "ranks": arguments.ranks, "rows": rows}
+        arguments.json.write_text(json.dumps(what, indent=1) + "\n")
 
 
 if __name__ == "__main__":
