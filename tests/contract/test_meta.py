@@ -10,7 +10,7 @@ from comm_core import Group, run
 from comm_core.catalog import CATALOG
 from comm_core.collective import Lowering
 from comm_core.testing import run_ranks
-from comm_core.transports import TracedTransport
+from comm_core.traced_transport import TracedTransport
 
 from . import twins
 from .case import WORLDS, Case

@@ -40,6 +40,7 @@ def _samples(group):
             (x.int(), "bxor", 0, group.name),
             *((leaf, op, last, group.name) for op in ("sum", "avg", "max", "product")),
         ],
+        "comm_core::start_reduce": [],  # its result is in flight: see below
         "comm_core::batch_p2p": [
             (x, *ring, group.name),
             (torch.ones(4)[::2], *ring, group.name),
@@ -142,6 +143,24 @@ def test_a_started_batch_is_finished_by_wait_tensor_and_owns_what_it_sends(world
         assert answer == ((0, 3), rows, rows)
 
 
+def _started_reduce(group):
+    own_ops.register()
+    op, wait = torch.ops.comm_core.start_reduce.default, torch.ops._c10d_functional.wait_tensor
+    x = torch.tensor([1.0, group.rank])
+    totals = [op(x, "sum", dst, group.name) for dst in range(group.world)]
+    x.fill_(-1.0)
+    return [wait(total).tolist() for total in totals]
+
+
+@pytest.mark.world(1, 3)
+def test_a_started_reduction_is_finished_by_wait_tensor_and_owns_what_it_sends(world):
+    n = world.size
+    total = [float(n), n * (n - 1) / 2]
+    assert world.run(_started_reduce) == [
+        [total if dst == rank else [0.0, 0.0] for dst in range(n)] for rank in range(n)
+    ]
+
+
 def test_a_started_batch_between_simulated_ranks():
     assert World(2).run(_started) == [((0, 3), [[1.0 - rank] * 3] * 2, [[1.0 - rank] * 3] * 2) for rank in range(2)]
 
@@ -190,3 +209,14 @@ def _exported(group):
 @pytest.mark.world(2, timeout=120)
 def test_an_exported_program_runs(world):
     assert world.run(_exported) == [[13.0, 13.0], [1.0, 1.0]]
+
+
+def test_an_op_moves_bytes_while_another_thread_compiles(monkeypatch):
+    """Of which torch tells all threads."""
+
+    def body(group):
+        own_ops.register()
+        return torch.ops.comm_core.reduce.default(torch.ones(1), "sum", 0, group.name).item()
+
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert World(2).run(body) == [2.0, 0.0]

@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from comm_core.catalog import CATALOG
     from comm_core.checking import checked
     from comm_core.collective import Collective, Lowering, Missing, missing
-    from comm_core.execution import launch, run, start, transport, wait
+    from comm_core.execution import launch, run, start, transport
     from comm_core.groups import Group, GroupLike, as_group
     from comm_core.pending import Pending
     from comm_core.premul import premul_sum
+    from comm_core.settling import wait
     from comm_core.simulate import SimulatedGroup, World
     from comm_core.symmetric import SymmetricBuffer, SymmetricMemory, symmetric_memory
     from comm_core.transports import Transport
@@ -27,10 +28,11 @@ _NAMES = {
     "checking": ("checked",),
     "collective": ("Collective", "Lowering", "Missing", "missing"),
     "errors": (),
-    "execution": ("launch", "run", "start", "transport", "wait"),
+    "execution": ("launch", "run", "start", "transport"),
     "groups": ("Group", "GroupLike", "as_group"),
     "pending": ("Pending",),
     "premul": ("premul_sum",),
+    "settling": ("wait",),
     "simulate": ("SimulatedGroup", "World"),
     "symmetric": ("SymmetricBuffer", "SymmetricMemory", "symmetric_memory"),
     "transports": ("Transport",),

@@ -15,15 +15,17 @@ from comm_core.catalog import BY_KEY
 from comm_core.collective import Collective, Missing, Params
 from comm_core.compat import constant_in_graphs, forward_ad_active, functions_transformed, is_transformed
 from comm_core.compiled_groups import compiled_group
-from comm_core.errors import ArgumentError, CommError, DtypeError, GradientError
+from comm_core.errors import ArgumentError, CommError, GradientError
 from comm_core.groups import AnyGroup, Group, GroupLike, as_group
 from comm_core.pending import Pending
 from comm_core.premul import premultiplied
 from comm_core.reduce_ops import REDUCE_OPS
+from comm_core.settling import settled
 from comm_core.simulate import SimulatedGroup, SimulatedTransport
 from comm_core.simulated_process_group import SimulatedTracedTransport
+from comm_core.traced_transport import TracedTransport
 from comm_core.tracing import is_plain, is_traced
-from comm_core.transports import ProcessGroupTransport, TracedTransport, Transport
+from comm_core.transports import ProcessGroupTransport, Transport
 
 Finish = Callable[[Pending], torch.Tensor]
 
@@ -100,6 +102,22 @@ def start_watched(entry: Collective, x: torch.Tensor, finish: Finish, group: Gro
 
 def start_in_graph(entry: Collective, x: torch.Tensor, group: GroupLike, params: Params) -> torch.Tensor:
     """Run a collective in code that is being compiled or exported: as ops of the graph, the wait among them."""
+    x, on, parsed = parsed_in_graph(entry, x, group, params)
+    if is_expanded(entry, x, parsed) and (transforms_active() or (torch.is_grad_enabled() and x.requires_grad)):
+        return cast(torch.Tensor, cast(Any, entry.expanded)(GroupEmit(on), x, **parsed))
+    if transforms_active():
+        return run_in_graph(x, entry.key, on.name, **parsed)
+    return cast(torch.Tensor, Differentiable.apply(x, entry.key, on, parsed, Pending.wait))  # type: ignore[no-untyped-call]
+
+
+def parsed_in_graph(
+    entry: Collective, x: torch.Tensor, group: GroupLike, params: Params
+) -> tuple[torch.Tensor, AnyGroup, Params]:
+    """Return a compiled call's tensor settled, its group and its parameters parsed.
+
+    Raises:
+        CommError: one of them is wrong, or a gradient is wanted of what has none.
+    """
     try:
         x = settled(x, entry.name)
         on = compiled_group(group)
@@ -108,11 +126,7 @@ def start_in_graph(entry: Collective, x: torch.Tensor, group: GroupLike, params:
             check_gradient(entry)
     except CommError as error:  # anew, by position: of an error's arguments Dynamo shows only those
         raise type(error)(error.where, error.got, error.need, error.hint) from None
-    if is_expanded(entry, x, parsed) and (transforms_active() or (torch.is_grad_enabled() and x.requires_grad)):
-        return cast(torch.Tensor, cast(Any, entry.expanded)(GroupEmit(on), x, **parsed))
-    if transforms_active():
-        return run_in_graph(x, entry.key, on.name, **parsed)
-    return cast(torch.Tensor, Differentiable.apply(x, entry.key, on, parsed, Pending.wait))  # type: ignore[no-untyped-call]
+    return x, on, parsed
 
 
 def run_in_graph(x: torch.Tensor, key: str, group: str, **params: Any) -> torch.Tensor:
@@ -183,44 +197,6 @@ def process_transport(group: AnyGroup) -> ProcessGroupTransport:
     return known
 
 
-def wait(x: torch.Tensor) -> torch.Tensor:
-    """Return the finished tensor of what a collective returned; a plain tensor is finished.
-
-    Gradient: the identity.
-
-    Example:
-        >>> wait(torch.ones(2))
-        tensor([1., 1.])
-    """
-    if torch.compiler.is_compiling() or not hasattr(x, "trigger_wait"):
-        return torch.ops._c10d_functional.wait_tensor(x)
-    return Waited.apply(x)  # type: ignore[no-untyped-call]
-
-
-def settled(x: torch.Tensor, where: str) -> torch.Tensor:
-    """Return a tensor that a collective may send: one in flight is waited for, other types are refused.
-
-    Raises:
-        DtypeError: not a tensor, or a DTensor.
-    """
-    if not isinstance(x, torch.Tensor):
-        raise DtypeError(where, got=f"a {type(x).__name__}", need="a tensor")
-    if hasattr(x, "to_local"):
-        raise DtypeError(
-            where, got="a DTensor", need="a plain tensor", hint="pass x.to_local(), or use func_map.local_map"
-        )
-    if torch.compiler.is_compiling():
-        return x
-    if x.layout is not torch.strided or x.is_nested or x.is_quantized:
-        kind = "nested" if x.is_nested else "quantized" if x.is_quantized else str(x.layout)
-        raise DtypeError(where, got=f"a {kind} tensor", need="a dense tensor", hint="use x.to_dense() or its like")
-    if x.is_conj() or x.is_neg():
-        x = x.resolve_conj().resolve_neg()
-    if type(x) is torch.Tensor or type(x) is torch.nn.Parameter:
-        return x
-    return wait(x) if hasattr(x, "trigger_wait") else x
-
-
 def transport(group: GroupLike = None) -> Transport:
     """Return what moves contiguous blocks between the ranks of a group.
 
@@ -234,17 +210,21 @@ def transport(group: GroupLike = None) -> Transport:
     """
     if torch.compiler.is_compiling():
         return traced_transport(compiled_group(group))
-    on = as_group(group)
+    return moving_transport(as_group(group))
+
+
+def moving_transport(on: AnyGroup) -> Transport:
+    """Return what moves bytes; ops of graphs ask for it, while another thread may be compiling."""
     if isinstance(on, SimulatedGroup):
         return SimulatedTransport(on)
     wire = process_transport(on)
     return wire if checking.mode is None else checking.CheckedTransport(wire, on)
 
 
-def traced_transport(group: AnyGroup) -> TracedTransport:
-    """Return the transport that emits a graph's ops."""
+def traced_transport(group: AnyGroup, waits: bool = True) -> TracedTransport:
+    """Return the transport that emits a graph's ops, each with its wait or without."""
     simulated = group.backend == SimulatedGroup.backend
-    return SimulatedTracedTransport(group) if simulated else TracedTransport(group)
+    return SimulatedTracedTransport(group, waits) if simulated else TracedTransport(group, waits)
 
 
 def parsed_params(entry: Collective, x: torch.Tensor, group: AnyGroup, params: Params) -> Params:
@@ -288,24 +268,6 @@ class GroupEmit:
         """Run the entry to its end, differentiably; a cotangent may be in flight itself."""
         x = settled(x, name)
         return cast(torch.Tensor, recorder(x).apply(x, name, self.group, params, Pending.wait))
-
-
-class Waited(torch.autograd.Function):
-    """The identity on a result in flight, of this project's class or of torch's."""
-
-    @staticmethod
-    def forward(x: Any) -> torch.Tensor:
-        """Wait; autograd needs another tensor than the input."""
-        return cast(torch.Tensor, x.trigger_wait()).detach()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        """Keep nothing."""
-
-    @staticmethod
-    def backward(ctx: Any, cotangent: torch.Tensor) -> torch.Tensor:
-        """Hand the cotangent on."""
-        return cotangent
 
 
 class Differentiable(torch.autograd.Function):

@@ -1,16 +1,20 @@
-"""The private names of Inductor that comm_core uses, to keep ops of our own in their order.
+"""The private names of Inductor that comm_core uses, to keep ops of our own and waits in their order among collectives.
 
 Inductor lowers an op with an ordered effect and notes that it depends on the one before, but by the names of buffers
 where its scheduler looks up those of operations (2.13; found by reading, proven by
-`packages/functional_collectives/tests/test_order.py`). The scheduler then sorts such ops as it likes, for memory for
-one, and not alike on all ranks: messages that ranks exchange in different orders are a deadlock. So our ops have a
-lowering of their own, which is that of any op without one, and the dependency under the right name.
+`packages/functional_collectives/tests/test_order.py`); and of collectives of other names it notes nothing. Its
+scheduler then sorts such ops as it likes, for memory for one, and not alike on all ranks: messages that ranks exchange
+in different orders are a deadlock. So our ops are lowered to what Inductor lowers its own collectives to, which its
+scheduler keeps in the order of the program, and whose waits it knows (2.11 to 2.14).
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
+
+import torch
 
 _ours: dict[Any, Any] = {}
 
@@ -29,20 +33,42 @@ def forget_order() -> None:
 
 
 def _ordered(op: Any) -> Any:
-    from torch._inductor.lowering import fallback_handler
+    from torch._inductor import ir
+
+    def lowered(x: Any, *args: Any) -> Any:
+        kernel: Any = ir._CollectiveKernel.create_out_of_place(op, x, *args)
+        return ir.TensorBox.create(kernel)
+
+    return lowered
+
+
+def keep_waits() -> Callable[[], None]:
+    """Have Inductor leave each wait behind the collectives that are started before it, and return what undoes that.
+
+    It moves a wait for memory, also before the start of another collective or message, for which another rank may be
+    waiting before it starts what this wait is for (2.11 to 2.14). A wait that follows its own start is not touched.
+    """
+    from torch._inductor import ir
+    from torch._inductor.lowering import lowerings
     from torch._inductor.virtualized import V
-    from torch._library.effects import EffectType
 
-    lower = fallback_handler(op, add_to_fallback_set=False)
+    op = torch.ops._c10d_functional.wait_tensor.default
+    before = lowerings[op]
 
-    def ordered(*args: Any, **kwargs: Any) -> Any:
-        graph = V.graph
-        before = graph.effectful_ops.get(EffectType.ORDERED)
-        known = len(graph.operations)
-        result = lower(*args, **kwargs)
-        if before is not None and hasattr(graph, "additional_star_deps"):
-            for made in graph.operations[known:]:
-                graph.additional_star_deps[made.get_operation_name()].add(before.get_name())
+    def lowered(x: Any) -> Any:
+        operations = V.graph.operations
+        known = len(operations)
+        result = before(x)
+        starts = (made for made in reversed(operations[:known]) if isinstance(made, ir._CollectiveKernel))
+        last = next((made for made in starts if not isinstance(made, ir._WaitKernel)), None)
+        for wait in operations[known:]:
+            for buffer in last.get_outputs() if last is not None else ():
+                V.graph.additional_buffer_deps[wait.get_operation_name()].add(buffer.get_name())
         return result
 
-    return ordered
+    def undo() -> None:
+        if lowerings[op] is lowered:
+            lowerings[op] = before
+
+    lowerings[op] = lowered
+    return undo

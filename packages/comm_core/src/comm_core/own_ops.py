@@ -1,10 +1,10 @@
 """The ops of our own, `torch.ops.comm_core.*`, for collectives that a graph has no op of torch for.
 
-They have finished when they return, so a graph that nobody lowered is right; but for `start_batch_p2p`, which has
-`_c10d_functional.wait_tensor` to finish it, as torch's ops do. Where torch can keep ops in their order
-(effect tokens), it is told to: of two messages that do not depend on each other, no compiler may change the order.
-They have the gradients of their entries, for who differentiates a graph with one in it; what is started has none.
-They are there from the first traced call that needs one, and until `unregister`.
+They have finished when they return, so a graph that nobody lowered is right; but for `start_batch_p2p` and
+`start_reduce`, which have `_c10d_functional.wait_tensor` to finish them, as torch's ops do. Where torch can keep ops in
+their order (effect tokens), it is told to: of two messages that do not depend on each other, no compiler may change the
+order. They have the gradients of their entries, for who differentiates a graph with one in it; what is started has
+none. They are there from the first traced call that needs one, and until `unregister`.
 """
 
 from __future__ import annotations
@@ -70,10 +70,12 @@ def register() -> bool:
 def _made() -> torch.library.Library:
     library = torch.library.Library(NAMESPACE, "DEF")
     library.define("reduce(Tensor x, str reduce_op, int dst, str group) -> Tensor")
+    library.define("start_reduce(Tensor x, str reduce_op, int dst, str group) -> Tensor")
     library.define("batch_p2p(Tensor x, SymInt[] sends, SymInt[] receives, str group) -> Tensor")
     library.define("start_batch_p2p(Tensor x, SymInt[] sends, SymInt[] receives, str group) -> Tensor")
     for name, kernel, fake, params in (
         ("reduce", _reduce, _reduce_fake, _reduce_params),
+        ("start_reduce", _start_reduce, _reduce_fake, None),
         ("batch_p2p", _batch_p2p, _batch_p2p_fake, _batch_p2p_params),
         ("start_batch_p2p", _start_batch_p2p, _batch_p2p_fake, None),
     ):
@@ -126,9 +128,9 @@ def _batch_p2p_params(sends: Sequence[int], receives: Sequence[int]) -> Params:
 
 
 def _reduce(x: torch.Tensor, reduce_op: str, dst: int, group: str) -> torch.Tensor:
-    from comm_core.execution import transport
+    from comm_core.execution import moving_transport
 
-    return transport(as_group(group)).reduce(x, reduce_op, dst).wait()
+    return moving_transport(as_group(group)).reduce(x, reduce_op, dst).wait()
 
 
 def _reduce_fake(x: torch.Tensor, reduce_op: str, dst: int, group: str) -> torch.Tensor:
@@ -136,17 +138,27 @@ def _reduce_fake(x: torch.Tensor, reduce_op: str, dst: int, group: str) -> torch
 
 
 def _batch_p2p(x: torch.Tensor, sends: Sequence[int], receives: Sequence[int], group: str) -> torch.Tensor:
-    from comm_core.execution import transport
+    from comm_core.execution import moving_transport
 
-    return transport(as_group(group)).batch_p2p(x.contiguous(), unflattened(sends), unflattened(receives)).wait()
+    return moving_transport(as_group(group)).batch_p2p(x.contiguous(), unflattened(sends), unflattened(receives)).wait()
 
 
 def _batch_p2p_fake(x: torch.Tensor, sends: Sequence[int], receives: Sequence[int], group: str) -> torch.Tensor:
     return x.new_empty((sum(receives[1::3]), *x.shape[1:]))
 
 
-class _Message(dist.Work):
-    """What `wait_tensor` finds for a batch of messages under way."""
+def _start_reduce(x: torch.Tensor, reduce_op: str, dst: int, group: str) -> torch.Tensor:
+    """Start a reduction; the transport works on a copy of `x`, which is the result."""
+    from comm_core.execution import moving_transport
+
+    out = _reduce_fake(x, reduce_op, dst, group)
+    pending = moving_transport(as_group(group)).reduce(x, reduce_op, dst, out)
+    compat.register_work(out, _Started(pending))
+    return out
+
+
+class _Started(dist.Work):
+    """What `wait_tensor` finds for one of these ops that is under way."""
 
     def __init__(self, pending: Pending) -> None:
         super().__init__()
@@ -159,10 +171,10 @@ class _Message(dist.Work):
 
 def _start_batch_p2p(x: torch.Tensor, sends: Sequence[int], receives: Sequence[int], group: str) -> torch.Tensor:
     """Start messages from a copy of `x`, for a compiler may write over `x` before they are through."""
-    from comm_core.execution import transport
+    from comm_core.execution import moving_transport
 
     out = _batch_p2p_fake(x, sends, receives, group)
     sent = x.clone(memory_format=torch.contiguous_format)
-    pending = transport(as_group(group)).batch_p2p(sent, unflattened(sends), unflattened(receives), out)
-    compat.register_work(out, _Message(pending))
+    pending = moving_transport(as_group(group)).batch_p2p(sent, unflattened(sends), unflattened(receives), out)
+    compat.register_work(out, _Started(pending))
     return out

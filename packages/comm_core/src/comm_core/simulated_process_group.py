@@ -11,7 +11,8 @@ import torch.distributed as dist
 from comm_core import compat
 from comm_core.pending import Pending
 from comm_core.reduce_ops import reduce_word
-from comm_core.transports import TracedTransport, Transport, traced
+from comm_core.traced_transport import TracedTransport
+from comm_core.transports import Transport
 
 
 @compat.opaque
@@ -112,9 +113,9 @@ class SimulatedTracedTransport(TracedTransport):
     def all_gather(self, x: torch.Tensor, out: torch.Tensor | None = None) -> Pending:
         """Trace `_c10d_functional.all_gather_into_tensor_coalesced` of one tensor."""
         ops = torch.ops._c10d_functional
-        return traced(ops.all_gather_into_tensor_coalesced([x], self.world, self._name)[0], out)
+        return self.begun(ops.all_gather_into_tensor_coalesced([x], self.world, self._name)[0], out)
 
     def reduce_scatter(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
         """Trace `_c10d_functional.reduce_scatter_tensor_coalesced` of one tensor."""
         ops = torch.ops._c10d_functional
-        return traced(ops.reduce_scatter_tensor_coalesced([x], reduce_op, self.world, self._name)[0], out)
+        return self.begun(ops.reduce_scatter_tensor_coalesced([x], reduce_op, self.world, self._name)[0], out)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
-from comm_core import compat, own_ops
+from comm_core import compat
 from comm_core.errors import CommError, ReduceOpError, TransportError, first_line
 from comm_core.groups import AnyGroup
 from comm_core.messages import AllOf, Messages, Pieces, exchanged
@@ -35,7 +35,7 @@ _SAME = frozenset(  # what every backend reduces and moves as it is
     {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int8, torch.uint8}
 )
 _CANNOT_REDUCE = {"gloo": {dtype for dtype in _MOVES_AS if dtype is not torch.bool}}
-_ON_BYTES = {"sum": "max", "product": "min", "band": "min", "bor": "max"}  # bool as 0 and 1 in a uint8
+ON_BYTES = {"sum": "max", "product": "min", "band": "min", "bor": "max"}  # bool as 0 and 1 in a uint8
 
 
 class Transport(Protocol):
@@ -241,96 +241,6 @@ class ProcessGroupTransport:
         return Pending(torch.ops._c10d_functional.wait_tensor(x))
 
 
-class TracedTransport:
-    """The `_c10d_functional` ops, each with its wait at once: what graphs are made of.
-
-    Dynamo walks this class, so it stays plain. Overlap is the compiler's work, which moves the waits.
-    """
-
-    def __init__(self, group: AnyGroup) -> None:
-        self.rank = group.rank
-        self.world = group.world
-        self._name = group.name
-
-    def all_reduce(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
-        """Trace `_c10d_functional.all_reduce`."""
-        return traced(torch.ops._c10d_functional.all_reduce(x, reduce_op, self._name), out)
-
-    def all_gather(self, x: torch.Tensor, out: torch.Tensor | None = None) -> Pending:
-        """Trace `_c10d_functional.all_gather_into_tensor`; of bytes for bools, which Inductor would widen (2.13)."""
-        if x.dtype is torch.bool:
-            return _of_bytes(self.all_gather(x.view(torch.uint8)), out)
-        return traced(torch.ops._c10d_functional.all_gather_into_tensor(x, self.world, self._name), out)
-
-    def all_gather_v(self, x: torch.Tensor, sizes: Sequence[int], out: torch.Tensor | None = None) -> Pending:
-        """Trace `_c10d_functional.all_to_all_single` of the block, repeated for each rank."""
-        repeated = x.repeat(self.world, *[1] * (x.ndim - 1))
-        return self.all_to_all(repeated, sizes, [x.shape[0]] * self.world, out)
-
-    def reduce_scatter(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
-        """Trace `_c10d_functional.reduce_scatter_tensor`; of bytes for bools, as `all_gather`."""
-        if x.dtype is torch.bool:
-            return _of_bytes(self.reduce_scatter(x.view(torch.uint8), _ON_BYTES.get(reduce_op, reduce_op)), out)
-        return traced(torch.ops._c10d_functional.reduce_scatter_tensor(x, reduce_op, self.world, self._name), out)
-
-    def all_to_all(
-        self,
-        x: torch.Tensor,
-        output_splits: Sequence[int],
-        input_splits: Sequence[int],
-        out: torch.Tensor | None = None,
-    ) -> Pending:
-        """Trace `_c10d_functional.all_to_all_single`."""
-        moved = torch.view_as_real(x) if x.is_complex() else x  # torch's op moves no complex numbers
-        sent = torch.ops._c10d_functional.all_to_all_single(moved, output_splits, input_splits, self._name)
-        pending = traced(sent, None)
-        arrived = torch.view_as_complex(pending.tensor) if x.is_complex() else pending.tensor
-        return Pending(arrived if out is None else out.copy_(arrived))
-
-    def broadcast(self, x: torch.Tensor, src: int, out: torch.Tensor | None = None) -> Pending:
-        """Trace `_c10d_functional.broadcast`; of bytes for bools, as `all_gather`."""
-        if x.dtype is torch.bool:
-            return _of_bytes(self.broadcast(x.contiguous().view(torch.uint8), src), out)
-        return traced(torch.ops._c10d_functional.broadcast(x.contiguous(), src, self._name), out)
-
-    def reduce(self, x: torch.Tensor, reduce_op: str, dst: int, out: torch.Tensor | None = None) -> Pending:
-        """Trace `comm_core.reduce`, an op of our own, which has finished when it returns."""
-        own_ops.register()
-        done = torch.ops.comm_core.reduce(x, reduce_op, dst, self._name)
-        return Pending(done if out is None else out.copy_(done))
-
-    def batch_p2p(
-        self, x: torch.Tensor, sends: Messages, receives: Messages, out: torch.Tensor | None = None
-    ) -> Pending:
-        """Trace `comm_core.batch_p2p`, an op of our own, which has finished when it returns."""
-        own_ops.register()
-        numbers = own_ops.flattened(sends), own_ops.flattened(receives)
-        done = torch.ops.comm_core.batch_p2p(x, *numbers, self._name)
-        return Pending(done if out is None else out.copy_(done))
-
-    def start_batch_p2p(self, x: torch.Tensor, sends: Messages, receives: Messages) -> torch.Tensor:
-        """Trace `comm_core.start_batch_p2p`, whose result `_c10d_functional.wait_tensor` finishes."""
-        own_ops.register()
-        numbers = own_ops.flattened(sends), own_ops.flattened(receives)
-        return torch.ops.comm_core.start_batch_p2p(x, *numbers, self._name)
-
-    def wait(self, x: torch.Tensor) -> Pending:
-        """Trace `_c10d_functional.wait_tensor`."""
-        return Pending(torch.ops._c10d_functional.wait_tensor(x))
-
-
-def _of_bytes(pending: Pending, out: torch.Tensor | None) -> Pending:
-    """Return bools that travelled as bytes."""
-    bools = pending.tensor.view(torch.bool)
-    return Pending(bools if out is None else out.copy_(bools))
-
-
-def traced(started: torch.Tensor, out: torch.Tensor | None) -> Pending:
-    """Emit the wait of a started collective, into `out` where one is given."""
-    finished = torch.ops._c10d_functional.wait_tensor(started)
-    return Pending(finished if out is None else out.copy_(finished))
-
-
 @functools.cache
 def _all_reduce_options(word: str) -> dist.AllreduceOptions:
     """Return c10d's options of a reduce op: made once, as no backend writes to them."""
@@ -388,5 +298,5 @@ def _to_reduce(x: torch.Tensor, reduce_op: str) -> tuple[torch.Tensor, str]:
     if x.dtype in _SAME:
         return x, reduce_op
     if x.dtype is torch.bool:
-        return x.view(torch.uint8), _ON_BYTES.get(reduce_op, reduce_op)
+        return x.view(torch.uint8), ON_BYTES.get(reduce_op, reduce_op)
     return torch.view_as_real(x) if x.is_complex() else x, reduce_op

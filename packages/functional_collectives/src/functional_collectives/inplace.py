@@ -20,9 +20,9 @@ from comm_core import Collective, GroupLike, Missing, SimulatedGroup
 from comm_core.catalog import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, REDUCE_SCATTER, under
 from comm_core.checking import refusing
 from comm_core.errors import ArgumentError, CommError, DtypeError, GradientError, ShapeError
-from comm_core.execution import settled
 from comm_core.groups import AnyGroup
 from comm_core.premul import premultiplied
+from comm_core.settling import settled
 from comm_core.tracing import is_traced
 from functional_collectives import torch_compat
 from functional_collectives.collectives import check_tag, parsed_group

@@ -13,45 +13,25 @@ from typing import Any
 
 import torch
 
-import comm_core
 from comm_core import GroupLike
 from comm_core.catalog import BATCH_P2P
 from comm_core.errors import CommError, RankError
 from comm_core.execution import parsed_params, traced_transport
 from functional_collectives.collectives import parsed_group
 from functional_collectives.point_to_point import by_kind
-
-
-class Request:
-    """What a message of compiled code gives back, in place of c10d's work.
-
-    Args:
-        arriving: what is received together with it, in flight; no rows where it is sent.
-        out: the tensor to receive into, None for a message that is sent.
-        first: where in `arriving` the message begins.
-    """
-
-    def __init__(self, arriving: torch.Tensor, out: torch.Tensor | None, first: int) -> None:
-        self.arriving, self.out, self.first = arriving, out, first
-
-    def wait(self, timeout: object = None) -> bool:
-        """Finish the message, and write what it brought; True, as c10d says."""
-        arrived = comm_core.wait(self.arriving)
-        if self.out is not None:
-            self.out.copy_(arrived[self.first : self.first + self.out.numel()].view(self.out.shape))
-        return True
+from functional_collectives.works import Piece
 
 
 def started(
     kinds: Sequence[str], places: Sequence[int], tags: Sequence[int], tensors: Sequence[torch.Tensor], group: GroupLike
-) -> list[Request]:
+) -> list[Piece]:
     """Start messages, those of one dtype and device as one op, and return what waits for each.
 
     Raises:
         CommError: a wrong rank or tag.
     """
     on, _ = parsed_group(group)
-    found: dict[int, Request] = {}
+    found: dict[int, Piece] = {}
     for alike in by_kind(tensors):
         sends = [place for place in alike if kinds[place] == "isend"]
         receives = [place for place in alike if kinds[place] == "irecv"]
@@ -65,12 +45,12 @@ def started(
             parsed = parsed_params(BATCH_P2P, x, on, messages)
         except CommError as error:  # anew, by position: of an error's arguments Dynamo shows only those
             raise type(error)(error.where, error.got, error.need, error.hint) from None
-        arriving = traced_transport(on).start_batch_p2p(x, **parsed)
+        arriving = traced_transport(on, waits=False).batch_p2p(x, **parsed)
         first = 0
         for place in sends:
-            found[place] = Request(arriving, None, 0)
+            found[place] = Piece(arriving, [])
         for place in receives:
-            found[place] = Request(arriving, tensors[place], first)
+            found[place] = Piece(arriving, [tensors[place]], first)
             first += tensors[place].numel()
     return [found[place] for place in range(len(tensors))]
 
@@ -96,7 +76,7 @@ def isend_in_graph(
     group: GroupLike = None,
     tag: int = 0,
     group_dst: int | None = None,
-) -> Request:
+) -> Piece:
     """`dist.isend`; `dst` counts in the world, `group_dst` in the group."""
     return started(["isend"], [place_in(group, dst, group_dst, "isend")], [tag], [tensor], group)[0]
 
@@ -107,7 +87,7 @@ def irecv_in_graph(
     group: GroupLike = None,
     tag: int = 0,
     group_src: int | None = None,
-) -> Request:
+) -> Piece:
     """`dist.irecv`, from a rank that is named."""
     return started(["irecv"], [place_in(group, src, group_src, "irecv")], [tag], [tensor], group)[0]
 
@@ -142,7 +122,7 @@ def batch_in_graph(
     tag_list: Sequence[int],
     tensors: Sequence[torch.Tensor],
     group_name: GroupLike,
-) -> list[Request]:
+) -> list[Piece]:
     """`dist.batch_isend_irecv`, which Dynamo takes apart before it calls this (2.13): peers count in the world."""
     places = [place_in(group_name, peer, None, "batch_isend_irecv") for peer in peer_list]
     return started(op_list, places, tag_list, tensors, group_name)

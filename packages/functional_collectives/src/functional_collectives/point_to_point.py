@@ -17,7 +17,7 @@ import comm_core
 from comm_core import GroupLike
 from comm_core.catalog import BATCH_P2P
 from comm_core.errors import ArgumentError, CommError
-from comm_core.execution import settled
+from comm_core.settling import settled
 from functional_collectives.flight import in_flight
 
 

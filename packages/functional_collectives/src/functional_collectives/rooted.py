@@ -13,8 +13,8 @@ import torch
 import comm_core
 from comm_core import GroupLike
 from comm_core.catalog import GATHER, REDUCE, SCATTER
-from comm_core.execution import settled
 from comm_core.extents import check_sizes, even_split, normalize_dim
+from comm_core.settling import settled
 from functional_collectives.collectives import parsed_group
 from functional_collectives.flight import in_flight
 

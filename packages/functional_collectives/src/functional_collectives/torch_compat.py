@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import threading
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 
+from comm_core import inductor_compat
 from comm_core.compat import as_made, dispatch_modes_active, forward_ad_active, is_transformed
 
 __all__ = [
@@ -44,6 +46,7 @@ def is_watched() -> bool:
 _remapping = threading.Lock()
 _inside: list[None] = []  # one for each thread that is inside of `collectives_in_graphs`
 _before: dict[Any, Any] = {}
+_undo: list[Callable[[], None]] = []  # what the first that came in did besides
 
 
 def wrapper(cls: type[torch.Tensor], like: torch.Tensor, device: torch.device) -> Any:
@@ -91,6 +94,7 @@ def collectives_in_graphs(table: Mapping[str, Any]) -> Iterator[None]:
             for fn in table.values():
                 setattr(home, fn.__name__, fn)
             remaps.update({getattr(dist, name): fn for name, fn in table.items() if hasattr(dist, name)})
+            _undo.extend((_asynchronous_allowed(), inductor_compat.keep_waits()))
         _inside.append(None)
     try:
         with _messages_allowed():
@@ -99,11 +103,34 @@ def collectives_in_graphs(table: Mapping[str, Any]) -> Iterator[None]:
         with _remapping:
             _inside.pop()
             if not _inside:
+                while _undo:
+                    _undo.pop()()
                 remaps.clear()
                 remaps.update(_before)
                 _before.clear()
                 for name in {fn.__name__ for fn in table.values()}:
                     delattr(home, name)
+
+
+def _asynchronous_allowed() -> Callable[[], None]:
+    """Let Dynamo replace calls with `async_op=True` too, and return what undoes it (2.11 to 2.14).
+
+    Dynamo breaks the graph at them, as torch's own replacements give back nothing to wait for.
+    """
+    from torch._dynamo.variables.functions import CollectiveFunctionRewriteVariable as Rewritten
+
+    before = Rewritten.call_function
+
+    def call_function(self: Any, tx: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        given = inspect.signature(self.fn).bind(*args, **kwargs).arguments
+        started = "async_op" in given and given["async_op"].as_python_constant()
+        return self.replacement_var.call_function(tx, [], given) if started else before(self, tx, args, kwargs)
+
+    def undo() -> None:
+        cast(Any, Rewritten).call_function = before
+
+    cast(Any, Rewritten).call_function = call_function
+    return undo
 
 
 def _messages_allowed() -> contextlib.AbstractContextManager[object]:

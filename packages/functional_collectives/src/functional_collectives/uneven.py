@@ -12,8 +12,8 @@ import torch
 import comm_core
 from comm_core import GroupLike
 from comm_core.catalog import ALL_GATHER, ALL_GATHER_V, REDUCE_SCATTER_V, under
-from comm_core.execution import settled
 from comm_core.extents import even_sizes, normalize_dim
+from comm_core.settling import settled
 from functional_collectives.collectives import parsed_group
 from functional_collectives.flight import in_flight
 
