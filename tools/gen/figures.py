@@ -10,6 +10,8 @@ from .sources import ROOT
 
 FILE = "docs/assets/bench/each_collective.json"
 COMMAND = f"python tools/bench/each_collective.py --json {FILE}"
+COPIES = "docs/assets/bench/copies.json"
+COUNT = f"python tools/bench/copies.py --json {COPIES}"
 
 
 @cache
@@ -40,6 +42,26 @@ def table(name: str) -> list[str]:
         "|---:|---:|---:|---:|",
     ]
     return [said, "", *head, *rows, ""]
+
+
+def copies(name: str) -> list[str]:
+    """The room that one collective takes beside its result, as `tools/bench/copies.py` counted it."""
+    result: dict[str, Any] = json.loads((ROOT / COPIES).read_text(encoding="utf-8"))
+    rows = [row for row in result["rows"] if row["name"] == name]
+    if not rows:
+        return [f"Its memory is not counted: `{COUNT}` does not call it.", ""]
+    worlds = list(rows[0]["copies"])
+    said = (
+        "Memory beside the result, in copies of the larger of what the call is given and what it gives back, in groups "
+        f"of {', '.join(worlds)} ranks (torch {result['machine']['torch']}, {result['machine']['day']}), counted by "
+        f"`{COUNT}`:"
+    )
+    head = ["| call |" + "".join(f" {world} ranks |" for world in worlds), "|---|" + "---:|" * len(worlds)]
+    lines = [
+        f"| {row['variant'] or 'plain'} |" + "".join(f" {row['copies'][world]:.2f} |" for world in worlds)
+        for row in rows
+    ]
+    return [said, "", *head, *lines, ""]
 
 
 def size(count: int) -> str:

@@ -220,7 +220,7 @@ def benchmarks(entry: Collective) -> list[str]:
         if lines
         else ["No benchmark holds it against others."]
     )
-    return ["## Benchmarks", "", *figures.table(entry.name), *more]
+    return ["## Benchmarks", "", *figures.table(entry.name), *figures.copies(entry.name), *more]
 
 
 def every_field(entry: Collective) -> list[str]:

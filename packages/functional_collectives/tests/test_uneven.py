@@ -120,3 +120,26 @@ def test_sizes_that_are_not_alike_are_named():
         return "sizes (2, 3)" in caught.value.got and "sizes (2, 2)" in caught.value.got
 
     assert World(2).run(body) == [True, True]
+
+
+def _in_parts(group):
+    """Reductions of which a rank may not hold everything that arrives at once, against one process's."""
+    import functional_collectives as fc
+
+    n, wrong = group.world, []
+    sizes = {"even": [2] * n, "greedy": [6, *[1] * (n - 1)], "all": [*[0] * (n - 1), 7], "ends": [3, *[0] * (n - 2), 4]}
+    for name, shares in sizes.items():
+        total = sum(shares)
+        for dim, shape in ((0, (total,)), (0, (total, 3)), (1, (5, total)), (1, (1, total, 2)), (2, (2, 3, total, 2))):
+            xs = [torch.arange(float(torch.Size(shape).numel())).view(shape) + 1000 * rank for rank in range(n)]
+            own = xs[group.rank]
+            for x in (own, own.transpose(0, -1).contiguous().transpose(0, -1)):
+                y = fc.wait_tensor(fc.reduce_scatter_v(x, "sum", dim, group, sizes=shares))
+                if not torch.equal(y, sum(xs).split(shares, dim)[group.rank]) or not y.is_contiguous():
+                    wrong.append((name, dim, shape))
+    return wrong
+
+
+@pytest.mark.world(2, 3, 4)
+def test_reductions_in_parts_are_whole(world):
+    assert world.run(_in_parts) == [[]] * world.size

@@ -52,11 +52,12 @@ def stacked(x: torch.Tensor, dim: int, sizes: Sequence[int]) -> torch.Tensor:
     return packed(x, x.split(list(sizes), dim))
 
 
-def packed(like: torch.Tensor, blocks: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return blocks as one row of elements: one copy, however they lie in memory."""
+def packed(like: torch.Tensor, blocks: Sequence[torch.Tensor], room: torch.Tensor | None = None) -> torch.Tensor:
+    """Return blocks as one row of elements, at the begin of `room` where it is given: one copy, however they lie."""
     if is_traced(like):
         return torch.cat([like.new_empty(0), *(block.reshape(-1) for block in blocks)])
-    row = torch.empty(sum(block.numel() for block in blocks), dtype=like.dtype, device=like.device)
+    count = sum(block.numel() for block in blocks)
+    row = torch.empty(count, dtype=like.dtype, device=like.device) if room is None else room[:count]
     start = 0
     for block in blocks:
         row[start : start + block.numel()].view(block.shape).copy_(block.detach())

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 
-from comm_core.catalog.blocks import check_extent, numels, packed, resized, stacked
+from comm_core.catalog.blocks import check_extent, numels, packed, resized
 from comm_core.catalog.rules import Emit, batch_last, partial_derivative
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.extents import check_sizes, normalize_dim
 from comm_core.pending import Pending
 from comm_core.reduce_ops import REDUCE_OPS, check_dtype, reduce_in_rank_order, reduce_into, reduce_word
+from comm_core.tracing import is_traced
 from comm_core.transports import Transport
+
+_ROOM = 1.25  # payloads that blocks which need no copy may take as they arrive, where shares are not quite even
 
 
 def check(x: torch.Tensor, world: int, rank: int, *, reduce_op: object, dim: int, sizes: Sequence[int]) -> Params:
@@ -43,20 +48,73 @@ def oracle(inputs: Sequence[torch.Tensor], params: Sequence[Params]) -> list[tor
 def kernel(wire: Transport, x: torch.Tensor, *, reduce_op: str, dim: int, sizes: Shape) -> Pending:
     """Each rank gets all ranks' blocks and reduces them itself: the fewest bytes, and any dtype that moves.
 
-    Along dim 0 nothing is copied before it is sent. Along another dim the other ranks' blocks are, and this rank's own
-    goes straight to where the result will be, so that in a group of 2 both ways take the room of one payload.
+    Blocks that each lie in one piece, as along dim 0, are sent as they are. Others are copied together, and this rank's
+    own goes straight to where the result will be, which in a group of 2 takes the room of one payload. Where it would
+    take more, one part is exchanged after the other, in the same room; the last is under way when the call returns.
     """
     rank, world = wire.rank, wire.world
     own, counts = resized(tuple(x.shape), dim, sizes[rank]), numels(x.shape, dim, sizes)
-    if dim == 0:
-        arrived = wire.all_to_all(stacked(x, dim, sizes), [counts[rank]] * world, counts)
+    in_pieces = dim == 0 or (not is_traced(x) and math.prod(x.shape[:dim]) == 1)
+    if in_pieces and (is_traced(x) or world * max(sizes) <= _ROOM * sum(sizes)):
+        arrived = wire.all_to_all(x.contiguous().reshape(-1), [counts[rank]] * world, counts)
         return arrived.then(functools.partial(_reduce, reduce_op=reduce_op, shape=(world, *own)), own)
-    blocks = list(x.split(list(sizes), dim))
-    result = blocks.pop(rank).clone(memory_format=torch.contiguous_format)
-    receives, sends = [counts[rank]] * world, list(counts)
+    blocks = x.split(list(sizes), dim)
+    result = blocks[rank].clone(memory_format=torch.contiguous_format)
+    if is_traced(x) or world <= 2 or x.numel() == 0:
+        return _exchange(wire, x, blocks, result, None, reduce_op)
+    many = math.ceil((sum(sizes) + (world - 2) * max(sizes)) / sum(sizes))
+    cut = _pieces(blocks, many) if in_pieces else _slices(blocks, dim, many)
+    within = _pieces([result], many) if in_pieces else _slices([result], dim, many)
+    pending = room = None
+    for part, [of] in zip(cut, within, strict=True):
+        if pending is not None:
+            pending.wait()
+        if room is None:
+            others = sum(block.numel() for block in part) - of.numel()
+            room = x.new_empty(others), x.new_empty(of.numel() * (world - 1))
+        pending = _exchange(wire, x, part, of, room, reduce_op)
+    return cast(Pending, pending).then(functools.partial(_instead, result=result), own)
+
+
+def _pieces(blocks: Sequence[torch.Tensor], many: int) -> list[list[torch.Tensor]]:
+    """Cut blocks, each of which lies in one piece, into so many parts, the largest first."""
+    rows = [block.reshape(-1) for block in blocks]
+    steps = [math.ceil(row.shape[0] / many) for row in rows]
+    return [
+        [row[place * step : (place + 1) * step] for row, step in zip(rows, steps, strict=True)] for place in range(many)
+    ]
+
+
+def _slices(blocks: Sequence[torch.Tensor], dim: int, many: int) -> list[list[torch.Tensor]]:
+    """Cut blocks along a dim before `dim` into at least so many parts, or as many as it has rows, the largest first."""
+    shape = blocks[0].shape
+    along = max(range(dim), key=lambda place: shape[place])
+    step = max(1, shape[along] // many)
+    return [[*part] for part in zip(*(block.split(step, along) for block in blocks), strict=True)]
+
+
+def _exchange(
+    wire: Transport,
+    x: torch.Tensor,
+    blocks: Sequence[torch.Tensor],
+    result: torch.Tensor,
+    room: tuple[torch.Tensor, torch.Tensor] | None,
+    reduce_op: str,
+) -> Pending:
+    """Send the other ranks' blocks, and reduce what arrives and `result`, which is this rank's own block, into that."""
+    rank, world = wire.rank, wire.world
+    own, sends = tuple(result.shape), [block.numel() for block in blocks]
+    receives = [result.numel()] * world
     receives[rank] = sends[rank] = 0
+    others = [*blocks[:rank], *blocks[rank + 1 :]]
+    sent = packed(x, others) if room is None else packed(x, others, room[0])
+    arriving = None if room is None else room[1][: sum(receives)]
     beside = functools.partial(_reduce_beside, result, reduce_op=reduce_op, rank=rank, shape=(world - 1, *own))
-    return wire.all_to_all(packed(x, blocks), receives, sends).then(beside, own)
+    return wire.all_to_all(sent, receives, sends, arriving).then(beside, own)
+
+
+def _instead(part: torch.Tensor, *, result: torch.Tensor) -> torch.Tensor:
+    return result
 
 
 def _reduce(row: torch.Tensor, *, reduce_op: str, shape: Shape) -> torch.Tensor:

@@ -1,0 +1,178 @@
+"""Claim: a call takes room for its result and for at most one more copy of its payload.
+
+What torch's allocator gives out while a call runs and is waited for is counted, on rank 0 (the root, where there is
+one) of c10d's fake group, which moves nothing and takes nothing itself. A payload is the larger of what the call is
+given and what it gives back:
+
+    python tools/bench/copies.py [--json docs/assets/bench/copies.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from comm_core.testing import run_ranks
+from comm_core.testing.allocations import allocated
+
+WORLDS = (2, 3, 4)
+LIMIT = 1.25  # copies; the profiler's own tensors and a share above the mean count
+ROWS = 480  # what groups of 1 to 6 ranks split evenly
+
+
+def calls(group: Any) -> dict[tuple[str, str], tuple[Any, int]]:
+    """Return each call with the bytes it is given, by the name of its entry in the catalogue and its variant."""
+    return {**even(group), **uneven(group), **coalesced(group), **in_place(group)}
+
+
+def even(group: Any) -> dict[tuple[str, str], tuple[Any, int]]:
+    """Return the calls that treat all ranks alike."""
+    import torch
+
+    import functional_collectives as fc
+
+    x, wait = torch.ones(ROWS, ROWS), fc.wait_tensor
+    w, shift = x.clone().requires_grad_(), [(rank + 1) % group.world for rank in range(group.world)]
+    left, right = (group.rank - 1) % group.world, (group.rank + 1) % group.world
+    messages = [fc.Send(x, right), fc.Receive(x, left)]
+    found = {
+        ("all_reduce", ""): lambda: wait(fc.all_reduce(x, "sum", group)),
+        ("all_reduce", "of a view"): lambda: wait(fc.all_reduce(x.t(), "sum", group)),
+        ("all_reduce", "with a gradient"): lambda: wait(fc.all_reduce(w, "sum", group)),
+        ("all_gather", ""): lambda: wait(fc.all_gather_tensor(x, 0, group)),
+        ("all_gather", "dim 1"): lambda: wait(fc.all_gather_tensor(x, 1, group)),
+        ("all_gather", "with a gradient"): lambda: wait(fc.all_gather_tensor(w, 0, group)),
+        ("reduce_scatter", ""): lambda: wait(fc.reduce_scatter_tensor(x, "sum", 0, group)),
+        ("reduce_scatter", "dim 1"): lambda: wait(fc.reduce_scatter_tensor(x, "sum", 1, group)),
+        ("reduce_scatter", "with a gradient"): lambda: wait(fc.reduce_scatter_tensor(w, "sum", 0, group)),
+        ("all_to_all", ""): lambda: wait(fc.all_to_all_single(x, None, None, group)),
+        ("broadcast", ""): lambda: wait(fc.broadcast(x, 0, group)),
+        ("permute", ""): lambda: wait(fc.permute_tensor(x, shift, group)),
+        ("reduce", ""): lambda: wait(fc.reduce(x, "sum", 0, group)),
+        ("scan", ""): lambda: wait(fc.scan(x, "sum", group)),
+        ("scan", "avg in reverse"): lambda: wait(fc.scan(x, "avg", group, reverse=True)),
+        ("exscan", ""): lambda: wait(fc.exscan(x, "max", group)),
+        ("batch_p2p", ""): lambda: [wait(y) for y in fc.batch_p2p(messages, group)],
+    }
+    return {name: (call, x.nbytes) for name, call in found.items()}
+
+
+def uneven(group: Any) -> dict[tuple[str, str], tuple[Any, int]]:
+    """Return the calls in which ranks hold or get blocks of their own size, or only one has a whole tensor."""
+    import torch
+
+    import functional_collectives as fc
+
+    x, wait, n = torch.ones(ROWS, ROWS), fc.wait_tensor, group.world
+    shares = [ROWS // n + (8 if rank == 0 else -8 if rank == n - 1 else 0) for rank in range(n)] if n > 1 else [ROWS]
+    greedy = [ROWS - 8 * (n - 1), *[8] * (n - 1)]
+    stack = x.view(2, ROWS // 2, ROWS)
+    found = {
+        ("all_gather_v", ""): (lambda: wait(fc.all_gather_v(x, 0, group, sizes=[ROWS] * n)), x.nbytes),
+        ("all_gather_v", "dim 1"): (lambda: wait(fc.all_gather_v(x, 1, group, sizes=[ROWS] * n)), x.nbytes),
+        ("gather", ""): (lambda: wait(fc.gather(x, 0, 0, group)), x.nbytes),
+        ("gather", "dim 1"): (lambda: wait(fc.gather(x, 0, 1, group)), x.nbytes),
+        ("scatter", ""): (lambda: wait(fc.scatter(x, 0, 0, group, sizes=shares)), x.nbytes),
+        ("scatter", "dim 1"): (lambda: wait(fc.scatter(x, 0, 1, group, sizes=shares)), x.nbytes),
+        ("reduce_scatter_v", ""): (lambda: wait(fc.reduce_scatter_v(x, "avg", 0, group, sizes=shares)), x.nbytes),
+        ("reduce_scatter_v", "dim 1"): (lambda: wait(fc.reduce_scatter_v(x, "avg", 1, group, sizes=shares)), x.nbytes),
+        ("reduce_scatter_v", "dim 1 of a view"): (
+            lambda: wait(fc.reduce_scatter_v(x.t(), "avg", 1, group, sizes=shares)),
+            x.nbytes,
+        ),
+        ("reduce_scatter_v", "dim 2"): (
+            lambda: wait(fc.reduce_scatter_v(stack, "max", 2, group, sizes=shares)),
+            x.nbytes,
+        ),
+        ("reduce_scatter_v", "most to one"): (
+            lambda: wait(fc.reduce_scatter_v(x, "sum", 0, group, sizes=greedy)),
+            x.nbytes,
+        ),
+        ("reduce_scatter_v", "dim 1, most to one"): (
+            lambda: wait(fc.reduce_scatter_v(x, "sum", 1, group, sizes=greedy)),
+            x.nbytes,
+        ),
+        ("reduce_scatter_v", "dim 1 behind one row"): (
+            lambda: wait(fc.reduce_scatter_v(x[None], "sum", 1, group, sizes=shares)),
+            x.nbytes,
+        ),
+    }
+    return found
+
+
+def coalesced(group: Any) -> dict[tuple[str, str], tuple[Any, int]]:
+    """Return the calls that take several tensors."""
+    import torch
+
+    import functional_collectives as fc
+
+    x, wait = torch.ones(ROWS, ROWS), fc.wait_tensor
+    found = {
+        ("all_reduce", "coalesced"): lambda: [wait(y) for y in fc.all_reduce_coalesced([x, x], "sum", group)],
+        ("all_gather", "coalesced"): lambda: [wait(y) for y in fc.all_gather_into_tensor_coalesced([x, x], group)],
+        ("reduce_scatter", "coalesced"): lambda: [
+            wait(y) for y in fc.reduce_scatter_tensor_coalesced([x, x], "sum", [0, 1], group)
+        ],
+    }
+    return {name: (call, 2 * x.nbytes) for name, call in found.items()}
+
+
+def in_place(group: Any) -> dict[tuple[str, str], tuple[Any, int]]:
+    """Return the calls that write into a tensor they are given; their result takes no room."""
+    import torch
+
+    import functional_collectives as fc
+
+    x, whole, own = (
+        torch.ones(ROWS, ROWS),
+        torch.empty(group.world * ROWS, ROWS),
+        torch.empty(ROWS // group.world, ROWS),
+    )
+    found = {
+        ("all_reduce", "in place"): lambda: fc.all_reduce_inplace(x, "sum", group),
+        ("all_gather", "in place"): lambda: fc.all_gather_tensor_inplace(whole, x, group),
+        ("reduce_scatter", "in place"): lambda: fc.reduce_scatter_tensor_inplace(own, x, "sum", group),
+    }
+    return {name: (call, x.nbytes) for name, call in found.items()}
+
+
+def counted(group: Any) -> dict[tuple[str, str], float]:
+    """Return, for each call, the copies of its payload that it takes room for beside its result."""
+    found = {}
+    for name, (call, given) in calls(group).items() if group.rank == 0 else ():
+        taken, result = allocated(call)
+        made = 0 if name[1] == "in place" else result
+        found[name] = (taken - made) / max(given, result, 1)
+    return found
+
+
+def copies(world: int) -> dict[tuple[str, str], float]:
+    """Return the copies of each call in a group of `world` ranks."""
+    found = run_ranks(counted, world, "fake", timeout=200.0)[0]
+    return {name: round(many, 2) for name, many in found.items()}
+
+
+def main() -> None:
+    """Count on this machine and print the table."""
+    from _machine import machine, sentence
+
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--json", type=Path, help="write the rows here as well")
+    arguments = parser.parse_args()
+    found = {world: copies(world) for world in WORLDS}
+    print(f"copies of the payload beside the result, in groups of {WORLDS} ranks; {sentence(machine())}")
+    rows: list[dict[str, Any]] = []
+    for name, variant in found[WORLDS[0]]:
+        many = {str(world): found[world][name, variant] for world in WORLDS}
+        rows.append({"name": name, "variant": variant, "copies": many})
+        verdict = "" if max(many.values()) <= LIMIT else "  missed"
+        print(f"{name:<18}{variant:<24}" + "".join(f"{one:>7.2f}" for one in many.values()) + verdict)
+    if arguments.json is not None:
+        result = {"claim": "copies", "limit": 1, "machine": machine(), "rows": rows}
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
