@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import functional_collectives as fc
-from comm_core import Pending, errors
+from comm_core import Pending, World, errors
 from functional_collectives.flight import in_flight
 
 
@@ -155,6 +155,24 @@ def test_waiting_is_differentiable_and_so_is_every_use():
         assert x.grad.tolist() == [20.0, 20.0]
 
 
+@pytest.mark.parametrize("wait", [fc.wait_tensor, lambda y: y.wait()], ids=["wait_tensor", "wait"])
+@pytest.mark.parametrize("dim", [0, 1])
+def test_what_was_waited_for_without_grad_does_not_require_it(dim, wait):
+    def body(group):
+        y = fc.all_gather_tensor(torch.ones(2, 2, requires_grad=True), dim, group)
+        with torch.no_grad():
+            plain = wait(y)
+        weight = torch.ones(plain.shape, requires_grad=True)
+        product = (plain * weight).sum()
+        with torch.no_grad():
+            y.add_(1)  # of which the copy without a history hears
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            product.backward()
+        return plain.requires_grad, plain.grad_fn, wait(y).requires_grad
+
+    assert World(2).run(body) == [(False, None, True)] * 2
+
+
 def test_a_failed_wait_keeps_failing():
     class Broken:
         def wait(self):
@@ -285,10 +303,85 @@ def test_a_write_in_place_with_a_gradient_is_not_lost_on_the_other_one():
     assert (x + 0).tolist() == [21.0, 21.0]
 
 
-def test_a_result_in_flight_gives_no_memory_away():
+MEMORY = {
+    "untyped_storage": lambda x: torch.empty(0).set_(x.untyped_storage(), x.storage_offset(), x.shape, x.stride()),
+    "storage": lambda x: torch.tensor(list(x.storage())).as_strided(x.shape, x.stride(), x.storage_offset()),
+    "set_": lambda x: torch.empty(0).set_(x),
+    "dlpack": torch.from_dlpack,
+    "numpy": lambda x: torch.from_numpy(x.numpy()),
+    "shared memory": lambda x: x.share_memory_(),
+}
+
+
+@pytest.mark.filterwarnings("ignore:TypedStorage")
+@pytest.mark.parametrize("made", ["the buffer", "rearranged", "a view"])
+@pytest.mark.parametrize("way", MEMORY)
+def test_whoever_asks_for_the_memory_waits_and_gets_the_values(way, made):
     x, work = started(4)
-    assert x.untyped_storage().nbytes() == 0
-    assert work.waits == 0
+    if made == "a view":
+        x = x[1:]
+    elif made == "rearranged":
+        x.wait()
+        buffer = torch.zeros(4)
+        work = Work(buffer, 7.0)
+        x = in_flight(Pending(buffer, work).then(lambda row: row.view(2, 2).t().contiguous(), (2, 2)))
+    assert torch.equal(MEMORY[way](x), torch.full(x.shape, 7.0))
+    assert work.waits == 1
+    assert x.is_shared() is (way == "shared memory")
+
+
+def started_leaf():
+    return started(2, 2)[0].requires_grad_()
+
+
+LEAVES = {
+    "a leaf": (started_leaf, torch.Tensor),
+    "a view": (lambda: started(2, 3)[0][:, 1:].detach().requires_grad_(), torch.Tensor),
+    "a parameter": (lambda: torch.nn.Parameter(started(2, 2)[0]), torch.nn.Parameter),
+    "a parameter of what was used": (lambda: torch.nn.Parameter(used(started(2, 2)[0])), torch.nn.Parameter),
+    "a frozen parameter": (lambda: torch.nn.Parameter(started(2, 2)[0], requires_grad=False), torch.nn.Parameter),
+}
+
+
+def used(x):
+    x.sum()
+    return x
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["copy", "pickle"])
+@pytest.mark.parametrize("what", LEAVES)
+def test_a_copy_of_a_leaf_is_a_leaf_of_the_same_kind(what, copied):
+    make, kind = LEAVES[what]
+    x = make()
+    y = copied(x)
+    assert (type(y), y.is_leaf, y.requires_grad) == (kind, True, x.requires_grad)
+    assert y.tolist() == [[7.0, 7.0], [7.0, 7.0]]
+    assert y.data_ptr() != x.data_ptr()
+
+
+def test_a_module_that_holds_what_is_in_flight_is_copied_and_a_gradient_with_its_leaf():
+    linear = torch.nn.Linear(2, 2, bias=False)
+    linear.weight = torch.nn.Parameter(started(2, 2)[0])
+    twin, again = copy.deepcopy([linear, linear])
+    assert twin is again
+    twin(torch.ones(1, 2)).sum().backward()
+    assert [name for name, _ in twin.named_parameters()] == ["weight"]
+    assert twin.weight.grad.tolist() == [[1.0, 1.0], [1.0, 1.0]]
+    assert linear.weight.grad is None
+    leaf = started_leaf()
+    (leaf * 3).sum().backward()
+    assert copy.deepcopy(leaf).grad.tolist() == [[3.0, 3.0], [3.0, 3.0]]
+    with pytest.raises(RuntimeError, match="created explicitly"):  # as of any tensor with a history
+        copy.deepcopy(linear.weight * 1)
+    with pytest.raises(RuntimeError, match="created explicitly"):
+        copy.deepcopy(started_leaf().view(4))
+
+
+def test_completed_tells_whether_it_was_waited_for():
+    x, _ = started(2)
+    assert not x.completed
+    x.trigger_wait()
+    assert x.completed
 
 
 def test_a_dropped_result_is_reported_with_the_users_line():

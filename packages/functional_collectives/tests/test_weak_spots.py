@@ -198,6 +198,13 @@ MISTAKES = {
     "group": (lambda group: fc.all_reduce(torch.ones(2), "sum", 3.5), ValueError),
     "rank": (lambda group: fc.broadcast(torch.ones(2), 9, group), ValueError),
     "type": (lambda group: fc.all_reduce([1.0], "sum", group), TypeError),
+    "wait for a number": (lambda group: fc.wait_tensor(3), TypeError),
+    "wait for a list": (lambda group: fc.wait_tensor([torch.ones(2)]), TypeError),
+    "wait for a sparse tensor": (lambda group: fc.wait_tensor(torch.eye(2).to_sparse()), TypeError),
+    "wait for a nested tensor": (
+        lambda group: fc.wait_tensor(torch.nested.nested_tensor([torch.ones(1), torch.ones(2)])),
+        TypeError,
+    ),
 }
 
 
@@ -207,9 +214,9 @@ def test_12_mistakes_of_the_caller_are_value_and_type_errors_on_every_rank(what)
 
     def body(group):
         error = _refusal(lambda: call(group))
-        return isinstance(error, kind), isinstance(error, AssertionError)
+        return isinstance(error, kind), isinstance(error, errors.CommError)
 
-    assert in_world(3, body) == [(True, False)] * 3
+    assert in_world(3, body) == [(True, True)] * 3
 
 
 def test_13_broadcast_is_differentiable():

@@ -32,22 +32,31 @@ def settled(x: torch.Tensor, where: str) -> torch.Tensor:
     Raises:
         DtypeError: not a tensor, or a DTensor.
     """
-    if not isinstance(x, torch.Tensor):
-        raise DtypeError(where, got=f"a {type(x).__name__}", need="a tensor")
+    check_dense(x, where)
     if hasattr(x, "to_local"):
-        raise DtypeError(
-            where, got="a DTensor", need="a plain tensor", hint="pass x.to_local(), or use func_map.local_map"
-        )
+        raise DtypeError(where, "a DTensor", "a plain tensor", "pass x.to_local(), or use func_map.local_map")
     if torch.compiler.is_compiling():
         return x
-    if x.layout is not torch.strided or x.is_nested or x.is_quantized:
-        kind = "nested" if x.is_nested else "quantized" if x.is_quantized else str(x.layout)
-        raise DtypeError(where, got=f"a {kind} tensor", need="a dense tensor", hint="use x.to_dense() or its like")
     if x.is_conj() or x.is_neg():
         x = x.resolve_conj().resolve_neg()
     if type(x) is torch.Tensor or type(x) is torch.nn.Parameter:
         return x
     return wait(x) if hasattr(x, "trigger_wait") else x
+
+
+def check_dense(x: object, where: str) -> None:
+    """Refuse what is no tensor, and a tensor whose values are not one block of memory.
+
+    Raises:
+        DtypeError: it is one of these.
+    """
+    if not isinstance(x, torch.Tensor):
+        raise DtypeError(where, f"a {type(x).__name__}", "a tensor")
+    if torch.compiler.is_compiling():
+        return
+    if x.layout is not torch.strided or x.is_nested or x.is_quantized:
+        kind = "nested" if x.is_nested else "quantized" if x.is_quantized else str(x.layout)
+        raise DtypeError(where, f"a {kind} tensor", "a dense tensor", "use x.to_dense() or its like")
 
 
 class Waited(torch.autograd.Function):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, cast
@@ -94,6 +95,8 @@ class AsyncCollectiveTensor(torch.Tensor):
         if special and isinstance(base, AsyncCollectiveTensor):
             if special == "wait":
                 return func(base.trigger_wait())
+            if special == "keeps":
+                return _deferred_view(base, func, args[1:], kwargs)
             if special == "reshapes":
                 raise ArgumentError(
                     func.name(),
@@ -119,18 +122,26 @@ class AsyncCollectiveTensor(torch.Tensor):
     def wait(self) -> torch.Tensor:
         """Wait and return the plain result.
 
-        A write to one is seen by what autograd saved the other for. The result of what requires grad is a view of it.
+        A write to one is seen by what autograd saved the other for. The result of what requires grad is a view of it;
+        under `no_grad` it does not require grad.
 
         Gradient: the identity.
         """
+        recorded = self.requires_grad and torch.is_grad_enabled()
         if self._shares_writes and not torch_compat.is_watched():
             finished = self._pending.wait()
-            if self.requires_grad:
+            if recorded:
                 with torch_compat.without_dispatch():
                     return self.view_as(self)
             self._given = True
             return finished
-        return cast(torch.Tensor, torch.ops.aten.alias.default(self))
+        finished = cast(torch.Tensor, torch.ops.aten.alias.default(self))
+        return finished.detach() if self.requires_grad and not recorded else finished
+
+    @property
+    def completed(self) -> bool:
+        """Whether it has been waited for."""
+        return self._pending.done
 
     @property
     def elem(self) -> torch.Tensor:
@@ -153,8 +164,13 @@ class AsyncCollectiveTensor(torch.Tensor):
         return self.trigger_wait().data_ptr()
 
     def untyped_storage(self) -> torch.UntypedStorage:
-        """Return no memory: the values are in the storage of `wait()`, and nobody may read them before."""
-        return torch.UntypedStorage(0, device=self.device)
+        """Wait and return the memory of the values; `storage()` and `is_shared()` come here, too.
+
+        A compiler that describes this tensor and the finished one inside asks for two memories: it gets one of its own.
+        """
+        if torch_compat.is_described():
+            return torch.UntypedStorage(0, device=self.device)
+        return self.trigger_wait().untyped_storage()
 
     def share_memory_(self) -> AsyncCollectiveTensor:
         """Wait and move the values to shared memory."""
@@ -165,10 +181,22 @@ class AsyncCollectiveTensor(torch.Tensor):
         return format(self.wait(), spec)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return self.wait().__reduce_ex__(protocol)
+        return self._plain().__reduce_ex__(protocol)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:
-        return self.wait().__deepcopy__(memo)
+        return copy.deepcopy(self._plain(), memo)
+
+    def _plain(self) -> torch.Tensor:
+        """Wait and return a plain tensor, or parameter, that is to autograd what this one is: a leaf for a leaf."""
+        if not self.is_leaf:
+            return self.wait()
+        finished = self.trigger_wait().detach()
+        if isinstance(self, torch.nn.Parameter):
+            plain: torch.Tensor = torch.nn.Parameter(finished, self.requires_grad)
+        else:
+            plain = finished.requires_grad_(self.requires_grad)
+        plain.grad = self.grad
+        return plain
 
     def __dlpack__(self, **options: Any) -> Any:
         return self.wait().__dlpack__(**options)
@@ -219,6 +247,8 @@ def _special(func: Any) -> str:
     """Say what an op asks of a result in flight other than its values; empty where it is those."""
     if func is torch.ops.aten.alias.default:
         return "wait"
+    if func is torch.ops.aten.detach.default:
+        return "keeps"  # the class: `torch.nn.Parameter` asks for that
     if torch.Tag.inplace_view in func.tags:
         return "reshapes"
     return "view" if func.is_view else ""

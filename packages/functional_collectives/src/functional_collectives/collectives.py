@@ -22,6 +22,7 @@ from comm_core.catalog import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, BROADCAST, PER
 from comm_core.compiled_groups import compiled_group
 from comm_core.errors import ArgumentError
 from comm_core.groups import AnyGroup
+from comm_core.settling import check_dense
 from functional_collectives.async_tensor import AsyncCollectiveTensor
 from functional_collectives.flight import in_flight
 
@@ -247,6 +248,7 @@ def wait_tensor(tensor: torch.Tensor) -> torch.Tensor:
     Gradient: the identity.
 
     Raises:
+        DtypeError: not a dense tensor.
         TransportError: the collective failed.
 
     Example:
@@ -255,6 +257,7 @@ def wait_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """
     if isinstance(tensor, AsyncCollectiveTensor):
         return tensor.wait()
+    check_dense(tensor, "wait_tensor")
     return comm_core.wait(tensor)
 
 

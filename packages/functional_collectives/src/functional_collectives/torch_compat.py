@@ -19,6 +19,7 @@ __all__ = [
     "collectives_in_graphs",
     "forward_ad_active",
     "inflight_inputs",
+    "is_described",
     "is_leaf_or_view_of_one",
     "is_transformed",
     "is_watched",
@@ -41,6 +42,11 @@ without_dispatch = torch._C._DisableTorchDispatch  # a context in which a tensor
 def is_watched() -> bool:
     """Tell whether Dynamo or a dispatch mode watches the ops (2.11 to 2.14)."""
     return torch.compiler.is_compiling() or dispatch_modes_active()
+
+
+def is_described() -> bool:
+    """Tell whether a compiler is at work in this thread: to it a subclass and what it holds differ (2.11 to 2.14)."""
+    return torch._guards.TracingContext.try_get() is not None
 
 
 _remapping = threading.Lock()
