@@ -1,5 +1,7 @@
 """Traced and compiled calls over every spelling of a group, and a result that only some ranks use."""
 
+import warnings
+
 import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -92,3 +94,81 @@ def test_tensors_on_meta_give_tensors_on_meta(world):
     whole, part = (2 * n, 3), (2, 3)
     wanted = [whole, whole, (2 * n * n, 3), part, whole, (1, 3), (2 * n * n, 3), (n, 3), part, part]
     assert world.run(_on_meta) == [wanted] * n
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_dynamo_walks_no_loop_over_the_ranks_of_a_permutation(fake_world, monkeypatch, backend):
+    """So that compiling one of 4,096 ranks takes what Dynamo itself takes for a list of so many numbers."""
+    from torch._dynamo.symbolic_convert import InstructionTranslatorBase
+
+    steps, step = [], InstructionTranslatorBase.step
+    monkeypatch.setattr(InstructionTranslatorBase, "step", lambda tracer: steps.append(tracer) or step(tracer))
+    counts = []
+    for world in (4, 4, 64):
+        group, x = fake_world(world), torch.ones(3, requires_grad=True)
+        shift = [*range(1, world), 0]
+        for destinations in (shift, [-1] * world):
+            torch._dynamo.reset()
+            steps.clear()
+
+            def permuted(x, to, group=group):
+                return fc.permute_tensor(x, to, group)
+
+            y = torch.compile(permuted, fullgraph=True, backend=backend)(x, destinations)
+            y.sum().backward()
+            counts.append(len(steps))
+    first, *_ = counts
+    assert first > 0
+    assert counts[2:4] == counts[4:6] == counts[:2]
+
+
+def _permuted_anew(group):
+    """One compiled function, called with a permutation after the other, of which Dynamo makes symbols."""
+    import functional_collectives as fc
+
+    compiled = torch.compile(lambda x, to: fc.permute_tensor(x, to, group), fullgraph=True, backend="aot_eager")
+    n = group.world
+    results = []
+    for to in ([*range(1, n), 0], [*range(n)], [*reversed(range(n))], [-1] * n):
+        x = torch.tensor([1.0 + group.rank], requires_grad=True)
+        y = compiled(x, to)
+        y.sum().backward()
+        results.append((y.item(), x.grad.item()))
+    return results
+
+
+@pytest.mark.world(1, 3, timeout=120.0)
+def test_a_permutation_may_change_from_call_to_call(world):
+    n = world.size
+    for rank, (shifted, kept, turned, nowhere) in enumerate(world.run(_permuted_anew)):
+        assert (shifted, kept, turned) == ((1.0 + (rank - 1) % n, 1.0), (1.0 + rank, 1.0), (float(n - rank), 1.0))
+        assert nowhere == (0.0, 0.0)
+
+
+def test_dynamo_warns_of_nothing_whatever_names_the_group(fake_world, monkeypatch):
+    """A look-up by name is a builtin, which it would warn of where a graph breaks and our code runs as eager code."""
+    import torch._dynamo.utils
+    import torch.distributed as dist
+
+    import comm_core
+    from comm_core.errors import ReduceOpError
+
+    fake_world(2)
+    for group in (dist.group.WORLD, dist.group.WORLD.group_name, comm_core.as_group(None), None, [0, 1]):
+
+        def broken(x, group=group):
+            y = fc.all_reduce(x, "sum", group)
+            torch._dynamo.graph_break()
+            return fc.reduce(y, "sum", 0, group) * comm_core.as_group(group).world
+
+        def wrong(x, group=group):
+            torch._dynamo.graph_break()
+            return fc.all_reduce(x, "summ", group)
+
+        torch._dynamo.reset()
+        monkeypatch.setattr(torch._dynamo.utils, "warn_once_cache", set())
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            assert torch.compile(broken, backend="eager")(torch.ones(2)).tolist() == [2.0, 2.0]
+            with pytest.raises(ReduceOpError, match="summ"):
+                torch.compile(wrong, backend="eager")(torch.ones(2))

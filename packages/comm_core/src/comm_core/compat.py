@@ -20,6 +20,25 @@ _is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 _modes = torch._C._len_torch_dispatch_stack
 
 
+def never_compiled(fn: Function) -> Function:
+    """Have Dynamo leave a function's own frame alone, where it meets that in eager code (2.11 to 2.14).
+
+    `torch.compiler.disable` also imports Dynamo, and costs a wrapper at each call.
+    """
+    frames = torch._C._dynamo.eval_frame
+    leave = frames._FrameExecStrategy(frames._FrameAction.SKIP, frames._FrameAction.SKIP)  # it, and what it calls
+    frames.set_code_exec_strategy(fn.__code__, leave)
+    return fn
+
+
+def untraced(fn: Function, why: str) -> Function:
+    """Have Dynamo call a function as it is: it breaks the graph where it would inline the call (2.11 to 2.14)."""
+    marked: Any = never_compiled(fn)
+    marked._torchdynamo_disable = True
+    marked._torchdynamo_disable_msg = why
+    return fn
+
+
 def group_by_name(name: str) -> dist.ProcessGroup:
     """Return the process group registered under a name (2.11 to 2.14: no public look-up exists).
 
@@ -27,6 +46,9 @@ def group_by_name(name: str) -> dist.ProcessGroup:
         RuntimeError, LookupError: no group has that name.
     """
     return torch._C._distributed_c10d._resolve_process_group(cast(Any, name))
+
+
+untraced(group_by_name, "c10d looks the name up")  # a builtin, which Dynamo warns of
 
 
 def is_registered(group: object) -> bool:
@@ -114,17 +136,6 @@ def constant_in_graphs(fn: Function) -> Function:
     return fn
 
 
-def never_compiled(fn: Function) -> Function:
-    """Have Dynamo leave a function's own frame alone, where it meets that in eager code (2.11 to 2.14).
-
-    `torch.compiler.disable` also imports Dynamo, and costs a wrapper at each call.
-    """
-    frames = torch._C._dynamo.eval_frame
-    leave = frames._FrameExecStrategy(frames._FrameAction.SKIP, frames._FrameAction.SKIP)  # it, and what it calls
-    frames.set_code_exec_strategy(fn.__code__, leave)
-    return fn
-
-
 def opaque(cls: Class) -> Class:
     """Have Dynamo call the methods of a class as they are, with those it inherits from its own package (2.11 to 2.14).
 
@@ -138,9 +149,7 @@ def opaque(cls: Class) -> Class:
             for member in vars(base).values():
                 fn = getattr(member, "fget", None) or getattr(member, "__func__", member)
                 if isinstance(fn, types.FunctionType):
-                    marked: Any = never_compiled(fn)
-                    marked._torchdynamo_disable = True  # where it would inline a call it breaks the graph
-                    marked._torchdynamo_disable_msg = f"{cls.__name__} works on real memory"
+                    untraced(fn, f"{cls.__name__} works on real memory")
     return cls
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from comm_core.catalog.rules import Emit, batch_first, is_rank
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
+from comm_core.compat import constant_in_graphs
 from comm_core.errors import RankError, said
 from comm_core.pending import Pending
 from comm_core.transports import Transport
@@ -17,6 +20,7 @@ NOWHERE = -1
 
 
 def check(x: torch.Tensor, world: int, rank: int, *, destinations: Sequence[int]) -> Params:
+    destinations = numbers(destinations)
     if not is_partial_permutation(destinations, world):
         raise RankError(
             "permute",
@@ -24,9 +28,23 @@ def check(x: torch.Tensor, world: int, rank: int, *, destinations: Sequence[int]
             need=f"{world} entries: each a different rank from 0 to {world - 1}, or {NOWHERE} to send nothing",
             hint=f"[{', '.join(str((i + 1) % world) for i in range(world))}] shifts by one",
         )
-    return {"destinations": tuple(destinations)}
+    return {"destinations": destinations}
 
 
+def numbers(destinations: Any) -> Any:
+    """Return a list of ints as a tuple of them, known where Dynamo made symbols of them; else what was given.
+
+    Of a whole group's ranks Dynamo must not walk any loop, so whatever does is a builtin or a constant of the graph.
+    """
+    if not isinstance(destinations, (list, tuple)):
+        return destinations
+    try:
+        return tuple(map(operator.index, destinations))
+    except TypeError:
+        return destinations
+
+
+@constant_in_graphs
 def is_partial_permutation(destinations: object, world: int) -> bool:
     if not isinstance(destinations, (list, tuple)) or len(destinations) != world:
         return False
@@ -52,14 +70,23 @@ def oracle(inputs: Sequence[torch.Tensor], params: Sequence[Params]) -> list[tor
 
 def kernel(wire: Transport, x: torch.Tensor, *, destinations: Shape) -> Pending:
     flat = x.reshape(-1).contiguous()
-    target = destinations[wire.rank]
-    # Compared one by one: Dynamo finds a symbolic int by `==`, but not by `tuple.index` (torch 2.13).
-    source = max(rank if destinations[rank] == wire.rank else NOWHERE for rank in range(wire.world))
-    sent = [flat.shape[0] if rank == target else 0 for rank in range(wire.world)]
-    received = [flat.shape[0] if rank == source else 0 for rank in range(wire.world)]
+    source = source_of(destinations, wire.rank)
+    sent = only(flat.shape[0], destinations[wire.rank], wire.world)
+    received = only(flat.shape[0], source, wire.world)
     pending = wire.all_to_all(flat[: sum(sent)], received, sent)
     shape = tuple(x.shape)
     return pending.then(functools.partial(_shaped, shape=shape, empty=source == NOWHERE), shape)
+
+
+@constant_in_graphs
+def source_of(destinations: Shape, rank: int) -> int:
+    """Return the rank whose tensor goes to `rank`, or NOWHERE."""
+    return destinations.index(rank) if rank in destinations else NOWHERE
+
+
+def only(count: int, place: int, world: int) -> list[int]:
+    """Return a count of each rank: `count` at `place`, if that is a rank, and none elsewhere."""
+    return [0] * world if place == NOWHERE else [*[0] * place, count, *[0] * (world - 1 - place)]
 
 
 def _shaped(arrived: torch.Tensor, *, shape: Shape, empty: bool) -> torch.Tensor:
@@ -67,11 +94,17 @@ def _shaped(arrived: torch.Tensor, *, shape: Shape, empty: bool) -> torch.Tensor
 
 
 def gradient(emit: Emit, cotangent: torch.Tensor, *, destinations: Shape) -> torch.Tensor:
-    back = [NOWHERE] * emit.world
+    return emit("permute", cotangent, destinations=inverse(destinations))
+
+
+@constant_in_graphs
+def inverse(destinations: Shape) -> Shape:
+    """Return the permutation that takes everything back."""
+    back = [NOWHERE] * len(destinations)
     for source, target in enumerate(destinations):
         if target != NOWHERE:
             back[target] = source
-    return emit("permute", cotangent, destinations=tuple(back))
+    return tuple(back)
 
 
 def wire_bytes(input_bytes: int, world: int, rank: int, *, destinations: Shape) -> int:
