@@ -19,6 +19,7 @@ shm_group *read_move(PyObject *const *args, Py_ssize_t nargs, const movement *ki
                      shm_patience *patience);
 
 PyObject *py_launch(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
+PyObject *py_launch_late(PyObject *module, PyObject *args);
 PyObject *py_refuse(PyObject *module, PyObject *args);
 PyObject *py_post(PyObject *module, PyObject *args);
 PyObject *py_wait(PyObject *module, PyObject *args);
@@ -32,6 +33,7 @@ PyObject *py_drain(PyObject *module, PyObject *args);
 
 #define LATER_METHODS                                                         \
     {"launch", (PyCFunction)(void (*)(void))py_launch, METH_FASTCALL, NULL},  \
+        {"launch_late", py_launch_late, METH_VARARGS, NULL},                  \
         {"refuse", py_refuse, METH_VARARGS, NULL},                            \
         {"post", py_post, METH_VARARGS, NULL},                                \
         {"wait", py_wait, METH_VARARGS, NULL},                                \

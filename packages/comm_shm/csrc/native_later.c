@@ -7,10 +7,17 @@
 
 #define CAPSULE "comm_shm._native.request"
 
+/* A call whose arguments are known when its turn comes: what is asked for them, NULL for all other calls. */
+typedef struct {
+    PyObject *arguments;
+    const movement *kind;
+} late_call;
+
 typedef struct {
     PyObject *group; /* the capsule */
     shm_errand *errand;
     shm_job *job; /* one of the two is NULL */
+    late_call late;
 } handle;
 
 static shm_request *request_of(const handle *it) {
@@ -25,6 +32,7 @@ static void free_handle(PyObject *capsule) {
         return;
     shm_drop(request_of(it));
     Py_DECREF(it->group);
+    Py_XDECREF(it->late.arguments);
     PyMem_Free(it);
 }
 
@@ -32,7 +40,7 @@ static PyObject *wrap(PyObject *group, shm_errand *errand, shm_job *job) {
     handle *it = PyMem_Malloc(sizeof *it);
     PyObject *capsule = NULL;
     if (it != NULL) {
-        *it = (handle){group, errand, job};
+        *it = (handle){.group = group, .errand = errand, .job = job};
         capsule = PyCapsule_New(it, CAPSULE, free_handle);
     }
     if (capsule == NULL) {
@@ -67,8 +75,46 @@ static int follow(shm_job *job, PyObject *before) {
     return 0;
 }
 
+static const movement *movement_called(PyObject *name) {
+    const movement *kind = movements;
+    while (kind->name != NULL && PyUnicode_CompareWithASCIIString(name, kind->name) != 0)
+        kind++;
+    if (kind->name == NULL)
+        PyErr_SetString(PyExc_ValueError, "no such collective");
+    return kind->name == NULL ? NULL : kind;
+}
+
+/* What a call is asked to do, as launch() is given it from the group on. */
+static int read_late(PyObject *given, const movement *kind, shm_call *call) {
+    PyObject *items[9];
+    shm_patience patience;
+    if (given == NULL)
+        return -1;
+    if (!PyTuple_Check(given) || PyTuple_Size(given) != 9) {
+        PyErr_SetString(PyExc_TypeError, "a tuple of 9 arguments expected");
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < 9; i++)
+        items[i] = PyTuple_GetItem(given, i); /* borrowed */
+    return read_move(items, 9, kind, call, &patience) == NULL ? -1 : 0;
+}
+
+/* A rank that cannot say what it is to do tells the others, in place of the collective. */
+static shm_status ask(shm_job *job) {
+    const late_call *late = job->asked;
+    PyGILState_STATE state = PyGILState_Ensure();
+    PyObject *given = PyObject_CallNoArgs(late->arguments);
+    if (read_late(given, late->kind, &job->call) < 0) {
+        PyErr_WriteUnraisable(late->arguments);
+        job->body = shm_agree;
+    }
+    Py_XDECREF(given);
+    PyGILState_Release(state);
+    return SHM_OK;
+}
+
 static PyObject *start(PyObject *group_capsule, shm_collective *body, const shm_call *call, int64_t limit_ns,
-                       PyObject *before) {
+                       PyObject *before, const late_call *late) {
     shm_group *group = group_of(group_capsule);
     if (!usable(group))
         return unusable(group);
@@ -78,6 +124,13 @@ static PyObject *start(PyObject *group_capsule, shm_collective *body, const shm_
     PyObject *capsule = wrap(group_capsule, NULL, job);
     if (capsule == NULL)
         return NULL;
+    if (late != NULL) { /* the handle lives until the job is done: the caller keeps it, as it keeps the tensors */
+        handle *it = handle_of(capsule);
+        it->late = *late;
+        Py_INCREF(late->arguments);
+        job->late = ask;
+        job->asked = &it->late;
+    }
     int failed = follow(job, before) < 0 ? -1 : shm_launch(group->queue, job);
     if (failed != 0)
         Py_DECREF(capsule);
@@ -88,19 +141,36 @@ static PyObject *start(PyObject *group_capsule, shm_collective *body, const shm_
           width or reduce_op, timeout_s) -> request, or a status */
 PyObject *py_launch(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
     (void)module;
-    const movement *kind = movements;
     shm_call call;
     shm_patience patience;
     int64_t now = shm_now_ns();
-    while (nargs > 2 && kind->name != NULL && PyUnicode_CompareWithASCIIString(args[0], kind->name) != 0)
-        kind++;
-    if (nargs < 3 || kind->name == NULL) {
-        PyErr_SetString(PyExc_ValueError, "no such collective");
+    if (nargs < 3) {
+        PyErr_SetString(PyExc_TypeError, "11 arguments expected");
         return NULL;
     }
-    if (read_move(args + 2, nargs - 2, kind, &call, &patience) == NULL)
+    const movement *kind = movement_called(args[0]);
+    if (kind == NULL || read_move(args + 2, nargs - 2, kind, &call, &patience) == NULL)
         return NULL;
-    return start(args[2], kind->collective, &call, patience.deadline_ns - now, args[1]);
+    return start(args[2], kind->collective, &call, patience.deadline_ns - now, args[1], NULL);
+}
+
+/* launch_late(name, request of the same call before it or None, group, what gives the arguments of launch() from the
+               group on when its turn comes, op and refusal that the others are told where it cannot, timeout_s)
+   -> request, or a status */
+PyObject *py_launch_late(PyObject *module, PyObject *args) {
+    (void)module;
+    PyObject *name, *before, *group, *arguments, *seconds;
+    unsigned int op, refusal;
+    shm_patience patience;
+    int64_t now = shm_now_ns();
+    if (!PyArg_ParseTuple(args, "OOOOIIO", &name, &before, &group, &arguments, &op, &refusal, &seconds) ||
+        group_of(group) == NULL || read_patience(seconds, &patience) < 0)
+        return NULL;
+    late_call late = {arguments, movement_called(name)};
+    shm_call call = {.header = {.op = op, .dtype = UINT8_MAX, .refusal = refusal}};
+    if (late.kind == NULL)
+        return NULL;
+    return start(group, late.kind->collective, &call, patience.deadline_ns - now, before, &late);
 }
 
 /* refuse(group, op, dtype, numel, refusal, timeout_s) -> request, or a status: in its turn the others are told */
@@ -115,7 +185,7 @@ PyObject *py_refuse(PyObject *module, PyObject *args) {
         read_patience(seconds, &patience) < 0)
         return NULL;
     shm_call call = {.header = {.op = op, .dtype = dtype, .numel = numel, .refusal = refusal}};
-    return start(group, shm_agree, &call, patience.deadline_ns - now, Py_None);
+    return start(group, shm_agree, &call, patience.deadline_ns - now, Py_None, NULL);
 }
 
 /* post(group, receives, peer, tag, dtype, numel, bytes, address) -> request, or a status, see regret(); peer -1: from anyone */

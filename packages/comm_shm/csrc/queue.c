@@ -74,6 +74,8 @@ static void run_first(shm_queue *queue, const shm_patience *patience) {
     queue->running = 1;
     shm_hand_unlock(&queue->hand);
     shm_status status = job->before != NULL ? job->before->request.status : SHM_OK;
+    if (status == SHM_OK && job->late != NULL)
+        status = job->late(job);
     if (status == SHM_OK)
         status = job->body(job->group, &job->call, &own);
     if (status != SHM_OK && status != SHM_CLOSED && status != SHM_FORKED)

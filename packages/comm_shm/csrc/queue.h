@@ -22,6 +22,8 @@ typedef struct shm_job {
     shm_group *group;
     shm_collective *body;
     shm_call call;
+    shm_status (*late)(struct shm_job *job); /* completes the call when its turn has come; NULL when it is complete */
+    void *asked;                             /* what `late` asks */
     int64_t limit_ns, born_ns; /* the time to wait for the other ranks is counted from the turn of the collective on */
     shm_scene *scene;          /* when it has failed and memory allows */
     uint64_t splits[];         /* of all_to_all: the caller's array is gone by then */

@@ -23,7 +23,7 @@ def one():
 
 CALLS = {
     "device": lambda n: dist.group.WORLD.allreduce([torch.ones(2, device="meta")]),
-    "layout": lambda n: dist.all_reduce(torch.ones(2, 2).to_sparse()),
+    "layout": lambda n: dist.broadcast(torch.ones(2, 2).to_sparse(), 0),
     "expanded": lambda n: dist.all_reduce(torch.ones(1).expand(2)),
     "several tensors": lambda n: dist.group.WORLD.allreduce([one(), one()]),
     "irecv to another device": lambda n: dist.group.WORLD.recv([torch.ones(2, device="meta")], 0, 0),
@@ -57,7 +57,7 @@ def test_each_is_refused_by_a_transport_error_that_says_what_to_do(world):
 
 # Mistakes that a rank can see in its own arguments, as calls that are started.
 STARTED = {
-    "layout": (lambda n: dist.all_reduce(torch.ones(2, 2).to_sparse(), async_op=True), TransportError),
+    "layout": (lambda n: dist.broadcast(torch.ones(2, 2).to_sparse(), 0, async_op=True), TransportError),
     "expanded": (lambda n: dist.broadcast(one()[:1].expand(2), 0, async_op=True), TransportError),
     "no reduce op": (lambda n: dist.group.WORLD.allreduce([one()], op="most"), ReduceOpError),
     "no op of that dtype": (lambda n: dist.all_reduce(one(), op=dist.ReduceOp.BXOR, async_op=True), ReduceOpError),
@@ -127,7 +127,7 @@ def test_a_rank_that_leaves_after_its_mistake_tells_the_others_first(fleet):
     def body(rank, world, store):
         dist.init_process_group("shm", store=store, rank=rank, world_size=world)
         if rank == 0:
-            told = own_error(lambda: dist.all_reduce(torch.ones(2, 2).to_sparse(), async_op=True))
+            told = own_error(lambda: dist.broadcast(torch.ones(2, 2).to_sparse(), 0, async_op=True))
             dist.destroy_process_group()
             return told
         return own_error(dist.all_reduce, one())

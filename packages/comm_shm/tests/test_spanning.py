@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from comm_core.errors import MismatchError
 from comm_core.testing import run_ranks
 from comm_shm.codes import DEFINED, PREMUL_SUM, REDUCE_OPS
 
@@ -247,3 +248,38 @@ def test_symmetric_memory_needs_one_host(layout):
         return None
 
     assert on_hosts(layout, body) == [True] * len(layout)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS[:3])
+def test_sparse_tensors(layout):
+    def body(span):
+        rank, world = span.rank(), span.size()
+
+        def summed(group, later):
+            rows = torch.arange(rank) % 3  # of none on rank 0
+            x = torch.sparse_coo_tensor(rows[None], torch.full((rank, 2), rank + 1.0), (3, 2), check_invariants=True)
+            work = dist.all_reduce(x, group=group, async_op=later)
+            if later:
+                work.wait()
+            return x.is_coalesced(), x.to_dense().tolist()
+
+        def without_room():
+            from comm_shm.sparse import SparseSum
+
+            def full(_self, _rank):
+                raise MemoryError("none left")
+
+            part, SparseSum._part = SparseSum._part, full if rank == world - 1 else SparseSum._part
+            try:
+                summed(span, False)
+            except MismatchError as error:
+                return str(error)
+            finally:
+                SparseSum._part = part
+
+        over_gloo = summed(None, False)
+        return summed(span, False) == over_gloo, without_room(), summed(span, True) == over_gloo
+
+    for before, said, after in on_hosts(layout, body):
+        assert before is after is True
+        assert f"rank {len(layout) - 1}: sparse all_reduce (refused: no room for what the others have)" in said

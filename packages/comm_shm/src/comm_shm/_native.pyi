@@ -59,6 +59,11 @@ def launch(
     limit: float,
     /,
 ) -> Any: ...
+
+# In its turn `arguments` gives what `launch` is given from the group on; where it cannot, the ranks are told a refusal.
+def launch_late(
+    native: str, before: Any, group: Any, arguments: Any, collective: int, refusal: int, timeout_s: float, /
+) -> Any: ...
 def refuse(group: Any, collective: int, dtype: int, numel: int, refusal: int, timeout_s: float, /) -> Any: ...
 def post(
     group: Any, receives: bool, peer: int, tag: int, dtype: int, numel: int, size: int, address: int, /

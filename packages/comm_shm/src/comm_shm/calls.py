@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from comm_core.errors import ArgumentError, CommError, RankTimeoutError
 from comm_shm.agreement import AgreeingGroup
-from comm_shm.codes import COLLECTIVE_CODE, DTYPE_CODE, UNKNOWN, RankState
+from comm_shm.codes import COLLECTIVE_CODE, DTYPE_CODE, REFUSALS, UNKNOWN, RankState
 from comm_shm.faults import Scene, Status, fault
 from comm_shm.terms import Terms
 from comm_shm.torch_compat import note_work
@@ -42,15 +42,22 @@ class Step(NamedTuple):
     """What is done once it has run."""
     keep: object = None
     """What else has to stay alive until the call has been made."""
+    said: torch.dtype | None = None
+    """The dtype that the ranks announce where no data moves."""
+    unsaid: bool = False
+    """Whether dtype and size are not announced: the ranks have compared those of the whole call before."""
+    late: Callable[[], Step] | None = None
+    """What makes the step when its turn comes, where that needs what the steps before it have brought."""
 
     def arguments(self) -> tuple[int, int, int, int, int, int, int]:
         """Return what the C core is given besides the group and the time."""
         code = COLLECTIVE_CODE[self.where]
         if self.tensors is None:
-            return code, UNKNOWN, self.numel, self.detail, 0, 0, 1
+            said = UNKNOWN if self.said is None else DTYPE_CODE[self.said]
+            return code, said, self.numel, self.detail, 0, 0, 1
         x, out = self.tensors
         last = x.element_size() if self.reduce_op is None else self.reduce_op
-        dtype = DTYPE_CODE.get(x.dtype, UNKNOWN)
+        dtype = UNKNOWN if self.unsaid else DTYPE_CODE.get(x.dtype, UNKNOWN)
         return code, dtype, self.numel, self.detail, x.data_ptr(), out.data_ptr(), last
 
 
@@ -86,11 +93,21 @@ class CallingGroup(AgreeingGroup):
     def _launched(self, steps: list[Step], limit: float) -> list[Started]:
         parts, before = [], None
         for step in steps:
-            before = self._native.launch(step.native, before, self._handle, *step.arguments(), limit)
+            if step.late is None:
+                before = self._native.launch(step.native, before, self._handle, *step.arguments(), limit)
+            else:
+                before = self._launch_late(step, step.late, before, limit)
             if isinstance(before, int):
                 raise self._fault(before, step.where, limit)
             parts.append(Started(before, step.where, step.finish, step.tensors or (), limit))
         return parts
+
+    def _launch_late(self, step: Step, made: Callable[[], Step], before: Any, limit: float) -> Any:
+        def arguments() -> tuple[Any, ...]:
+            return self._handle, *made().arguments(), limit
+
+        code, refusal = COLLECTIVE_CODE[step.where], REFUSALS.index("no room for what the others have")
+        return self._native.launch_late(step.native, before, self._handle, arguments, code, refusal, limit)
 
     def _start(self, parts: list[Started], tensors: list[torch.Tensor]) -> StartedWork:
         work = StartedWork(self, parts, tensors)

@@ -34,6 +34,7 @@ COLLECTIVES = (
     "symmetric all_gather",
     "symmetric reduce_scatter",
     "monitored_barrier",
+    "sparse all_reduce",
 )
 DTYPES = (
     torch.float32,  # 0: from here to complex128 in the order of shm_kind, which are those that can be reduced
@@ -68,8 +69,9 @@ REFUSALS = (
     "sizes that do not fit",
     "dtypes that differ",
     "not such a call",
+    "no room for what the others have",
 )
-_ON_BUFFERS = COLLECTIVES[COLLECTIVES.index("symmetric barrier") :]
+_ON_BUFFERS = COLLECTIVES[COLLECTIVES.index("symmetric barrier") : COLLECTIVES.index("monitored_barrier")]
 _REDUCING_BUFFERS = ("one_shot_all_reduce", "two_shot_all_reduce", "symmetric reduce_scatter")
 _OF_REDUCTION = (
     "all_reduce",
@@ -79,7 +81,16 @@ _OF_REDUCTION = (
     "reduce",
     *_REDUCING_BUFFERS,
 )
-_SIZED = (*_OF_REDUCTION, "broadcast", "all_gather", "all_gather_coalesced", "gather", "scatter", *_ON_BUFFERS)
+_SIZED = (
+    *_OF_REDUCTION,
+    "sparse all_reduce",
+    "broadcast",
+    "all_gather",
+    "all_gather_coalesced",
+    "gather",
+    "scatter",
+    *_ON_BUFFERS,
+)
 
 _ROOTED = {"broadcast": "src", "scatter": "src", "gather": "dst"}  # and what the root is
 
@@ -181,6 +192,8 @@ class RankState:
             word += f" of {self.numel} {dtype}" if name in _SIZED else f" of {dtype}"
         if name.endswith("_coalesced") and self.detail:
             word += f", one of {self.detail} tensors"
+        if name == "sparse all_reduce" and self.detail and self.dtype != UNKNOWN:
+            word += f" in layout {self.detail:08x}"
         if name in _ON_BUFFERS:
             number, offset = divmod(self.detail, OFFSETS)
             word += f" in buffer {number}" + (f" from byte {offset}" if offset else "")

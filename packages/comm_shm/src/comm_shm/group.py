@@ -145,13 +145,14 @@ class SharedMemoryGroup(DelegatingGroup):
         whether any is true, a product whether all are.
 
         Args:
-            tensors: the tensor, or a list that holds just it; of any strides.
+            tensors: the tensor, or a list that holds just it; of any strides, or sparse (COO), which is summed only.
             opts: `dist.AllreduceOptions`, or a `dist.ReduceOp`; a sum by default.
             timeout: how long to wait for the other ranks; the group's timeout by default.
             op: the `dist.ReduceOp`, by name.
 
         Shapes:
-            Any shape, the same number of elements on every rank; the result has the tensor's own shape.
+            Any shape, the same number of elements on every rank; the result has the tensor's own shape. Sparse tensors
+            have one shape on all ranks, any number of elements that are set, and come out coalesced.
 
         Gradient:
             None here: autograd does not look into process groups. `functional_collectives.all_reduce` has one.
@@ -181,6 +182,8 @@ class SharedMemoryGroup(DelegatingGroup):
             other = self._other(x)
             if other is not None:
                 return other.allreduce([x], self._options_of(dist.AllreduceOptions(), given))
+            if x.layout is torch.sparse_coo:
+                return self.sum_sparse(x, given)
             return self.run([self._reduce_in_place("all_reduce", x, given.op)], [x], given)
         except Refused as refused:
             self.tell(refused, given.later)

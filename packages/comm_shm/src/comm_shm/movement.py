@@ -13,11 +13,12 @@ import torch
 import torch.distributed as dist
 
 from comm_core.errors import ArgumentError, DtypeError, ReduceOpError, ShapeError, TransportError
+from comm_shm import sparse
 from comm_shm.agreement import GLOO
 from comm_shm.calls import CallingGroup, Step
 from comm_shm.codes import REDUCE_OPS, defined, reduce_code
 from comm_shm.layout import apart, expanded, flat_of, one_list, put, scaled, target_of
-from comm_shm.terms import terms
+from comm_shm.terms import Terms, terms
 
 Tensors = list[torch.Tensor]
 
@@ -187,6 +188,28 @@ class MovingGroup(CallingGroup):
         step = self._exchange("all_to_all", (whole, x), splits, put_parts=(outs, whole.split(sizes)))
         return self.run([step], outs, terms(*given, **named))
 
+    def sum_sparse(self, x: torch.Tensor, given: Terms) -> dist.Work:
+        """Sum a sparse COO tensor over all ranks in place; `allreduce` comes here with one.
+
+        Args:
+            x: the tensor; it comes out coalesced.
+            given: the terms of the call.
+
+        Raises:
+            MismatchError: shapes, sparse dims or dtypes differ; raised on every rank, no data was touched.
+            ReduceOpError: the op is no sum, or the dtype has none.
+        """
+        code = self._code(sparse.WHERE, x, given.op)
+        if not sparse.summable(x.dtype, code):
+            got = f"reduce op {REDUCE_OPS[code]!r} for sparse tensors of {x.dtype}"
+            error = ReduceOpError(sparse.WHERE, got=got, need="a sum, of a dtype that has one", hint=GLOO)
+            self.refuse(sparse.WHERE, "not defined for this dtype", error, x)
+        parts = self._launched(sparse.SparseSum(x, self._rank, self._world).steps(), self._limit(given.timeout))
+        work = self._start(parts, [x])
+        if not given.later:
+            work.wait()
+        return work
+
     # -- one tensor ----------------------------------------------------------------------------------------------
 
     def _gather(self, where: str, out: torch.Tensor, x: torch.Tensor, count: int = 0) -> Step:
@@ -260,10 +283,7 @@ class MovingGroup(CallingGroup):
 
     def _reduction(self, where: str, out: torch.Tensor, x: torch.Tensor, op: Any) -> int:
         self._check(where, out, x)
-        try:
-            code = 0 if op is None else reduce_code(op, where)
-        except ReduceOpError as none:
-            self.refuse(where, "not such a call", none, x)
+        code = self._code(where, x, op)
         if not defined(x.dtype, code):
             words = [word for other, word in enumerate(REDUCE_OPS) if defined(x.dtype, other)]
             error = ReduceOpError(
@@ -274,6 +294,12 @@ class MovingGroup(CallingGroup):
             )
             self.refuse(where, "not defined for this dtype", error, x)
         return code
+
+    def _code(self, where: str, x: torch.Tensor, op: Any) -> int:
+        try:
+            return 0 if op is None else reduce_code(op, where)
+        except ReduceOpError as none:
+            self.refuse(where, "not such a call", none, x)
 
     def _root(self, where: str, root: int) -> int:
         if not 0 <= root < self._world:

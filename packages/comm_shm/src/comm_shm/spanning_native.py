@@ -6,9 +6,11 @@ So the whole surface of `SharedMemoryGroup` works on several hosts as it does on
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any
 
+from comm_shm.codes import COLLECTIVES, UNKNOWN
 from comm_shm.distant_mail import Letter, Mail
 from comm_shm.faults import Status
 from comm_shm.inside import memory
@@ -61,6 +63,27 @@ class SpanningNative:
             call = call._replace(detail=splits.data_ptr())
 
         def body(_kept: object = splits) -> int:
+            return self._spanning.perform(name, call)
+
+        return self._usable() or self._turns.start(body, before)
+
+    def launch_late(
+        self,
+        name: str,
+        before: Request | None,
+        _group: Any,
+        arguments: Callable[[], tuple[Any, ...]],
+        *told: Any,
+    ) -> Request | int:
+        """Start a collective whose arguments are known when its turn comes; where they are not, the ranks are told."""
+        code, refusal, limit = told
+
+        def body() -> int:
+            try:
+                call = Call(*arguments()[1:])
+            except Exception as error:
+                warnings.warn(f"{COLLECTIVES[code]} is refused: {error!r}", stacklevel=1)
+                return self._spanning.perform("announce", Call(code, UNKNOWN, 0, 0, 0, 0, 1, limit), refusal, 0)
             return self._spanning.perform(name, call)
 
         return self._usable() or self._turns.start(body, before)
