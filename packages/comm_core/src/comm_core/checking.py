@@ -20,7 +20,7 @@ from comm_core.agreement import Agreement, own_address
 from comm_core.callsite import caller, place
 from comm_core.collective import Collective, Params
 from comm_core.errors import ArgumentError, CommError, UnwaitedWarning, said
-from comm_core.groups import AnyGroup, Group
+from comm_core.groups import AnyGroup, Group, GroupLike, as_group
 from comm_core.messages import Messages
 from comm_core.pending import Pending, noted
 from comm_core.verdicts import Said, said_of, said_of_list
@@ -100,25 +100,36 @@ def agree_on_list(
         _meet(group, said_of_list(entry, xs, params, where, place(caller())))
 
 
-def refuse(group: AnyGroup, where: str, error: CommError) -> None:
+def refuse(group: GroupLike, where: str, error: CommError) -> None:
     """Tell the other ranks, in checked mode, that this one cannot make its call, so that none of them waits for it.
 
-    It returns when they know; the caller then raises its own error.
+    It returns when they know; the caller then raises its own error. Where the group itself is wrong, there is
+    nobody to tell.
     """
     if mode is None or where in _ALONE:
         return
     with contextlib.suppress(CommError):
-        _meet(group, Said(where, "", place(caller()), str(error)))
+        _meet(as_group(group), Said(where, "", place(caller()), str(error)))
 
 
-@contextlib.contextmanager
-def refusing(group: AnyGroup, where: str) -> Iterator[None]:
-    """Tell the other ranks, in checked mode, of an error that the block raises."""
-    try:
-        yield
-    except CommError as error:
-        refuse(group, where, error)
-        raise
+class refusing:  # a class, and not a generator: it stands in functions that Dynamo walks
+    """Tell the other ranks, in checked mode, of an error that the block raises; compiled calls are not compared.
+
+    Args:
+        group: the group of the call; parsed only where there is something to tell.
+        where: the name of the call.
+    """
+
+    def __init__(self, group: GroupLike, where: str) -> None:
+        self._group = group
+        self._where = where
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, CommError) and not torch.compiler.is_dynamo_compiling():
+            refuse(self._group, self._where, error)
 
 
 def _meet(group: AnyGroup, mine: Said) -> None:

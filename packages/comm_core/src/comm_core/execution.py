@@ -70,7 +70,8 @@ def start(entry: Collective, x: torch.Tensor, finish: Finish, group: GroupLike =
         [[2.0, 2.0], [2.0, 2.0]]
     """
     if "reduce_op" in params and type(params["reduce_op"]) is not str:
-        x, params = premultiplied(x, params, entry.name)
+        with checking.refusing(group, entry.name):
+            x, params = premultiplied(x, params, entry.name)
     if is_plain(x) and not (x.requires_grad and torch.is_grad_enabled()):
         on = as_group(group)
         try:

@@ -17,7 +17,7 @@ import torch
 
 import comm_core
 from comm_core import Collective, GroupLike
-from comm_core.catalog import ALL_GATHER, ALL_REDUCE, REDUCE_SCATTER, under
+from comm_core.catalog import ALL_GATHER, ALL_REDUCE, REDUCE_SCATTER
 from comm_core.checking import agree_on_list, refusing
 from comm_core.errors import ArgumentError, CommError, DtypeError, said
 from comm_core.execution import process_transport
@@ -26,7 +26,7 @@ from comm_core.premul import premultiplied
 from comm_core.settling import settled
 from comm_core.tracing import is_plain
 from functional_collectives.async_tensor import AsyncCollectiveTensor
-from functional_collectives.collectives import check_tag, parsed_group
+from functional_collectives.collectives import asked, parsed_group
 from functional_collectives.flight import in_flight
 
 Tensors = Sequence[torch.Tensor]
@@ -64,10 +64,10 @@ def all_reduce_coalesced(
         [[[3.0, 3.0], 3], [[3.0, 3.0], 3], [[3.0, 3.0], 3]]
     """
     where = "all_reduce_coalesced"
-    check_tag(tag, where)
-    check_list(self, where)
-    entry = under(ALL_REDUCE, backward)
-    xs, parsed = checked(entry, self, [{"reduce_op": reduceOp} for _ in self], group, where)
+    entry = asked(ALL_REDUCE, where, group, backward, tag)
+    with refusing(group, where):
+        params = [{"reduce_op": reduceOp} for _ in listed(self, where)]
+    xs, parsed = checked(entry, self, params, group, where)
     return reduced(entry, xs, parsed, group)
 
 
@@ -101,10 +101,10 @@ def all_gather_into_tensor_coalesced(
         [[[0, 1], [[1.0], [1.0]]], [[0, 1], [[1.0], [1.0]]]]
     """
     where = "all_gather_into_tensor_coalesced"
-    check_tag(tag, where)
-    check_list(self, where)
-    entry = under(ALL_GATHER, backward)
-    xs, parsed = checked(entry, self, [{"dim": 0} for _ in self], group, where)
+    entry = asked(ALL_GATHER, where, group, backward, tag)
+    with refusing(group, where):
+        params = [{"dim": 0} for _ in listed(self, where)]
+    xs, parsed = checked(entry, self, params, group, where)
     on, door = parsed_group(group)
     if on.backend == "gloo" and all(map(is_moved, xs)):
         return gathered_together(xs, on)
@@ -151,33 +151,34 @@ def reduce_scatter_tensor_coalesced(
         [[[0], [[2.0, 2.0]]], [[2], [[2.0, 2.0]]]]
     """
     where = "reduce_scatter_tensor_coalesced"
-    check_tag(tag, where)
-    check_list(inputs, where)
-    check_dims(scatter_dim, len(inputs), where)
-    params = [{"reduce_op": reduceOp, "dim": dim} for dim in scatter_dim]
-    entry = under(REDUCE_SCATTER, backward)
+    entry = asked(REDUCE_SCATTER, where, group, backward, tag)
+    with refusing(group, where):
+        dims = one_for_each(scatter_dim, listed(inputs, where), where)
+    params = [{"reduce_op": reduceOp, "dim": dim} for dim in dims]
     xs, parsed = checked(entry, inputs, params, group, where)
     return reduced(entry, xs, parsed, group)
 
 
-def check_list(xs: Tensors, where: str) -> None:
-    """Refuse a single tensor, whose rows would be taken for the list.
+def listed(xs: Tensors, where: str) -> Tensors:
+    """Return a list, and refuse a single tensor, whose rows would be taken for the list.
 
     Raises:
         DtypeError: not a list or tuple.
     """
     if not isinstance(xs, (list, tuple)):
         raise DtypeError(where, f"a {type(xs).__name__}", "a list of tensors", "put it in a list: [x]")
+    return xs
 
 
-def check_dims(dims: Sequence[int], count: int, where: str) -> None:
-    """Ask for one dim for each tensor.
+def one_for_each(dims: Sequence[int], xs: Tensors, where: str) -> Sequence[int]:
+    """Return the dims, one for each tensor.
 
     Raises:
         ArgumentError: not a list, or one of another length.
     """
-    if not isinstance(dims, (list, tuple)) or len(dims) != count:
-        raise ArgumentError(where, f"scatter_dim {said(dims)}", f"a list of {count} dims, one for each tensor")
+    if not isinstance(dims, (list, tuple)) or len(dims) != len(xs):
+        raise ArgumentError(where, f"scatter_dim {said(dims)}", f"a list of {len(xs)} dims, one for each tensor")
+    return dims
 
 
 def checked(
@@ -189,11 +190,10 @@ def checked(
         CommError: naming which tensor of the list is wrong.
     """
     on, _ = parsed_group(group)
-    if torch.compiler.is_dynamo_compiling():
-        return parsed_list(entry, xs, params, on, where)
-    with refusing(on, where):
+    with refusing(group, where):
         ready, parsed = parsed_list(entry, xs, params, on, where)
-    agree_on_list(on, entry, ready, parsed, where)
+    if not torch.compiler.is_dynamo_compiling():
+        agree_on_list(on, entry, ready, parsed, where)
     return ready, parsed
 
 

@@ -13,12 +13,14 @@ result that is equal on all ranks then hands its cotangent on as it is.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 import comm_core
-from comm_core import GroupLike
+from comm_core import Collective, GroupLike
 from comm_core.catalog import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, BROADCAST, PERMUTE, REDUCE_SCATTER, under
+from comm_core.checking import refusing
 from comm_core.compiled_groups import compiled_group
 from comm_core.errors import ArgumentError
 from comm_core.groups import AnyGroup
@@ -55,8 +57,8 @@ def all_reduce(
         >>> World(3).run(lambda group: all_reduce(torch.tensor([1.0, group.rank]), "sum", group).tolist())
         [[3.0, 3.0], [3.0, 3.0], [3.0, 3.0]]
     """
-    check_tag(tag, "all_reduce")
-    return comm_core.start(under(ALL_REDUCE, backward), self, in_flight, group, reduce_op=reduceOp)
+    entry = asked(ALL_REDUCE, "all_reduce", group, backward, tag)
+    return comm_core.start(entry, self, in_flight, group, reduce_op=reduceOp)
 
 
 def all_gather_tensor(
@@ -86,8 +88,8 @@ def all_gather_tensor(
         >>> World(2).run(lambda group: all_gather_tensor(torch.tensor([[group.rank]]), 1, group).tolist())
         [[[0, 1]], [[0, 1]]]
     """
-    check_tag(tag, "all_gather_tensor")
-    return comm_core.start(under(ALL_GATHER, backward), self, in_flight, group, dim=gather_dim)
+    entry = asked(ALL_GATHER, "all_gather_tensor", group, backward, tag)
+    return comm_core.start(entry, self, in_flight, group, dim=gather_dim)
 
 
 def reduce_scatter_tensor(
@@ -125,8 +127,8 @@ def reduce_scatter_tensor(
         >>> World(2).run(lambda group: reduce_scatter_tensor(torch.arange(4), "sum", 0, group).tolist())
         [[0, 2], [4, 6]]
     """
-    check_tag(tag, "reduce_scatter_tensor")
-    return comm_core.start(under(REDUCE_SCATTER, backward), self, in_flight, group, reduce_op=reduceOp, dim=scatter_dim)
+    entry = asked(REDUCE_SCATTER, "reduce_scatter_tensor", group, backward, tag)
+    return comm_core.start(entry, self, in_flight, group, reduce_op=reduceOp, dim=scatter_dim)
 
 
 def all_to_all_single(
@@ -164,15 +166,9 @@ def all_to_all_single(
         >>> World(2).run(body)
         [[0, 10], [1, 11]]
     """
-    check_tag(tag, "all_to_all_single")
-    return comm_core.start(
-        under(ALL_TO_ALL, backward),
-        self,
-        in_flight,
-        group,
-        output_splits=output_split_sizes,
-        input_splits=input_split_sizes,
-    )
+    entry = asked(ALL_TO_ALL, "all_to_all_single", group, backward, tag)
+    splits: dict[str, Any] = {"output_splits": output_split_sizes, "input_splits": input_split_sizes}
+    return comm_core.start(entry, self, in_flight, group, **splits)
 
 
 def broadcast(
@@ -202,8 +198,8 @@ def broadcast(
         >>> World(3).run(lambda group: broadcast(torch.tensor(group.rank), 2, group).item())
         [2, 2, 2]
     """
-    check_tag(tag, "broadcast")
-    return comm_core.start(under(BROADCAST, backward), self, in_flight, group, src=src)
+    entry = asked(BROADCAST, "broadcast", group, backward, tag)
+    return comm_core.start(entry, self, in_flight, group, src=src)
 
 
 def permute_tensor(
@@ -233,8 +229,8 @@ def permute_tensor(
         >>> World(3).run(lambda group: permute_tensor(torch.tensor([group.rank]), [1, 2, 0], group).tolist())
         [[2], [0], [1]]
     """
-    check_tag(tag, "permute_tensor")
-    return comm_core.start(under(PERMUTE, backward), self, in_flight, group, destinations=src_dst)
+    entry = asked(PERMUTE, "permute_tensor", group, backward, tag)
+    return comm_core.start(entry, self, in_flight, group, destinations=src_dst)
 
 
 def wait_tensor(tensor: torch.Tensor) -> torch.Tensor:
@@ -261,14 +257,27 @@ def wait_tensor(tensor: torch.Tensor) -> torch.Tensor:
     return comm_core.wait(tensor)
 
 
-def check_tag(tag: str, where: str) -> None:
-    """Refuse a tag: groups are named by the group argument alone.
+def asked(
+    entry: Collective, where: str, group: GroupLike, backward: str = "adjoint", tag: str = "", async_op: bool = False
+) -> Collective:
+    """Return an entry with the gradient rule that a call asks for, and refuse what only torch's functions can do.
 
     Raises:
-        ArgumentError: the tag is not empty.
+        ArgumentError: no such convention, a tag (groups are named by the group argument alone), or async_op.
     """
-    if tag:
-        raise ArgumentError(where, f"tag {tag!r}", "no tag", "pass the group itself as group=")
+    if backward == "adjoint" and not tag and not async_op:
+        return entry
+    with refusing(group, where):
+        if tag:
+            raise ArgumentError(where, f"tag {tag!r}", "no tag", "pass the group itself as group=")
+        if async_op:
+            raise ArgumentError(
+                where,
+                "async_op=True",
+                "async_op=False: the output is finished when the call returns",
+                "the functions without _inplace return at once and wait when the result is used",
+            )
+        return under(entry, backward)
 
 
 def parsed_group(group: GroupLike) -> tuple[AnyGroup, GroupLike]:

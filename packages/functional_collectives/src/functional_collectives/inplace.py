@@ -17,7 +17,7 @@ import torch
 
 import comm_core
 from comm_core import Collective, GroupLike, Missing, SimulatedGroup
-from comm_core.catalog import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, REDUCE_SCATTER, under
+from comm_core.catalog import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, REDUCE_SCATTER
 from comm_core.checking import refusing
 from comm_core.errors import ArgumentError, CommError, DtypeError, GradientError, ShapeError
 from comm_core.groups import AnyGroup
@@ -25,7 +25,7 @@ from comm_core.premul import premultiplied
 from comm_core.settling import settled
 from comm_core.tracing import is_traced
 from functional_collectives import torch_compat
-from functional_collectives.collectives import check_tag, parsed_group
+from functional_collectives.collectives import asked, parsed_group
 from functional_collectives.into import Into
 
 
@@ -63,8 +63,8 @@ def all_reduce_inplace(
         >>> World(3).run(lambda group: all_reduce_inplace(torch.tensor([group.rank]), "max", group).tolist())
         [[2], [2], [2]]
     """
-    check_call(async_op, tag, "all_reduce_inplace")
-    return written(under(ALL_REDUCE, backward), tensor, tensor, group, reduce_op=op)
+    entry = asked(ALL_REDUCE, "all_reduce_inplace", group, backward, tag, async_op)
+    return written(entry, tensor, tensor, group, reduce_op=op)
 
 
 def all_gather_tensor_inplace(
@@ -108,8 +108,8 @@ def all_gather_tensor_inplace(
         >>> World(2).run(body)
         [[0, 1], [0, 1]]
     """
-    check_call(async_op, tag, "all_gather_tensor_inplace")
-    return written(under(ALL_GATHER, backward), output_tensor, input_tensor, group, dim=gather_dim)
+    entry = asked(ALL_GATHER, "all_gather_tensor_inplace", group, backward, tag, async_op)
+    return written(entry, output_tensor, input_tensor, group, dim=gather_dim)
 
 
 def reduce_scatter_tensor_inplace(
@@ -153,8 +153,8 @@ def reduce_scatter_tensor_inplace(
         >>> World(2).run(body)
         [[2.0], [2.0]]
     """
-    check_call(async_op, tag, "reduce_scatter_tensor_inplace")
-    return written(under(REDUCE_SCATTER, backward), output, input, group, reduce_op=op, dim=scatter_dim)
+    entry = asked(REDUCE_SCATTER, "reduce_scatter_tensor_inplace", group, backward, tag, async_op)
+    return written(entry, output, input, group, reduce_op=op, dim=scatter_dim)
 
 
 def all_to_all_inplace(
@@ -199,9 +199,9 @@ def all_to_all_inplace(
         >>> World(2).run(body)
         [[0, 10], [1, 11]]
     """
-    check_call(async_op, tag, "all_to_all_inplace")
+    entry = asked(ALL_TO_ALL, "all_to_all_inplace", group, backward, tag, async_op)
     splits: dict[str, Any] = {"output_splits": output_split_sizes, "input_splits": input_split_sizes}
-    return written(under(ALL_TO_ALL, backward), output, input, group, **splits)
+    return written(entry, output, input, group, **splits)
 
 
 def all_gather_inplace(
@@ -243,11 +243,11 @@ def all_gather_inplace(
         [[0.0, 1.0], [0.0, 1.0]]
     """
     where = "all_gather_inplace"
-    check_call(async_op, tag, where)
-    entry = under(ALL_GATHER, backward)
-    x = settled(tensor, where)
+    entry = asked(ALL_GATHER, where, group, backward, tag, async_op)
     on, door = parsed_group(group)
-    check_places(tensor_list, x, on.world, where)
+    with refusing(door, where):
+        x = settled(tensor, where)
+        check_places(tensor_list, x, on.world, where)
     gathered = comm_core.run(entry, x.unsqueeze(0), door, dim=0)
     for rank, out in enumerate(tensor_list):
         out.copy_(gathered[rank])
@@ -258,11 +258,8 @@ def written(entry: Collective, out: torch.Tensor, x: torch.Tensor, group: GroupL
     """Run a collective to its end with its result in `out`, which may be its input."""
     in_place = out is x and not isinstance(entry.in_place, Missing)
     on, door = parsed_group(group)
-    if torch.compiler.is_dynamo_compiling():
+    with refusing(door, entry.name):
         x, parsed = fitting(entry, out, x, on, params)
-    else:
-        with refusing(on, entry.name):
-            x, parsed = fitting(entry, out, x, on, params)
     if is_direct(out, x, on, in_place):
         result = entry.kernel(Into(comm_core.transport(on), out), x, **parsed).wait()
         if result is not out:
@@ -299,22 +296,6 @@ def is_direct(out: torch.Tensor, x: torch.Tensor, on: AnyGroup, in_place: bool) 
     if torch.is_grad_enabled() and (x.requires_grad or out.requires_grad):
         return False
     return out.is_contiguous() and (in_place or not torch_compat.shares_storage(out, x))
-
-
-def check_call(async_op: bool, tag: str, where: str) -> None:
-    """Refuse what only the calls of torch.distributed can do.
-
-    Raises:
-        ArgumentError: async_op, or a tag.
-    """
-    check_tag(tag, where)
-    if async_op:
-        raise ArgumentError(
-            where,
-            "async_op=True",
-            "async_op=False: the output is finished when the call returns",
-            "the functions without _inplace return at once and wait when the result is used",
-        )
 
 
 def check_output(out: torch.Tensor, x: torch.Tensor, shape: tuple[int, ...], where: str) -> None:

@@ -13,6 +13,7 @@ import torch
 import comm_core
 from comm_core import GroupLike
 from comm_core.catalog import GATHER, REDUCE, SCATTER
+from comm_core.checking import refusing
 from comm_core.extents import check_sizes, even_split, normalize_dim
 from comm_core.settling import settled
 from functional_collectives.collectives import parsed_group
@@ -122,10 +123,11 @@ def scatter(
         >>> World(3).run(uneven)
         [[0, 1, 2], [3], [4, 5]]
     """
-    x = settled(x, "scatter")
     on, group = parsed_group(group)
-    dim = normalize_dim(scatter_dim, x.ndim, "scatter")
-    shares = (even_split(x.shape[dim], on.world, "scatter", dim),) * on.world if sizes is None else sizes
-    shares = check_sizes(shares, on.world, "scatter")
+    with refusing(group, "scatter"):
+        x = settled(x, "scatter")
+        dim = normalize_dim(scatter_dim, x.ndim, "scatter")
+        shares = (even_split(x.shape[dim], on.world, "scatter", dim),) * on.world if sizes is None else sizes
+        shares = check_sizes(shares, on.world, "scatter")
     given = x if on.rank == src else x.narrow(dim, 0, 0)
     return comm_core.start(SCATTER, given, in_flight, group, src=src, dim=dim, sizes=shares)

@@ -11,10 +11,11 @@ import torch
 
 import comm_core
 from comm_core import GroupLike
-from comm_core.catalog import ALL_GATHER, ALL_GATHER_V, REDUCE_SCATTER_V, under
+from comm_core.catalog import ALL_GATHER, ALL_GATHER_V, REDUCE_SCATTER_V
+from comm_core.checking import refusing
 from comm_core.extents import even_sizes, normalize_dim
 from comm_core.settling import settled
-from functional_collectives.collectives import parsed_group
+from functional_collectives.collectives import asked, parsed_group
 from functional_collectives.flight import in_flight
 
 
@@ -51,12 +52,14 @@ def all_gather_v(
         >>> World(3).run(lambda group: all_gather_v(torch.full((group.rank,), group.rank), 0, group).tolist())
         [[1, 2, 2], [1, 2, 2], [1, 2, 2]]
     """
+    entry = asked(ALL_GATHER_V, "all_gather_v", group, backward)
     if sizes is None:
-        x = settled(x, "all_gather_v")
-        dim = normalize_dim(gather_dim, x.ndim, "all_gather_v")
+        with refusing(group, "all_gather_v"):
+            x = settled(x, "all_gather_v")
+            dim = normalize_dim(gather_dim, x.ndim, "all_gather_v")
         own = torch.tensor([x.shape[dim]], device=x.device)
         sizes = comm_core.run(ALL_GATHER, own, group, dim=0).tolist()
-    return comm_core.start(under(ALL_GATHER_V, backward), x, in_flight, group, dim=gather_dim, sizes=sizes)
+    return comm_core.start(entry, x, in_flight, group, dim=gather_dim, sizes=sizes)
 
 
 def reduce_scatter_v(
@@ -96,8 +99,9 @@ def reduce_scatter_v(
         [[0, 2], [4]]
     """
     if sizes is None:
-        x = settled(x, "reduce_scatter_v")
         on, group = parsed_group(group)
-        dim = normalize_dim(scatter_dim, x.ndim, "reduce_scatter_v")
+        with refusing(group, "reduce_scatter_v"):
+            x = settled(x, "reduce_scatter_v")
+            dim = normalize_dim(scatter_dim, x.ndim, "reduce_scatter_v")
         sizes = even_sizes(x.shape[dim], on.world)
     return comm_core.start(REDUCE_SCATTER_V, x, in_flight, group, reduce_op=reduceOp, dim=scatter_dim, sizes=sizes)
