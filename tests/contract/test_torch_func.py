@@ -1,5 +1,7 @@
 """torch.func over every entry of the catalogue: grad, vmap, jvp, jacrev, jacfwd and what they make together.
 
+Beside them `autograd.functional.jacobian(vectorize=True)`, whose batch of cotangents torch.func knows nothing of.
+
 On each rank a function takes a vector and gives a vector: something that is not linear, the collective, something that
 is not linear. The oracle is the same in one process (`lists.py`), where torch differentiates through all ranks at once,
 in float64. A transform runs on all ranks at once, so a rank's jacrev pulls the same place of all ranks' results back,
@@ -93,6 +95,7 @@ def transforms(f: Vector, z: torch.Tensor, t: torch.Tensor, batch: torch.Tensor)
         "grad": grad(loss)(z),
         "vjp": vjp(f, z)[1](torch.ones_like(f(z)))[0],
         "jacrev": jacrev(f)(z),
+        "jacobian": torch.autograd.functional.jacobian(f, z, vectorize=True),
         "grad of grad": grad(lambda z: (grad(loss)(z) * t).sum())(z),
         "vmap": vmap(f)(batch),
         "vmap, in_dims=1": vmap(f, in_dims=1, out_dims=1)(batch.t()).t(),
@@ -159,7 +162,7 @@ def of_one_process(name: str, case: Case) -> list[dict[str, torch.Tensor]]:
             "value": world(*zs)[rank],
             **dict.fromkeys(("grad", "vjp"), slope(*zs)[rank]),
             "jvp": tangent[rank],
-            "jacrev": sum(jacobian[other][rank] for other in ranks),
+            **dict.fromkeys(("jacrev", "jacobian"), sum(jacobian[other][rank] for other in ranks)),
             "jacfwd": sum(jacobian[rank][other] for other in ranks),
             **dict.fromkeys(("grad of grad", "jvp of grad", "grad of jvp"), bent[rank]),
             **dict.fromkeys(("vmap", "vmap, in_dims=1", "vmap of vmap"), of_batch),

@@ -99,6 +99,16 @@ def test_what_has_no_such_product_is_refused_at_the_call(x):
     assert World(2).run(body) == ["all_reduce"] * 2
 
 
+@pytest.mark.parametrize("factor", [2j, torch.tensor(2j)])
+def test_a_complex_factor_is_for_complex_tensors(factor):
+    def body(group):
+        with pytest.raises(ReduceOpError, match="a complex factor"):
+            run(CATALOG["all_reduce"], torch.ones(2), group, reduce_op=premul_sum(factor))
+        return run(CATALOG["all_reduce"], torch.ones(2) + 0j, group, reduce_op=premul_sum(factor)).tolist()
+
+    assert World(2).run(body) == [[4j, 4j]] * 2
+
+
 def test_the_bare_enumeration_value_says_what_to_pass():
     def body(group):
         with pytest.raises(ReduceOpError, match=r"premul_sum\(factor\)"):

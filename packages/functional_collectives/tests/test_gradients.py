@@ -144,3 +144,45 @@ def test_transforms_compose(size):
         own[rank] = size * torch.eye(2)
         assert torch.equal(jacobian, own.flatten(0, 1))
         torch.testing.assert_close(second, torch.diag(size * 6 * y[0] * (rank + 1) * weights).detach())
+
+
+def _waited(group):
+    """Every transform of a collective whose result is waited for, and of the same without the wait."""
+    import torch.autograd.forward_ad as forward
+    import torch.func as T
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    import functional_collectives as fc
+
+    def without(x):
+        return fc.all_reduce(x * x, "sum", group) * 1
+
+    def waited(x):
+        return fc.wait_tensor(fc.all_reduce(x * x, "sum", group))
+
+    def under(f):
+        x, t = torch.arange(4.0) + group.rank, torch.ones(4)
+        with forward.dual_level():
+            dual = forward.unpack_dual(f(forward.make_dual(x, t))).tangent
+        leaf = x.clone().requires_grad_()
+        made = make_fx(lambda v: torch.autograd.grad(f(v).sum(), v)[0])(leaf)(leaf)
+        batch = torch.autograd.grad(f(leaf), leaf, torch.eye(4), is_grads_batched=True)[0]
+        return {
+            "dual": dual,
+            "jvp": T.jvp(f, (x,), (t,))[1],
+            "grad": T.grad(lambda v: f(v).sum())(x),
+            "jacrev": T.jacrev(f)(x),
+            "hessian": T.hessian(lambda v: f(v).sum())(x),
+            "vmap": T.vmap(f)(x.view(2, 2)),
+            "vmap, out_dims": T.vmap(f, in_dims=1, out_dims=1)(x.view(2, 2)),
+            "make_fx": made,
+            "batched": batch,
+        }
+
+    want, got = under(without), under(waited)
+    return [name for name in want if not torch.equal(want[name], got[name])]
+
+
+@pytest.mark.world(2)
+def test_waiting_is_the_identity_under_every_transform(world):
+    assert world.run(_waited) == [[], []]

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import functional_collectives as fc
 from comm_core import World
@@ -146,6 +148,21 @@ def test_a_rank_that_never_comes_is_named():
                 fc.barrier(group)
 
     World(3).run(body)
+
+
+def test_a_barrier_in_a_graph_and_among_fakes(fake_world):
+    group = fake_world(4)
+
+    def program(x):
+        fc.barrier(group)
+        return x + 1
+
+    traced = make_fx(program)(torch.ones(2))
+    assert "wait_tensor" in traced.code
+    with FakeTensorMode():
+        assert program(torch.ones(2)).shape == (2,)
+    assert torch.vmap(program)(torch.ones(2)).tolist() == [2.0, 2.0]
+    assert torch.func.jvp(program, (torch.ones(2),), (torch.ones(2),))[1].tolist() == [1.0, 1.0]
 
 
 def _ops_of_the_compiled_barrier(group):

@@ -112,6 +112,28 @@ def functions_transformed() -> bool:
     return torch._C._are_functorch_transforms_active()
 
 
+def batch_level(x: torch.Tensor) -> int:
+    """Return the level at which autograd batched a cotangent (`is_grads_batched`), 0 where it did not (2.11 to 2.14).
+
+    That is torch's older vmap, of which torch.func and `autograd.Function` know nothing.
+    """
+    if torch.compiler.is_compiling():
+        return 0
+    level = torch._C._vmapmode_increment_nesting() - 1
+    torch._C._vmapmode_decrement_nesting()
+    return level if level > 0 and torch._C._dispatch_keys(x).has("Batched") else 0
+
+
+def as_batch(x: torch.Tensor, level: int) -> torch.Tensor:
+    """Return the tensor that a batched cotangent stands for, its batch first (2.11 to 2.14)."""
+    return torch._remove_batch_dim(x, level, 1, 0)
+
+
+def as_batched(x: torch.Tensor, dim: int, level: int) -> torch.Tensor:
+    """Return the batched tensor that stands for a result, whose batch is `dim` (2.11 to 2.14)."""
+    return torch._add_batch_dim(x, dim, level)
+
+
 def forward_ad_active() -> bool:
     """Tell whether forward-mode AD is on, so that tensors may carry tangents (2.11 to 2.14)."""
     return torch.autograd.forward_ad._current_level >= 0

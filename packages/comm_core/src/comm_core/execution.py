@@ -10,10 +10,10 @@ from typing import Any, cast
 
 import torch
 
-from comm_core import checking
+from comm_core import checking, compat
 from comm_core.catalog import BY_KEY
 from comm_core.collective import Collective, Missing, Params
-from comm_core.compat import constant_in_graphs, forward_ad_active, functions_transformed, is_transformed
+from comm_core.compat import forward_ad_active, functions_transformed, is_transformed
 from comm_core.compiled_groups import compiled_group
 from comm_core.errors import ArgumentError, CommError, GradientError
 from comm_core.groups import AnyGroup, Group, GroupLike, as_group
@@ -24,7 +24,7 @@ from comm_core.settling import settled
 from comm_core.simulate import SimulatedGroup, SimulatedTransport
 from comm_core.simulated_process_group import SimulatedTracedTransport
 from comm_core.traced_transport import TracedTransport
-from comm_core.tracing import is_plain, is_traced
+from comm_core.tracing import is_plain, is_traced, node, transforms_active
 from comm_core.transports import ProcessGroupTransport, Transport
 
 Finish = Callable[[Pending], torch.Tensor]
@@ -97,17 +97,17 @@ def start_watched(entry: Collective, x: torch.Tensor, finish: Finish, group: Gro
     if plain and not (torch.is_grad_enabled() and x.requires_grad) and not forward_ad_active():
         return move(entry, x, on, parsed, finish)
     if is_expanded(entry, x, parsed):
-        return cast(torch.Tensor, cast(Any, entry.expanded)(GroupEmit(on), x, **parsed))
+        return expanded(entry, x, on, parsed)
     return cast(torch.Tensor, recorder(x).apply(x, entry.key, on, parsed, finish if plain else Pending.wait))
 
 
 def start_in_graph(entry: Collective, x: torch.Tensor, group: GroupLike, params: Params) -> torch.Tensor:
     """Run a collective in code that is being compiled or exported: as ops of the graph, the wait among them."""
     x, on, parsed = parsed_in_graph(entry, x, group, params)
-    if is_expanded(entry, x, parsed) and (transforms_active() or (torch.is_grad_enabled() and x.requires_grad)):
-        return cast(torch.Tensor, cast(Any, entry.expanded)(GroupEmit(on), x, **parsed))
     if transforms_active():
         return run_in_graph(x, entry.key, on.name, **parsed)
+    if is_expanded(entry, x, parsed) and torch.is_grad_enabled() and x.requires_grad:
+        return expanded(entry, x, on, parsed)
     return cast(torch.Tensor, Differentiable.apply(x, entry.key, on, parsed, Pending.wait))  # type: ignore[no-untyped-call]
 
 
@@ -130,18 +130,18 @@ def parsed_in_graph(
     return x, on, parsed
 
 
+@node
 def run_in_graph(x: torch.Tensor, key: str, group: str, **params: Any) -> torch.Tensor:
-    """Run a collective under torch.func inside a compiled graph: one node there, opened when the graph is traced on."""
-    return cast(torch.Tensor, recorder(x).apply(x, key, as_group(group), params, Pending.wait))
+    """Run a collective under torch.func inside a compiled graph."""
+    entry, on = BY_KEY[key], as_group(group)
+    if is_expanded(entry, x, params):
+        return expanded(entry, x, on, params)
+    return cast(torch.Tensor, recorder(x).apply(x, key, on, params, Pending.wait))
 
 
-@constant_in_graphs
-def transforms_active() -> bool:
-    """Tell whether what Dynamo traces stands under torch.func; then `run_in_graph` must be a node for it."""
-    if not functions_transformed():
-        return False
-    torch.compiler.allow_in_graph(run_in_graph)
-    return True
+def expanded(entry: Collective, x: torch.Tensor, group: AnyGroup, params: Params) -> torch.Tensor:
+    """Run the collectives whose derivatives are a call's."""
+    return cast(torch.Tensor, cast(Any, entry.expanded)(GroupEmit(group), x, **params))
 
 
 def recorder(x: torch.Tensor) -> Any:
@@ -267,8 +267,22 @@ class GroupEmit:
 
     def __call__(self, name: str, x: torch.Tensor, **params: Any) -> torch.Tensor:
         """Run the entry to its end, differentiably; a cotangent may be in flight itself."""
+        level = compat.batch_level(x)
+        if level:
+            batch = settled(compat.as_batch(x, level), name)
+            done, dim = in_one(BY_KEY[name], batch, 0, self.group, params, Pending.wait)
+            return compat.as_batched(done, dim, level)
         x = settled(x, name)
         return cast(torch.Tensor, recorder(x).apply(x, name, self.group, params, Pending.wait))
+
+
+def in_one(
+    entry: Collective, x: torch.Tensor, dim: int, group: AnyGroup, params: Params, finish: Finish
+) -> tuple[torch.Tensor, int]:
+    """Run one collective for a whole batch, which is `dim` of the tensor; return the result and its batch's dim."""
+    batched = cast(Any, entry.batch)(x.ndim - 1, **params)
+    moved = x.movedim(dim, batched.position)
+    return recorder(moved).apply(moved, entry.key, group, batched.params, finish), batched.position
 
 
 class Differentiable(torch.autograd.Function):
@@ -299,9 +313,7 @@ class Differentiable(torch.autograd.Function):
         info: Any, in_dims: tuple[Any, ...], x: torch.Tensor, key: str, group: AnyGroup, params: Params, finish: Finish
     ) -> tuple[torch.Tensor, int]:
         """Run one collective for the whole batch."""
-        batched = cast(Any, BY_KEY[key].batch)(x.ndim - 1, **params)
-        moved = x.movedim(in_dims[0], batched.position)
-        return recorder(moved).apply(moved, key, group, batched.params, finish), batched.position
+        return in_one(BY_KEY[key], x, in_dims[0], group, params, finish)
 
 
 def is_linear(entry: Collective, params: Params) -> bool:

@@ -21,7 +21,7 @@ class PremulSum:
         factor: what this rank's tensor is multiplied by.
     """
 
-    def __init__(self, factor: float | torch.Tensor) -> None:
+    def __init__(self, factor: complex | torch.Tensor) -> None:
         self.factor = factor
 
     def __repr__(self) -> str:
@@ -29,7 +29,7 @@ class PremulSum:
         return f"premul_sum({shown})"
 
 
-def premul_sum(factor: float | torch.Tensor) -> PremulSum:
+def premul_sum(factor: complex | torch.Tensor) -> PremulSum:
     """Return a reduce op: the sum of all ranks' tensors, each multiplied by its own rank's factor.
 
     It stands wherever `"sum"` does. Ranks may pass different factors, and may mix it with `"sum"`, whose factor is 1.
@@ -54,7 +54,7 @@ def premul_sum(factor: float | torch.Tensor) -> PremulSum:
 
     Source: NCCL's `PreMulSum`, and torch's `ReduceOp` of that name.
     """
-    number = isinstance(factor, (int, float)) and not isinstance(factor, bool)
+    number = isinstance(factor, (int, float, complex)) and not isinstance(factor, bool)
     if not number and not (isinstance(factor, torch.Tensor) and factor.numel() == 1):
         got = f"a tensor of {factor.numel()} elements" if isinstance(factor, torch.Tensor) else said(factor)
         raise ReduceOpError("premul_sum", got, "a number or a tensor of one element")
@@ -83,6 +83,11 @@ def premultiplied(x: torch.Tensor, params: dict[str, Any], where: str) -> tuple[
         raise ReduceOpError(
             where, f"premul_sum of {x.dtype}", "a floating point or complex dtype of at least 16 bits", "cast it"
         )
+    if not x.is_complex() and (
+        isinstance(factor, complex) or (isinstance(factor, torch.Tensor) and factor.is_complex())
+    ):
+        need = "a real factor, or a complex tensor"
+        raise ReduceOpError(where, f"premul_sum of {x.dtype} by a complex factor", need, "cast the tensor to complex")
     if isinstance(factor, torch.Tensor):
         factor = factor.reshape(()).to(device=x.device, dtype=x.dtype)
     return x * factor, {**params, "reduce_op": "sum"}

@@ -9,7 +9,9 @@ from typing import Any, cast
 
 import torch
 
+from comm_core.compat import forward_ad_active, is_transformed
 from comm_core.errors import DtypeError
+from comm_core.tracing import node, transforms_active
 
 
 def wait(x: torch.Tensor) -> torch.Tensor:
@@ -21,8 +23,16 @@ def wait(x: torch.Tensor) -> torch.Tensor:
         >>> wait(torch.ones(2))
         tensor([1., 1.])
     """
-    if torch.compiler.is_compiling() or not hasattr(x, "trigger_wait"):
-        return torch.ops._c10d_functional.wait_tensor(x)
+    if torch.compiler.is_compiling():
+        return wait_in_graph(x) if transforms_active() else torch.ops._c10d_functional.wait_tensor(x)
+    if hasattr(x, "trigger_wait") or is_transformed(x) or forward_ad_active():
+        return Waited.apply(x)  # type: ignore[no-untyped-call]
+    return torch.ops._c10d_functional.wait_tensor(x)
+
+
+@node
+def wait_in_graph(x: torch.Tensor) -> torch.Tensor:
+    """Wait under torch.func inside a compiled graph: torch's op has no rule for a transform."""
     return Waited.apply(x)  # type: ignore[no-untyped-call]
 
 
@@ -60,12 +70,13 @@ def check_dense(x: object, where: str) -> None:
 
 
 class Waited(torch.autograd.Function):
-    """The identity on a result in flight, of this project's class or of torch's."""
+    """The identity on a result in flight, of this project's class or of torch's, and on what a transform looks at."""
 
     @staticmethod
     def forward(x: Any) -> torch.Tensor:
         """Wait; autograd needs another tensor than the input."""
-        return cast(torch.Tensor, x.trigger_wait()).detach()
+        own = hasattr(x, "trigger_wait")
+        return cast(torch.Tensor, x.trigger_wait() if own else torch.ops._c10d_functional.wait_tensor(x)).detach()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -75,3 +86,13 @@ class Waited(torch.autograd.Function):
     def backward(ctx: Any, cotangent: torch.Tensor) -> torch.Tensor:
         """Hand the cotangent on."""
         return cotangent
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: torch.Tensor) -> torch.Tensor:
+        """Hand the tangent on."""
+        return tangent.view_as(tangent)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int], x: torch.Tensor) -> tuple[torch.Tensor, int]:
+        """Wait once for the whole batch."""
+        return Waited.apply(x), in_dims[0]  # type: ignore[no-untyped-call]

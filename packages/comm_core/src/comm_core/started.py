@@ -17,10 +17,10 @@ from comm_core.execution import (
     parsed_in_graph,
     start_in_graph,
     traced_transport,
-    transforms_active,
 )
 from comm_core.groups import AnyGroup, GroupLike
 from comm_core.pending import Pending
+from comm_core.tracing import transforms_active
 
 
 class Arriving(Protocol):

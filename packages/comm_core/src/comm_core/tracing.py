@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import torch
 
 from comm_core import compat
+
+NODES: list[Callable[..., Any]] = []
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def node(function: Function) -> Function:
+    """Have a function be one node of a compiled graph that stands under torch.func, opened when that is traced on."""
+    NODES.append(function)
+    return function
+
+
+@compat.constant_in_graphs
+def transforms_active() -> bool:
+    """Tell whether what Dynamo traces stands under torch.func; then what `node` marks must be a node for it."""
+    if not compat.functions_transformed():
+        return False
+    for function in NODES:
+        torch.compiler.allow_in_graph(function)
+    return True
 
 
 def is_traced(x: torch.Tensor) -> bool:

@@ -40,8 +40,8 @@ without_dispatch = torch._C._DisableTorchDispatch  # a context in which a tensor
 
 
 def is_watched() -> bool:
-    """Tell whether Dynamo or a dispatch mode watches the ops (2.11 to 2.14)."""
-    return torch.compiler.is_compiling() or dispatch_modes_active()
+    """Tell whether Dynamo, a dispatch mode or forward-mode AD watches the ops (2.11 to 2.14)."""
+    return torch.compiler.is_compiling() or dispatch_modes_active() or forward_ad_active()
 
 
 def is_described() -> bool:
