@@ -4,7 +4,9 @@ Indexes a copy of the installed torch from nothing, again, after one file change
 `kwindex.update` in a running process. Beside it what griffe and Universal Ctags take for the same files, where they are
 there; they look for less (no operators, messages, settings), and griffe sees no function inside a function:
 
-    python tools/bench/kwindex_build.py [--json FILE]
+    python tools/bench/kwindex_build.py [--json docs/assets/bench/kwindex_build.json]
+
+`nox -s gen` draws the table of docs/understand/kwindex_index.md from that file.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from _machine import machine
 from kwindex_quality import corpus
 
 from kwindex import update
@@ -29,6 +32,8 @@ from kwindex import update
 TARGETS = {"cold s": 6.0, "unchanged s": 0.6, "one changed file, update s": 0.1}
 CHANGED = "distributed/_functional_collectives.py"
 EDITS = 7
+COLDS = 5
+"""Builds from nothing; the least time counts, for whatever else runs on the machine only adds to it."""
 GRIFFE = """
 import sys
 from pathlib import Path
@@ -68,10 +73,15 @@ def not_python(folder: str, names: list[str]) -> list[str]:
 def measured(torch: Path, out: Path) -> dict[str, float]:
     """Return the seconds of each kind of build."""
     build = command(sys.executable, "-m", "kwindex", "build", torch, "--out", out, "--jobs", 2)
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    figures = {"cold s": seconds(build)}
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    figures["cold, seconds of all processors"] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    colds = []
+    for _ in range(COLDS):
+        shutil.rmtree(out, ignore_errors=True)
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        took = seconds(build)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        colds.append((took, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime))
+    cold, cpu = min(colds)
+    figures = {"cold s": cold, "cold, the slowest s": max(colds)[0], "cold, seconds of all processors": cpu}
     figures["unchanged s"] = statistics.median(seconds(build) for _ in range(3))
     file = torch / CHANGED
     edited(file, 0)
@@ -108,12 +118,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "torch")
         shutil.copytree(corpus(True)[-1], copy, ignore=not_python)
+        files = sum(1 for _ in copy.rglob("*.py"))
         figures = {**measured(copy, Path(folder, "out")), **peers(copy, Path(folder)), "load": os.getloadavg()[0]}
     for name, figure in figures.items():
         target = f"   (target: at most {TARGETS[name]:g})" if name in TARGETS else ""
         print(f"{name:36} {figure:8.3f}{target}")
     if options.json:
-        options.json.write_text(json.dumps(figures))
+        result = {"claim": "kwindex_build", "machine": machine(), "files": files, "figures": figures}
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
     return int(any(figures[name] > most for name, most in TARGETS.items()))
 
 

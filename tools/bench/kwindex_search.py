@@ -3,7 +3,9 @@
 Builds an index of all of the installed torch, asks every golden query and every beginning of the exact ones once (the
 first answer of each counts, nothing is remembered), and starts the command anew several times:
 
-    python tools/bench/kwindex_search.py [--json FILE]
+    python tools/bench/kwindex_search.py [--json docs/assets/bench/kwindex_search.json]
+
+`nox -s gen` draws the table of docs/understand/kwindex_index.md from that file.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from _machine import machine
 from kwindex_quality import GOLDEN, corpus
 
 from kwindex import build, open_searcher
@@ -83,7 +86,8 @@ def main() -> int:
         target = f"   (target: at most {TARGETS[name]:g})" if name in TARGETS else ""
         print(f"{name:20} {figure if not isinstance(figure, float) else round(figure, 2)}{target}")
     if options.json:
-        options.json.write_text(json.dumps(figures))
+        result = {"claim": "kwindex_search", "machine": machine(), "figures": figures}
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
     return int(any(figures[name] > most for name, most in TARGETS.items()))  # type: ignore[operator]
 
 

@@ -4,21 +4,28 @@ Every golden query is typed key by key in Chromium, on the built site (`nox -s d
 search, of the new rows and of their layout, the middle one of three rounds. The first opening counts from the key to
 an index that answers.
 
-    python tools/bench/palette_keys.py [--json FILE]      # needs playwright and Chromium, as `nox -s browser` does
+    python tools/bench/palette_keys.py [--json docs/assets/bench/palette_keys.json]
+
+It needs playwright and Chromium, as `nox -s browser` does; from the file `nox -s gen` draws tables of
+docs/understand/kwindex_index.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import gzip
 import http.server
 import json
 import os
+import re
 import shutil
 import statistics
 import threading
 from pathlib import Path
 from typing import Any
+
+from _machine import machine
 
 from kwindex.quality import read_golden
 
@@ -26,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SITE = ROOT / "site"
 KEY_MS, OPENING_MS = 16, 500
 OPENINGS, ROUNDS = 5, 3
+SHARES = {"half of the keys": 0.5, "19 of 20": 0.95, "99 of 100": 0.99, "all": 1.0}
 FLAGS = ["--no-sandbox", "--disable-background-networking"]
 OPEN = """() => new Promise((done) => {
   const start = performance.now();
@@ -67,12 +75,20 @@ def measured(program: str, queries: list[str]) -> dict[str, Any]:
             page.goto(f"http://127.0.0.1:{server.server_port}/")
             openings.append(page.evaluate(OPEN))
         page.wait_for_function("() => globalThis.kwindexLoaded === true")
+        symbols = page.evaluate("() => document.querySelector('.kwindex-state').textContent")
         page.evaluate(TYPE, queries[:20])  # the engine compiles what it runs often
         rounds = [page.evaluate(TYPE, queries) for _ in range(ROUNDS)]
         browser.close()
         server.shutdown()
     keys = [[statistics.median(time for time, _ in times), times[0][1]] for times in zip(*rounds, strict=True)]
-    return {"openings": openings, "keys": keys}
+    return {"openings": openings, "keys": keys, "symbols": int(re.sub(r"\D", "", symbols))}
+
+
+def weights() -> dict[str, int]:
+    """Return how many bytes a page sends for the palette, compressed: each file, in the order in which it is loaded."""
+    folder = SITE / "assets" / "palette"
+    files = ("palette.js", "palette.css", "scorer.js", "names.js", "details.js")
+    return {name: len(gzip.compress((folder / name).read_bytes(), 9)) for name in files}
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -98,13 +114,17 @@ def main() -> int:
     print(
         f"first opening: median {opening:.0f} ms of {OPENINGS}, worst {max(got['openings']):.0f} ms; limit {OPENING_MS}"
     )
-    for name, part in (("half of the keys", 0.5), ("19 of 20", 0.95), ("99 of 100", 0.99), ("all", 1.0)):
+    for name, part in SHARES.items():
         print(f"{name} within {times[min(int(part * len(times)), len(times) - 1)]:.1f} ms")
     print(f"{len(late)} of {len(times)} keys took more than {KEY_MS} ms")
     for time, query in late[:10]:
         print(f"  {time:6.1f} ms after {query!r}")
     if options.json:
-        options.json.write_text(json.dumps(got))
+        shares = {name: times[min(int(part * len(times)), len(times) - 1)] for name, part in SHARES.items()}
+        figures = {"opening ms": opening, "openings": OPENINGS, "keys": len(times), **shares, "bytes": weights()}
+        figures["load"] = os.getloadavg()[0]
+        result = {"claim": "palette_keys", "machine": machine(), "symbols": got["symbols"], "figures": figures}
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
     return int(bool(late) or opening > OPENING_MS)
 
 

@@ -9,6 +9,7 @@ import re
 
 from comm_core.catalog import CATALOG
 
+from . import kwindex_figures
 from .life import where as life_page
 from .reference import door_page, inner_modules, module_page
 from .sources import ROOT, Distribution, Output
@@ -18,6 +19,7 @@ def files(distributions: list[Distribution]) -> list[Output]:
     """README.md and mkdocs.yml with their generated parts brought up to date."""
     return [
         filled("README.md", {"packages": package_table(distributions)}),
+        filled(kwindex_figures.PAGE, kwindex_figures.parts()),
         filled("mkdocs.yml", {"paths": source_paths(distributions), "nav": reference_nav(distributions)}),
     ]
 

@@ -45,7 +45,7 @@
       await load("names.js");
       update();
       await load("details.js");
-      await inSlices(searcher.detailing(details.signatures, details.summaries));
+      await inSlices(searcher.detailing(details));
       globalThis.kwindexLoaded = true;
     } catch (error) {
       failed = error.message;

@@ -1,16 +1,19 @@
 """An index for the palette: its columns as two scripts, names first, and what is shown and searched besides later.
 
 They are scripts and not JSON so that a page that was opened as a file can load them. Columns compress well: names that
-follow each other share their owners, and lines only grow.
+follow each other share their owners, and lines only grow. What other columns tell is left out: an entry's name in its
+signature, and an import's summary where what it brings has it.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
 from kwindex import pieces, prose, rank, searcher
 from kwindex.kinds import TABLE
+from kwindex.link import LONGEST_CHAIN, link
 from kwindex.model import Entry
 from kwindex.spelling import fold, short
 from kwindex.synonyms import LIBRARY
@@ -18,6 +21,10 @@ from kwindex.synonyms import TABLE as SYNONYMS
 
 PAGE, BY_NAME, IN_FILE, IN_FILE_AND_LINE = "0", "1", "2", "3"
 """Where on its page an entry stands: nowhere, under its qualified name, under its name in the file, with its line."""
+
+
+MARK = "§"
+"""Stands for an entry's own name in its signature, and before the summary of an import that is not linked."""
 
 
 class Address(NamedTuple):
@@ -44,7 +51,7 @@ def payload(entries: Iterable[Entry], address: Callable[[Entry], Address]) -> Pa
     Example:
         >>> entry = Entry("m.f", "function", "m.py", 1, 2, "f()", "Does it.")
         >>> payload([entry], lambda entry: Address("m/", BY_NAME)).details
-        'kwindexDetails({"signatures":["f()"],"summaries":["Does it."]})'
+        'kwindexDetails({"signatures":"§()","summaries":"Does it."})'
     """
     ordered = sorted(entries, key=lambda entry: entry.file)
     addresses = [address(entry) for entry in ordered]
@@ -66,8 +73,8 @@ def payload(entries: Iterable[Entry], address: Callable[[Entry], Address]) -> Pa
         ),
     }
     details = {
-        "signatures": [entry.signature for entry in ordered],
-        "summaries": [entry.summary for entry in ordered],
+        "signatures": _column(map(_signature, ordered)),
+        "summaries": _column(_summaries(ordered)),
     }
     return Payload(f"kwindexNames({_encoded(columns)})", f"kwindexDetails({_encoded(details)})")
 
@@ -100,6 +107,8 @@ def settings() -> dict[str, Any]:
         "KINDS": [
             {"word": kind.word, "plural": kind.plural, "weight": kind.weight, "named": kind.named} for kind in TABLE
         ],
+        "MARK": MARK,
+        "LONGEST_CHAIN": LONGEST_CHAIN,
         "LIBRARY": LIBRARY,
         "SYNONYMS": {fold(word): list(names) for names, words in SYNONYMS for word in words},
     }
@@ -142,6 +151,29 @@ def _lines(ordered: Sequence[Entry]) -> Iterable[str]:
         for entry in group:
             yield base36(entry.line - before)
             before = entry.line
+
+
+def _signature(entry: Entry) -> str:
+    """Returns a signature with a mark for the entry's name; of `from m import NAME` only the module and the mark."""
+    text, own = entry.signature, short(entry.name)
+    if MARK in text:
+        return f"{MARK}{MARK}{text}"
+    found = re.fullmatch(rf"from (\S+) import {re.escape(own)}((?: .*)?)", text) if entry.kind == "import" else None
+    if found is not None:
+        return f"{found[1]}{MARK}{found[2]}"
+    return text.replace(own, MARK, 1) if own else text
+
+
+def _summaries(ordered: Sequence[Entry]) -> Iterable[str]:
+    """Yields summaries; of an import nothing where linking gives its summary, else a mark before it."""
+    linked = link([entry._replace(summary="") if entry.kind == "import" else entry for entry in ordered])
+    for entry, made in zip(ordered, linked, strict=True):
+        known = entry.kind == "import" and entry.summary == made.summary
+        yield "" if known else f"{MARK}{entry.summary}" if entry.kind == "import" else entry.summary
+
+
+def _column(texts: Iterable[str]) -> str:
+    return "\n".join(text.replace("\n", " ") for text in texts)
 
 
 def _encoded(value: object) -> str:

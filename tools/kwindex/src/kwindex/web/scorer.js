@@ -523,16 +523,13 @@ globalThis.kwindexScorer = (() => {
     }
 
     // Lays out what signatures and summaries make findable; until then a search is one by names.
-    detail(signatures, summaries) {
-      for (const _ of this.detailing(signatures, summaries));
+    detail(details) {
+      for (const _ of this.detailing(details));
     }
 
     // The same in steps, so that keys are answered between them.
-    *detailing(signatures, summaries) {
-      this.entries.forEach((entry, number) => {
-        entry.signature = signatures[number];
-        entry.summary = summaries[number];
-      });
+    *detailing(details) {
+      unpackDetails(this.entries, details, this.P);
       const callable = new Set(["function", "method", "nested function", "property"]);
       const [typed, messages, docs] = [[], [], []];
       for (const entry of this.entries) {
@@ -756,6 +753,47 @@ globalThis.kwindexScorer = (() => {
     const modules = new Map(entries.filter((entry) => entry.kind === "module").map((entry) => [entry.file, entry.name]));
     for (const entry of entries) entry.module = modules.get(entry.file) || "";
     return { settings: names.settings, entries };
+  }
+
+  // Signatures and summaries: what payload.py left out is put back, by the rules of link.py for imports.
+  function unpackDetails(entries, details, P) {
+    const signatures = details.signatures.split("\n");
+    const told = details.summaries.split("\n");
+    const [summaries, targets] = [new Map(), new Map()];
+    entries.forEach((entry, number) => {
+      entry.signature = signatureOf(entry, signatures[number], P.MARK);
+      const [known, value] =
+        entry.kind === "import" ? [targets, targetOf(entry.signature)] : [summaries, told[number]];
+      if (!known.has(entry.name)) known.set(entry.name, value);
+    });
+    const linked = (target) => {
+      for (let left = P.LONGEST_CHAIN; left && target !== undefined; left--) {
+        if (summaries.has(target)) return summaries.get(target);
+        target = targets.get(target);
+      }
+      return "";
+    };
+    entries.forEach((entry, number) => {
+      const text = told[number];
+      if (entry.kind !== "import") entry.summary = text;
+      else entry.summary = text ? text.slice(P.MARK.length) : linked(targetOf(entry.signature));
+    });
+  }
+
+  function signatureOf(entry, coded, mark) {
+    if (coded.startsWith(mark + mark)) return coded.slice(2 * mark.length);
+    const place = coded.indexOf(mark);
+    if (place < 0) return coded;
+    const head = coded.slice(0, place);
+    const own = entry.short + coded.slice(place + mark.length);
+    return entry.kind === "import" && head && !head.includes(" ") ? `from ${head} import ${own}` : head + own;
+  }
+
+  function targetOf(statement) {
+    const words = statement.split(" ");
+    if (words[0] === "import" && words.length > 1) return words[1];
+    if (words[0] !== "from" || words.length < 4) return "";
+    return words[3] === "*" ? words[1] : `${words[1]}.${words[3]}`;
   }
 
   // Runs of equal numbers, as `number*times`, back to one number each.
