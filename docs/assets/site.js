@@ -1,9 +1,15 @@
 // Names and roles that the theme leaves out, for those who do not see the page or have no mouse.
 "use strict";
 (() => {
+  const WORDY = 6;
+
   // What the theme adds to a page while it is read: tables that scroll, and a copy button in a landmark of its own.
   function mend(content) {
     for (const nav of content.querySelectorAll("nav.md-code__nav")) nav.setAttribute("role", "none");
+    // A cell of sentences, which can be squeezed to one word a line, gets room for some of them.
+    for (const cell of content.querySelectorAll("td:not([class])")) {
+      if (cell.textContent.split(" ").length > WORDY) cell.className = "wordy";
+    }
     for (const table of content.querySelectorAll(".md-typeset__scrollwrap:not([tabindex])")) {
       if (table.scrollWidth > table.clientWidth) table.tabIndex = 0; // the arrow keys scroll it
     }

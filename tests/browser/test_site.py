@@ -166,9 +166,29 @@ def test_no_link_and_no_anchor_of_any_page_is_dead() -> None:
     assert dead == []
 
 
+@pytest.mark.timeout(1200)
 def test_every_page_opens_without_a_word_on_the_console(page: playwright.Page, address: str) -> None:
     pages = sorted(path for path in SITE.rglob("*.html") if path.name != "404.html")
     assert len(pages) > 300
     for path in pages:
         page.goto(address + path.relative_to(SITE).as_posix(), wait_until="domcontentloaded")
         assert page.locator("h1").count() >= 1, path
+
+
+def test_tables_names_and_pictures_can_be_read(page: playwright.Page, address: str) -> None:
+    """Eight columns fit a desk's screen, underlines do not hide underscores, words of pictures are not too small."""
+    page.set_viewport_size({"width": 1360, "height": 900})
+    page.goto(address + "index/generated/search_quality/index.html")
+    fits = "node => node.scrollWidth <= node.clientWidth"
+    assert page.locator(".md-typeset__scrollwrap").first.evaluate(fits)
+    page.goto(address + "reference/collectives/index.html")
+    room = "cell => cell.getBoundingClientRect().width / parseFloat(getComputedStyle(cell).fontSize)"
+    assert page.locator("td:nth-child(2)").first.evaluate(room) > 12
+    page.goto(address + "reference/collectives/all_reduce/index.html")
+    link = page.locator("li > a:has(> code)").first
+    of = "a => ['textUnderlineOffset', 'fontSize'].map((name) => parseFloat(getComputedStyle(a)[name]))"
+    offset, size = link.evaluate(of)
+    assert offset >= 0.4 * size
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.locator("svg.who").first.evaluate("picture => picture.getBoundingClientRect().width") >= 500
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")

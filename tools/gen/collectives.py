@@ -28,7 +28,7 @@ def page() -> Output:
         + ". See [`Collective`][comm_core.collective.Collective] for what each means. Each has a page that follows it"
         " from its schema to its tests.",
         "",
-        f"| collective | {' | '.join(IN_MATRIX)} | what it does |",
+        f"| collective | what it does | {' | '.join(IN_MATRIX)} |",
         "|---" * (2 + len(IN_MATRIX)) + "|",
         *(row(entry) for entry in entries),
         "",
@@ -42,7 +42,7 @@ def page() -> Output:
 def row(entry: Collective) -> str:
     """One line of the matrix; a field that is missing shows a dash here and its reason below."""
     cells = [short(getattr(entry, name)) for name in IN_MATRIX]
-    return f"| [{entry.name}](collectives/{entry.name}.md) | {' | '.join(cells)} | {entry.summary} |"
+    return f"| [{entry.name}](collectives/{entry.name}.md) | {entry.summary} | {' | '.join(cells)} |"
 
 
 def reasons(entry: Collective) -> list[str]:
