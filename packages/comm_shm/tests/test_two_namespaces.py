@@ -1,5 +1,6 @@
 """Two hosts as the kernel makes them: network and pid namespaces with a cable between, each with ranks of its own.
 
+What docs/do/several_hosts.md says of bytes is read off the interfaces here.
 It needs to be root and to be allowed to make namespaces; where it is not, it says why and is skipped.
 """
 
