@@ -1,10 +1,13 @@
 """Gradients at the edges: cotangents in flight, transforms, writes to what was saved, complex numbers."""
 
+import inspect
+
 import pytest
 import torch
 
 import functional_collectives as fc
 from comm_core import World
+from comm_core.errors import ArgumentError
 
 
 def _cotangent_in_flight(group):
@@ -186,3 +189,72 @@ def _waited(group):
 @pytest.mark.world(2)
 def test_waiting_is_the_identity_under_every_transform(world):
     assert world.run(_waited) == [[], []]
+
+
+PARTS = {  # what gives each rank a part of its own
+    "reduce": lambda x, **how: fc.reduce(x, "sum", 0, **how),
+    "reduce max": lambda x, **how: fc.reduce(x, "max", 0, **how),
+    "gather": lambda x, **how: fc.gather(x, 0, **how),
+    "scatter": lambda x, **how: fc.scatter(x, 0, **how),
+    "reduce_scatter_v": lambda x, **how: fc.reduce_scatter_v(x, "avg", 1, **how),
+    "reduce_scatter_v product": lambda x, **how: fc.reduce_scatter_v(x, "product", 1, **how),
+    "scan": lambda x, **how: fc.scan(x, "sum", **how),
+    "scan product": lambda x, **how: fc.scan(x, "product", reverse=True, **how),
+    "exscan": lambda x, **how: fc.exscan(x, "avg", **how),
+    "isend and irecv": lambda x, **how: _one_message(x, **how),
+    "batch_p2p": lambda x, **how: torch.cat(_swapped(x, **how)),
+}
+
+
+def _one_message(x, group, **how):
+    if group.rank == 0:
+        return x * fc.isend(x, 1, group, **how).sum()  # zeros
+    return fc.irecv(x, 0, group, **how) if group.rank == 1 else x * 0
+
+
+def _swapped(x, group, **how):
+    right, left = (group.rank + 1) % group.world, (group.rank - 1) % group.world
+    sent, arrived = fc.batch_p2p([fc.Send(x, right), fc.Receive(x, left)], group, **how)
+    return sent, arrived.reshape(-1)
+
+
+def _grads(group, name):
+    grads = []
+    for how in ({}, {"backward": "adjoint"}, {"backward": "identity"}):
+        x = torch.arange(2.0 * group.world * 3, dtype=torch.float64).view(2 * group.world, 3) + group.rank**2
+        x.requires_grad_()
+        (PARTS[name](x, group=group, **how) ** 3).sum().backward()
+        grads.append(x.grad)
+    if name == "isend and irecv" and group.rank > 1:
+        return grads
+    with pytest.raises(ArgumentError, match="need 'adjoint' or 'identity'"):
+        PARTS[name](x, group=group, backward="megatron")
+    return grads
+
+
+@pytest.mark.world(1, 3)
+@pytest.mark.parametrize("name", [name for name in PARTS if name != "isend and irecv"])
+def test_both_conventions_agree_where_each_rank_gets_another_part(world, name):
+    for default, adjoint, identity in world.run(_grads, name):
+        assert torch.equal(default, adjoint)
+        assert torch.equal(default, identity)
+        assert default.shape[1] == 3
+
+
+@pytest.mark.world(2, 3)
+def test_both_conventions_agree_for_a_message(world):
+    """The sender gets the receiver's cotangent, and nobody else gets anything."""
+    for rank, (default, adjoint, identity) in enumerate(world.run(_grads, "isend and irecv")):
+        assert torch.equal(default, adjoint)
+        assert torch.equal(default, identity)
+        assert bool((default[1:] != 0).all()) == (rank == 0)
+
+
+def test_every_function_with_a_gradient_takes_a_convention():
+    """The others compute nothing that another rank's loss could see."""
+    local = {"allow_inflight_collective_as_graph_input_ctx", "checked", "inflight", "premul_sum", "remapped"}
+    functions = {name: of for name in fc.__all__ if inspect.isfunction(of := getattr(fc, name))}
+    without = {name for name, of in functions.items() if "backward" not in inspect.signature(of).parameters}
+    assert without == local | {"barrier", "wait_tensor"}
+    kinds = {inspect.signature(of).parameters["backward"].kind for name, of in functions.items() if name not in without}
+    assert kinds == {inspect.Parameter.KEYWORD_ONLY}

@@ -15,7 +15,7 @@ import torch
 
 import comm_core
 from comm_core import GroupLike
-from comm_core.catalog import BATCH_P2P
+from comm_core.catalog import BATCH_P2P, under
 from comm_core.errors import ArgumentError, CommError
 from comm_core.settling import settled
 from functional_collectives.flight import in_flight
@@ -52,7 +52,9 @@ class Receive:
     tag: int = 0
 
 
-def isend(x: torch.Tensor, dst: int, group: GroupLike = None, tag: int = 0) -> torch.Tensor:
+def isend(
+    x: torch.Tensor, dst: int, group: GroupLike = None, tag: int = 0, *, backward: str = "adjoint"
+) -> torch.Tensor:
     """Send a tensor to one rank.
 
     Args:
@@ -61,6 +63,7 @@ def isend(x: torch.Tensor, dst: int, group: GroupLike = None, tag: int = 0) -> t
         group: anything that `comm_core.as_group` takes; None is the default group.
         tag: tells several messages between two ranks apart; those of one tag arrive in order. NCCL has no tags:
             there all messages between two ranks arrive in order.
+        backward: the gradient's convention, `"adjoint"` or `"identity"`; here they agree.
 
     Returns:
         A receipt, in flight: an empty tensor; when it is waited for, `x` may be written.
@@ -83,10 +86,13 @@ def isend(x: torch.Tensor, dst: int, group: GroupLike = None, tag: int = 0) -> t
         [[], [1.0, 2.0]]
     """
     x = settled(x, "isend").reshape(-1)
-    return comm_core.start(BATCH_P2P, x, in_flight, group, sends=[(dst, x.shape[0], tag)], receives=[])
+    entry = under(BATCH_P2P, backward)
+    return comm_core.start(entry, x, in_flight, group, sends=[(dst, x.shape[0], tag)], receives=[])
 
 
-def irecv(like: torch.Tensor, src: int, group: GroupLike = None, tag: int = 0) -> torch.Tensor:
+def irecv(
+    like: torch.Tensor, src: int, group: GroupLike = None, tag: int = 0, *, backward: str = "adjoint"
+) -> torch.Tensor:
     """Receive a tensor from one rank.
 
     Args:
@@ -94,6 +100,7 @@ def irecv(like: torch.Tensor, src: int, group: GroupLike = None, tag: int = 0) -
         src: the rank that sends it.
         group: anything that `comm_core.as_group` takes; None is the default group.
         tag: the sender's tag.
+        backward: the gradient's convention, `"adjoint"` or `"identity"`; here they agree.
 
     Returns:
         What arrived, in flight. It requires grad where `like` does.
@@ -120,11 +127,14 @@ def irecv(like: torch.Tensor, src: int, group: GroupLike = None, tag: int = 0) -
     """
     like = settled(like, "irecv")
     nothing = like.reshape(-1)[:0]
-    arrived = comm_core.start(BATCH_P2P, nothing, in_flight, group, sends=[], receives=[(src, like.numel(), tag)])
+    entry = under(BATCH_P2P, backward)
+    arrived = comm_core.start(entry, nothing, in_flight, group, sends=[], receives=[(src, like.numel(), tag)])
     return arrived.view(like.shape)
 
 
-def batch_p2p(ops: Sequence[Send | Receive], group: GroupLike = None) -> list[torch.Tensor]:
+def batch_p2p(
+    ops: Sequence[Send | Receive], group: GroupLike = None, *, backward: str = "adjoint"
+) -> list[torch.Tensor]:
     """Send and receive several tensors at once, in any order, without a deadlock.
 
     All messages are on their way before any is waited for. Those of one dtype and device travel from one buffer and
@@ -133,6 +143,7 @@ def batch_p2p(ops: Sequence[Send | Receive], group: GroupLike = None) -> list[to
     Args:
         ops: what to send and what to receive.
         group: anything that `comm_core.as_group` takes; None is the default group.
+        backward: the gradient's convention, `"adjoint"` or `"identity"`; here they agree.
 
     Returns:
         For each of `ops`, in flight: what arrived, or the receipt of what was sent.
@@ -158,6 +169,7 @@ def batch_p2p(ops: Sequence[Send | Receive], group: GroupLike = None) -> list[to
     """
     if not isinstance(ops, (list, tuple)) or not all(isinstance(op, (Send, Receive)) for op in ops):
         raise ArgumentError("batch_p2p", f"a {type(ops).__name__} of other things", "a list of Send and Receive")
+    entry = under(BATCH_P2P, backward)
     tensors = [checked(op, place) for place, op in enumerate(ops)]
     results = list(tensors)
     for places in by_kind(tensors):
@@ -165,7 +177,7 @@ def batch_p2p(ops: Sequence[Send | Receive], group: GroupLike = None) -> list[to
         receives = [place for place in places if isinstance(ops[place], Receive)]
         flat = [tensors[place].reshape(-1) if place in sends else tensors[place].reshape(-1)[:0] for place in places]
         arrived = comm_core.start(
-            BATCH_P2P,
+            entry,
             flat[0] if len(flat) == 1 else torch.cat(flat),
             in_flight,
             group,

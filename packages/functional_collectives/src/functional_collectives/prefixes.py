@@ -11,10 +11,18 @@ import torch
 import comm_core
 from comm_core import GroupLike
 from comm_core.catalog import EXSCAN, SCAN
+from functional_collectives.collectives import asked
 from functional_collectives.flight import in_flight
 
 
-def scan(x: torch.Tensor, reduceOp: object, group: GroupLike = None, *, reverse: bool = False) -> torch.Tensor:
+def scan(
+    x: torch.Tensor,
+    reduceOp: object,
+    group: GroupLike = None,
+    *,
+    reverse: bool = False,
+    backward: str = "adjoint",
+) -> torch.Tensor:
     """Reduce, for each rank, its tensor with those of all ranks before it.
 
     Args:
@@ -23,6 +31,7 @@ def scan(x: torch.Tensor, reduceOp: object, group: GroupLike = None, *, reverse:
             far.
         group: anything that `comm_core.as_group` takes; None is the default group.
         reverse: count the ranks from the last one.
+        backward: the gradient's convention, `"adjoint"` or `"identity"`; here they agree.
 
     Returns:
         On rank r the reduction over ranks 0 to r, in rank order, in flight. The ranks reduce themselves, so any dtype
@@ -45,10 +54,18 @@ def scan(x: torch.Tensor, reduceOp: object, group: GroupLike = None, *, reverse:
 
     Source: `MPI_Scan`.
     """
-    return comm_core.start(SCAN, x, in_flight, group, reduce_op=reduceOp, reverse=reverse)
+    entry = asked(SCAN, "scan", group, backward)
+    return comm_core.start(entry, x, in_flight, group, reduce_op=reduceOp, reverse=reverse)
 
 
-def exscan(x: torch.Tensor, reduceOp: object, group: GroupLike = None, *, reverse: bool = False) -> torch.Tensor:
+def exscan(
+    x: torch.Tensor,
+    reduceOp: object,
+    group: GroupLike = None,
+    *,
+    reverse: bool = False,
+    backward: str = "adjoint",
+) -> torch.Tensor:
     """Reduce, for each rank, the tensors of the ranks before it.
 
     Args:
@@ -56,6 +73,7 @@ def exscan(x: torch.Tensor, reduceOp: object, group: GroupLike = None, *, revers
         reduceOp: the reduce op, as a word such as `"sum"` or as a `dist.ReduceOp`.
         group: anything that `comm_core.as_group` takes; None is the default group.
         reverse: count the ranks from the last one.
+        backward: the gradient's convention, `"adjoint"` or `"identity"`; here they agree.
 
     Returns:
         On rank r the reduction over ranks 0 to r - 1, in flight. The first rank gets what changes nothing in this
@@ -77,4 +95,5 @@ def exscan(x: torch.Tensor, reduceOp: object, group: GroupLike = None, *, revers
 
     Source: `MPI_Exscan`, which leaves the first rank's result undefined.
     """
-    return comm_core.start(EXSCAN, x, in_flight, group, reduce_op=reduceOp, reverse=reverse)
+    entry = asked(EXSCAN, "exscan", group, backward)
+    return comm_core.start(entry, x, in_flight, group, reduce_op=reduceOp, reverse=reverse)

@@ -16,7 +16,7 @@ from comm_core.catalog import GATHER, REDUCE, SCATTER
 from comm_core.checking import refusing
 from comm_core.extents import check_sizes, even_split, normalize_dim
 from comm_core.settling import settled
-from functional_collectives.collectives import parsed_group
+from functional_collectives.collectives import asked, parsed_group
 from functional_collectives.flight import in_flight
 
 
@@ -27,6 +27,7 @@ def gather(
     group: GroupLike = None,
     *,
     sizes: Sequence[int] | None = None,
+    backward: str = "adjoint",
 ) -> torch.Tensor:
     """Concatenate all ranks' tensors along a dim, on one rank.
 
@@ -36,6 +37,7 @@ def gather(
         gather_dim: the dim to concatenate along; negative counts from the back.
         group: anything that `comm_core.as_group` takes; None is the default group.
         sizes: every rank's size of that dim, alike on all ranks; None where all have the same.
+        backward: the gradient's convention, `"adjoint"` or `"identity"`; here they agree.
 
     Returns:
         On `dst` the concatenation in rank order, in flight; on the others an empty tensor.
@@ -53,10 +55,13 @@ def gather(
         >>> World(3).run(lambda group: gather(torch.tensor([group.rank]), 1, 0, group).tolist())
         [[], [0, 1, 2], []]
     """
-    return comm_core.start(GATHER, x, in_flight, group, dst=dst, dim=gather_dim, sizes=sizes)
+    entry = asked(GATHER, "gather", group, backward)
+    return comm_core.start(entry, x, in_flight, group, dst=dst, dim=gather_dim, sizes=sizes)
 
 
-def reduce(x: torch.Tensor, reduceOp: object, dst: int, group: GroupLike = None) -> torch.Tensor:
+def reduce(
+    x: torch.Tensor, reduceOp: object, dst: int, group: GroupLike = None, *, backward: str = "adjoint"
+) -> torch.Tensor:
     """Reduce a tensor over all ranks of a group, on one rank.
 
     Args:
@@ -64,6 +69,7 @@ def reduce(x: torch.Tensor, reduceOp: object, dst: int, group: GroupLike = None)
         reduceOp: the reduce op, as a word such as `"sum"` or as a `dist.ReduceOp`.
         dst: the rank that gets the reduction.
         group: anything that `comm_core.as_group` takes; None is the default group.
+        backward: the gradient's convention, `"adjoint"` or `"identity"`; here they agree.
 
     Returns:
         On `dst` the reduction, in flight; on the others zeros.
@@ -82,7 +88,8 @@ def reduce(x: torch.Tensor, reduceOp: object, dst: int, group: GroupLike = None)
         >>> World(3).run(lambda group: reduce(torch.tensor([1.0, group.rank]), "sum", 2, group).tolist())
         [[0.0, 0.0], [0.0, 0.0], [3.0, 3.0]]
     """
-    return comm_core.start(REDUCE, x, in_flight, group, reduce_op=reduceOp, dst=dst)
+    entry = asked(REDUCE, "reduce", group, backward)
+    return comm_core.start(entry, x, in_flight, group, reduce_op=reduceOp, dst=dst)
 
 
 def scatter(
@@ -92,6 +99,7 @@ def scatter(
     group: GroupLike = None,
     *,
     sizes: Sequence[int] | None = None,
+    backward: str = "adjoint",
 ) -> torch.Tensor:
     """Split one rank's tensor along a dim, and give each rank a block.
 
@@ -102,6 +110,7 @@ def scatter(
         group: anything that `comm_core.as_group` takes; None is the default group.
         sizes: every rank's share of that dim, alike on all ranks. With None all get the same share, and every rank
             passes a tensor of the whole shape.
+        backward: the gradient's convention, `"adjoint"` or `"identity"`; here they agree.
 
     Returns:
         This rank's block, in flight.
@@ -123,6 +132,7 @@ def scatter(
         >>> World(3).run(uneven)
         [[0, 1, 2], [3], [4, 5]]
     """
+    entry = asked(SCATTER, "scatter", group, backward)
     on, group = parsed_group(group)
     with refusing(group, "scatter"):
         x = settled(x, "scatter")
@@ -130,4 +140,4 @@ def scatter(
         shares = (even_split(x.shape[dim], on.world, "scatter", dim),) * on.world if sizes is None else sizes
         shares = check_sizes(shares, on.world, "scatter")
     given = x if on.rank == src else x.narrow(dim, 0, 0)
-    return comm_core.start(SCATTER, given, in_flight, group, src=src, dim=dim, sizes=shares)
+    return comm_core.start(entry, given, in_flight, group, src=src, dim=dim, sizes=shares)

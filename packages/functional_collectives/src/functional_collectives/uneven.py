@@ -69,6 +69,7 @@ def reduce_scatter_v(
     group: GroupLike = None,
     *,
     sizes: Sequence[int] | None = None,
+    backward: str = "adjoint",
 ) -> torch.Tensor:
     """Reduce a tensor over all ranks and leave each rank its own block, of its own size.
 
@@ -79,6 +80,7 @@ def reduce_scatter_v(
         group: anything that `comm_core.as_group` takes; None is the default group.
         sizes: every rank's share of that dim, alike on all ranks. With None the dim is split as `torch.tensor_split`
             does: the shares differ by one at most.
+        backward: the gradient's convention, `"adjoint"` or `"identity"`; here they agree.
 
     Returns:
         This rank's block of the reduction, in flight. The ranks reduce in rank order themselves, so any dtype that the
@@ -98,10 +100,11 @@ def reduce_scatter_v(
         >>> World(2).run(lambda group: reduce_scatter_v(torch.arange(3), "sum", 0, group).tolist())
         [[0, 2], [4]]
     """
+    entry = asked(REDUCE_SCATTER_V, "reduce_scatter_v", group, backward)
     if sizes is None:
         on, group = parsed_group(group)
         with refusing(group, "reduce_scatter_v"):
             x = settled(x, "reduce_scatter_v")
             dim = normalize_dim(scatter_dim, x.ndim, "reduce_scatter_v")
         sizes = even_sizes(x.shape[dim], on.world)
-    return comm_core.start(REDUCE_SCATTER_V, x, in_flight, group, reduce_op=reduceOp, dim=scatter_dim, sizes=sizes)
+    return comm_core.start(entry, x, in_flight, group, reduce_op=reduceOp, dim=scatter_dim, sizes=sizes)
