@@ -171,3 +171,30 @@ def test_a_write_to_the_input_names_the_line_of_the_start() -> None:
         pending.wait()
     assert f"after the start at {__file__}:" in str(caught.value)
     pending.started = None
+
+
+@pytest.mark.parametrize("watched", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.complex64, torch.float8_e5m2, torch.int16])
+def test_a_write_to_a_part_that_is_sent_is_told_from_one_beside_it_where_parts_are_watched(
+    watched: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pending, "watches_parts", watched)
+    for written, seen in ((slice(0, 1), True), (slice(3, 4), True), (slice(4, 8), False)):
+        whole = torch.zeros(8).to(dtype)
+        pending = Pending(torch.zeros(4), Work(), what="batch_p2p")
+        pending.sends(whole[:4])
+        whole[written] = torch.ones(1).to(dtype)
+        if seen and watched:
+            with pytest.raises(ArgumentError, match=r"batch_p2p: got an input that was written"):
+                pending.wait()
+        else:
+            assert pending.wait().tolist() == [0.0] * 4
+
+
+def test_a_part_that_is_watched_may_hold_nan_or_be_a_single_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pending, "watches_parts", True)
+    for of in (torch.full((4,), torch.nan)[1:3], torch.arange(4.0)[2], torch.arange(4.0)[4:]):
+        pending = Pending(torch.zeros(2), Work())
+        pending.sends(of)
+        of.copy_(of.clone())  # the same again
+        assert pending.wait().tolist() == [0.0, 0.0]

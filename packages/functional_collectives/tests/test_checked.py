@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import functional_collectives as fc
-from comm_core import errors
+from comm_core import World, errors
 
 ODD = {
     "list length": lambda odd: fc.all_gather_into_tensor_coalesced([torch.ones(2)] * (2 + odd)),
@@ -75,3 +75,46 @@ def test_a_wait_that_never_comes_is_reported_with_its_line(world):
         (only,) = said
         assert only.startswith("broadcast: the result, started at ")
         assert "test_checked.py:" in only
+
+
+STARTS = {
+    "isend": lambda x, group: fc.isend(x, 1, group) if group.rank == 0 else fc.irecv(torch.empty(4), 0, group),
+    "all_gather_tensor": lambda x, group: fc.all_gather_tensor(x, 0, group),
+    "all_gather_into_tensor_coalesced": lambda x, group: fc.all_gather_into_tensor_coalesced([x], group)[0],
+    "all_to_all_single": lambda x, group: fc.all_to_all_single(x, None, None, group),
+}
+
+
+def _part_written(group, name):
+    said = []
+    for write in (slice(0, 4), slice(4, 8)):
+        whole = torch.ones(8)
+        y = STARTS[name](whole[:4], group)
+        whole[write].add_(1)
+        try:
+            said.append(y.wait().tolist() if isinstance(y, fc.AsyncCollectiveTensor) else y.tolist())
+        except errors.ArgumentError as error:
+            said.append(str(error))
+    return said
+
+
+def _part_written_checked(group, name):
+    with fc.checked(timeout_s=20):
+        return _part_written(group, name)
+
+
+@pytest.mark.world(2, backend="gloo")
+@pytest.mark.parametrize("name", STARTS)
+def test_a_write_to_a_part_of_a_tensor_while_it_is_sent_is_reported_and_one_beside_it_is_not(world, name):
+    for rank, (onto, beside) in enumerate(world.run(_part_written_checked, name)):
+        receives = (name, rank) == ("isend", 1)
+        assert receives or "got an input that was written while it was being sent, after the start at " in onto
+        assert receives or "test_checked.py:" in onto
+        assert set(beside) <= {1.0}
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_the_simulator_always_sees_a_write_to_a_part_that_is_sent(name):
+    for rank, (onto, beside) in enumerate(World(2).run(_part_written, name)):
+        assert (name, rank) == ("isend", 1) or "got an input that was written while it was being sent" in onto
+        assert set(beside) <= {1.0}

@@ -9,7 +9,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import comm_core
 import functional_collectives as fc
-from comm_core import errors
+from comm_core import checking, errors
 
 HUGE = 4096
 
@@ -355,3 +355,42 @@ def test_a_mistake_in_compiled_code_is_told_in_full(what, fake_world):
     with pytest.raises(kind) as broken:
         torch.compile(lambda x: call(x, group), backend="eager")(x)
     assert str(broken.value) == str(error)
+
+
+def test_a_checked_block_in_compiled_code_changes_nothing_there(fake_world):
+    group = fake_world(4)
+
+    def body(x):
+        with fc.checked(timeout_s=5):
+            return fc.all_gather_tensor(x, 0, group) + 1
+
+    x = torch.ones(2, requires_grad=True)
+    y = torch.compile(body, fullgraph=True, backend="eager")(x)
+    assert y.shape == (8,)
+    y.sum().backward()
+    assert x.grad.shape == (2,)
+    assert checking.mode is None
+
+
+def test_a_wrong_time_limit_of_a_checked_block_in_compiled_code_is_told_in_full():
+    def body(x):
+        with fc.checked(timeout_s=-1):
+            return x + 1
+
+    with pytest.raises(Unsupported, match=r"ArgumentError\('checked', 'timeout_s=-1', 'a positive number of seconds"):
+        torch.compile(body, fullgraph=True, backend="eager")(torch.ones(2))
+
+
+def test_what_runs_eagerly_in_a_checked_block_where_the_graph_breaks_is_checked(fake_world):
+    fake_world(2)
+    modes = []
+
+    def body(x):
+        with fc.checked(timeout_s=5):
+            torch._dynamo.graph_break()
+            modes.append(checking.mode)
+            return x + 1
+
+    torch.compile(body, backend="eager")(torch.ones(2))
+    assert modes == [checking.Mode(5)]
+    assert checking.mode is None

@@ -37,7 +37,19 @@ class Mode:
     limit_s: float | None = None
 
 
-mode: Mode | None = Mode() if os.environ.get("COMM_CHECKED", "0") not in ("", "0") else None
+mode: Mode | None = None
+
+
+def _switch(to: Mode | None) -> Mode | None:
+    """Make this the mode, and return the one before."""
+    global mode
+    before, mode = mode, to
+    Pending.watches_parts = to is not None
+    return before
+
+
+if os.environ.get("COMM_CHECKED", "0") not in ("", "0"):
+    _switch(Mode())
 
 
 @contextlib.contextmanager
@@ -45,7 +57,8 @@ def checked(timeout_s: float | None = None) -> Iterator[None]:
     """Compare, before each eager collective in the block, what all ranks of the group are about to do.
 
     All ranks of a group must be in checked mode for the same calls. `COMM_CHECKED=1` in the environment of every rank
-    does the same for a whole program. Calls in compiled graphs are not compared.
+    does the same for a whole program. Calls in compiled graphs are not compared, whether the block is around the
+    compiled code or in it.
 
     Args:
         timeout_s: how long a rank waits for the others to come to a call; None is the group's own time limit.
@@ -66,16 +79,18 @@ def checked(timeout_s: float | None = None) -> Iterator[None]:
 
     Source: TORCH_DISTRIBUTED_DEBUG=DETAIL compares operations and shapes before each collective.
     """
-    global mode
     if timeout_s is not None and (not isinstance(timeout_s, (int, float)) or timeout_s <= 0):
-        raise ArgumentError("checked", got=f"timeout_s={said(timeout_s)}", need="a positive number of seconds, or None")
-    before, mode = mode, Mode(timeout_s)
+        raise ArgumentError("checked", f"timeout_s={said(timeout_s)}", "a positive number of seconds, or None")
+    if torch.compiler.is_dynamo_compiling():  # calls in graphs are not compared; nor has a graph lines to report
+        yield
+        return
+    before = _switch(Mode(timeout_s))
     first = caller()[0]
     try:
         yield
         _report_unwaited(first)
     finally:
-        mode = before
+        _switch(before)
 
 
 def agree(group: AnyGroup, entry: Collective, x: torch.Tensor, params: Params) -> None:

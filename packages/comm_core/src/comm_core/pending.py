@@ -6,7 +6,7 @@ import sys
 import warnings
 import weakref
 from collections.abc import Callable
-from typing import Any, NoReturn, Protocol, cast
+from typing import Any, ClassVar, NoReturn, Protocol, cast
 
 import torch
 
@@ -28,6 +28,7 @@ class Pending:
 
     Attributes:
         started: who called the collective, where somebody noted it.
+        watches_parts: of the class: whether a copy is kept of what is sent where that is a part of a larger tensor.
 
     Args:
         tensor: the buffer that the collective writes; its contents are undefined until `wait`.
@@ -40,6 +41,8 @@ class Pending:
         tensor([3., 3.])
     """
 
+    watches_parts: ClassVar[bool] = False
+
     __slots__ = ("__weakref__", "_finish", "_keep", "_sent", "_shape", "_work", "started", "tensor", "what")
 
     def __init__(
@@ -50,7 +53,7 @@ class Pending:
         self._work = work
         self._keep = keep
         self._shape: tuple[int, ...] | None = None
-        self._sent: tuple[torch.Tensor, int] | None = None
+        self._sent: tuple[torch.Tensor, int, torch.Tensor | None] | None = None
         self._finish: Callable[[torch.Tensor], torch.Tensor] | None = None
         self.started: Started | None = None
 
@@ -83,14 +86,16 @@ class Pending:
         """Whether the result is the buffer itself, so that no step comes after the wait."""
         return self._finish is None
 
-    def sends(self, x: torch.Tensor) -> None:
+    def sends(self, x: torch.Tensor, watches_parts: bool = False) -> None:
         """Say what the transport reads; a write to it before `wait` is an error.
 
-        Only a tensor that fills its storage is watched: a write to another part of it would look the same. Nor is one
-        that shares its storage with the result, as in a gather in place.
+        A part of a larger tensor counts its writes together with the rest of it, so a write to it is told from one
+        beside it by a copy, which is kept where parts are watched; elsewhere both pass. A tensor that shares its
+        storage with the result, as in a gather in place, is not watched.
         """
         if self._work is not None and not x.is_inference():
-            self._sent = (x, compat.version(x))
+            copied = (watches_parts or self.watches_parts) and not _fills(x)
+            self._sent = (x, compat.version(x), x.clone() if copied else None)
 
     def then(self, finish: Callable[[torch.Tensor], torch.Tensor], shape: tuple[int, ...]) -> Pending:
         """Add a step that makes the result, of the given shape, from the buffer; it must not communicate.
@@ -130,13 +135,11 @@ class Pending:
             self._finish = None
         return self.tensor
 
-    def _check_sent(self, x: torch.Tensor, version: int) -> None:
+    def _check_sent(self, x: torch.Tensor, version: int, copy: torch.Tensor | None) -> None:
         if compat.version(x) == version:
             return
-        storage = x.untyped_storage()
-        fills = storage.nbytes() == x.numel() * x.element_size()
-        in_place = storage.data_ptr() == self.tensor.untyped_storage().data_ptr()
-        if fills and not in_place:
+        in_place = x.untyped_storage().data_ptr() == self.tensor.untyped_storage().data_ptr()
+        if not in_place and (_fills(x) if copy is None else not _same_bytes(x, copy)):
             raise ArgumentError(
                 self.what,
                 got=f"an input that was written while it was being sent, after the start at {self.where}",
@@ -152,6 +155,16 @@ class Pending:
             got=f"{first_line(error)} (a {self.tensor.dtype} tensor of shape {self.shape})",
             hint="if the dtype is supported, another rank failed, left or called something else: read its output",
         ) from error
+
+
+def _fills(x: torch.Tensor) -> bool:
+    """Tell whether a tensor is all of its storage."""
+    return x.untyped_storage().nbytes() == x.numel() * x.element_size()
+
+
+def _same_bytes(x: torch.Tensor, y: torch.Tensor) -> bool:
+    """Tell whether two tensors of one shape and dtype hold the same, NaN for NaN."""
+    return torch.equal(x.reshape(-1).view(torch.uint8), y.reshape(-1).view(torch.uint8))
 
 
 NOTED: weakref.WeakSet[Pending] = weakref.WeakSet()

@@ -280,7 +280,9 @@ class SimulatedGroup:
         shape = entry.shape(tuple(x.shape), self.world, self.rank, **params)
         pending = Pending(sent.new_empty(shape), part, what=entry.name).then(part.result, shape)
         if entry.lowering is Lowering.OUT_OF_PLACE and x.is_contiguous() and params.get("dim", 0) == 0:
-            pending.sends(x.detach())  # as over a process group, which would read what is written meanwhile
+            pending.sends(
+                x.detach(), watches_parts=True
+            )  # as a process group, which would read what is written meanwhile
         return pending
 
 

@@ -116,7 +116,9 @@ def exchange(group: SimulatedGroup, x: torch.Tensor, sends: Messages, receives: 
             check_letter(letter, (rows, *x.shape[1:]), x, f"rank {peer} sent with tag {tag}")
         return torch.cat(letters) if letters else buffer
 
-    return Pending(x.new_empty(shape), Receipts(receipts), what="batch_p2p").then(filled, shape)
+    pending = Pending(x.new_empty(shape), Receipts(receipts), what="batch_p2p").then(filled, shape)
+    pending.sends(x.detach(), watches_parts=True)
+    return pending
 
 
 def check_letter(letter: torch.Tensor, shape: tuple[int, ...], like: torch.Tensor, where: str) -> None:
