@@ -85,7 +85,7 @@ def test_every_collective_can_be_started(world):
             dist.reduce(total, 0, async_op=True),
             dist.barrier(async_op=True),
         ]
-        lists = [[torch.zeros(1) for _ in range(n)], [torch.zeros(2) for _ in range(n)]]
+        lists = [[torch.zeros(1), torch.zeros(2)] for _ in range(n)]
         works.append(pg.allgather_coalesced(lists, [torch.full((1,), float(me)), torch.full((2,), float(me))]))
         del x, given, pieces  # the memory stays until it has been read
         for work in reversed(works):
@@ -102,7 +102,7 @@ def test_every_collective_can_be_started(world):
         assert me != 0 or [part[0, 0].item() for part in gathered] == [rank + 1 for rank in ranks]
         assert scattered.tolist() == [float(me)] * 2
         assert total[0, 0].item() == (sum_of if me == 0 else me + 1.0)
-        assert [[part.sum().item() for part in outs] for outs in lists] == [ranks, [2 * rank for rank in ranks]]
+        assert [[part.sum().item() for part in outs] for outs in lists] == [[rank, 2 * rank] for rank in ranks]
         return True
 
     assert world.run(body) == [True] * world.size

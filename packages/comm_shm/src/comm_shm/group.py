@@ -194,10 +194,9 @@ class SharedMemoryGroup(DelegatingGroup):
         Raises:
             MismatchError: also when the ranks bring different numbers of tensors.
         """
-        asked, count = terms(*given, **named), len(tensors)
-        return self.run(
-            [self._reduce_in_place("all_reduce_coalesced", x, asked.op, count) for x in tensors], tensors, asked
-        )
+        asked, where = terms(*given, **named), "all_reduce_coalesced"
+        steps = [self._reduce_in_place(where, x, asked.op, len(tensors)) for x in self._some(where, tensors)]
+        return self.run(steps, tensors, asked)
 
     def barrier(self, *given: Any, **named: Any) -> dist.Work:
         """Wait until every rank has come here.

@@ -59,8 +59,3 @@ def scaled(flat: torch.Tensor, op: Any, code: int) -> torch.Tensor:
 def expanded(x: torch.Tensor) -> bool:
     """Return whether several elements of a tensor share memory, so that it cannot be written."""
     return any(stride == 0 and size > 1 for stride, size in zip(x.stride(), x.shape, strict=True))
-
-
-def one_list(lists: Any) -> list[torch.Tensor]:
-    """Return the one list that c10d wraps in another, or the list itself."""
-    return lists[0] if lists and not isinstance(lists[0], torch.Tensor) else lists

@@ -17,7 +17,7 @@ from comm_shm import sparse
 from comm_shm.agreement import GLOO
 from comm_shm.calls import CallingGroup, Step
 from comm_shm.codes import REDUCE_OPS, defined, reduce_code
-from comm_shm.layout import apart, expanded, flat_of, one_list, put, scaled, target_of
+from comm_shm.layout import apart, expanded, flat_of, put, scaled, target_of
 from comm_shm.terms import Terms, terms
 
 Tensors = list[torch.Tensor]
@@ -81,29 +81,34 @@ class MovingGroup(CallingGroup):
     ) -> dist.Work:
         """Write every rank's tensor into a tensor of its own; all of one size."""
         x = inputs if isinstance(inputs, torch.Tensor) else self._only("all_gather", inputs)
-        outs = one_list(lists)
+        outs = self._one_list("all_gather", lists)
         return self.run([self._gather_list("all_gather", outs, x)], outs, terms(*given, **named))
 
     def allgather_coalesced(  # type: ignore[override]  # the forms of all overloads
         self, lists: list[Tensors], inputs: Tensors, *given: Any, **named: Any
     ) -> dist.Work:
-        """Gather each of several tensors into a list of one tensor for each rank.
+        """Gather several tensors of every rank into a list of as many for each rank.
 
         Args:
-            lists: for each input the list of its outputs.
+            lists: for each rank, in their order, the list of what comes from it: one output for each input.
             inputs: the tensors, of any sizes, each the same on every rank.
             given: `dist.AllgatherOptions`.
             named: the same by name.
 
         Raises:
+            ArgumentError: there is not one list for each rank, or not as many outputs in it as there are inputs.
             MismatchError: also when the ranks bring different numbers of tensors.
         """
         where = "all_gather_coalesced"
-        if len(lists) != len(inputs):
-            got = f"{len(inputs)} inputs and {len(lists)} lists of outputs"
-            self.refuse(where, "not such a call", ArgumentError(where, got=got, need="as many of both"))
-        steps = [self._gather_list(where, outs, x, len(inputs)) for outs, x in zip(lists, inputs, strict=True)]
-        return self.run(steps, [out for outs in lists for out in outs], terms(*given, **named))
+        if len(lists) != self._world or any(len(outs) != len(inputs) for outs in lists) or not inputs:
+            got = f"{len(inputs)} inputs and lists of {list(map(len, lists))} outputs"
+            need = f"at least one input, and {self._world} lists, one for each rank, of as many outputs as inputs"
+            self.refuse(where, "not such a call", ArgumentError(where, got=got, need=need))
+        columns = zip(zip(*lists, strict=True), inputs, strict=True)
+        steps = [self._gather_list(where, list(outs), x, len(inputs)) for outs, x in columns]
+        work = self.run(steps, [out for outs in lists for out in outs], terms(*given, **named))
+        work.value = lists if len(lists) > 1 else lists[0]  # type: ignore[attr-defined]  # as over gloo
+        return work
 
     def reduce_scatter_single(  # type: ignore[override]  # the forms of all overloads
         self, out: torch.Tensor, x: torch.Tensor, *given: Any, **named: Any
@@ -138,7 +143,7 @@ class MovingGroup(CallingGroup):
         """Reduce a list of tensors, one for each rank and all of one size, into this rank's."""
         asked = terms(*given, **named)
         out = outs if isinstance(outs, torch.Tensor) else self._only("reduce_scatter", outs)
-        whole = self._whole("reduce_scatter", one_list(lists), out, filled=True)
+        whole = self._whole("reduce_scatter", self._one_list("reduce_scatter", lists), out, filled=True)
         return self.run([self._scatter("reduce_scatter", out, whole, asked.op)], [out], asked)
 
     def all_to_all_single(  # type: ignore[override]  # the forms of all overloads
@@ -314,11 +319,27 @@ class MovingGroup(CallingGroup):
             self.refuse(where, "not such a call", error)
         return tensors[0]
 
+    def _one_list(self, where: str, lists: list[Tensors] | Tensors) -> Tensors:
+        """Return the one list that c10d wraps in another, or the list itself."""
+        if not lists or isinstance(lists[0], torch.Tensor):
+            return lists  # type: ignore[return-value]
+        if len(lists) != 1:
+            need, hint = "one list in a call", "make one call for each"
+            self.refuse(
+                where, "not such a call", TransportError(where, got=f"{len(lists)} lists", need=need, hint=hint)
+            )
+        return lists[0]
+
+    def _some(self, where: str, tensors: Tensors) -> Tensors:
+        if not tensors:
+            self.refuse(where, "not such a call", ArgumentError(where, got="no tensors", need="at least one"))
+        return tensors
+
     def _pairs(self, where: str, outs: Tensors, inputs: Tensors) -> list[tuple[torch.Tensor, torch.Tensor]]:
         if len(outs) != len(inputs):
             got = f"{len(inputs)} inputs and {len(outs)} outputs"
             self.refuse(where, "not such a call", ArgumentError(where, got=got, need="as many of both"))
-        return list(zip(outs, inputs, strict=True))
+        return list(zip(outs, self._some(where, inputs), strict=True))
 
     def _whole(self, where: str, parts: Tensors, like: torch.Tensor, filled: bool = False) -> torch.Tensor:
         """Return one tensor for a list of one part a rank, all as large as `like`."""

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 
 from comm_shm.calls import Step
-from comm_shm.layout import flat_of, one_list, put, scaled
+from comm_shm.layout import flat_of, put, scaled
 from comm_shm.movement import MovingGroup, Tensors
 from comm_shm.terms import terms
 
@@ -42,7 +42,7 @@ class RootedGroup(MovingGroup):
         root = self._root("gather", asked.root)
         self._check("gather", x, x)
         here = self._rank == root
-        outs = one_list(lists) if here else []
+        outs = self._one_list("gather", lists) if here else []
         whole = self._whole("gather", outs, x) if here else x.new_empty(0)
         give = [x.numel() if rank == root else 0 for rank in range(self._world)]
         take = [x.numel() if here else 0] * self._world
@@ -59,7 +59,7 @@ class RootedGroup(MovingGroup):
         root = self._root("scatter", asked.root)
         self._check("scatter", out, out)
         here = self._rank == root
-        whole = self._whole("scatter", one_list(lists), out, filled=True) if here else out.new_empty(0)
+        whole = self._whole("scatter", self._one_list("scatter", lists), out, filled=True) if here else out.new_empty(0)
         give = [out.numel() if here else 0] * self._world
         take = [out.numel() if rank == root else 0 for rank in range(self._world)]
         step = self._exchange("scatter", (out, whole), give + take, out.numel(), root)

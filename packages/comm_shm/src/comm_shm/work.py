@@ -23,6 +23,7 @@ class FinishedWork(dist.Work):
     def __init__(self, tensors: list[torch.Tensor]) -> None:
         super().__init__()
         self._tensors = tensors
+        self.value: list[Any] = tensors  # what a future holds, which may be lists of these
 
     def wait(self, timeout: timedelta | None = None) -> bool:
         """Return at once."""
@@ -49,7 +50,7 @@ class FinishedWork(dist.Work):
     def get_future(self) -> torch.futures.Future[list[torch.Tensor]]:
         """Return a future that holds the tensors already."""
         future: torch.futures.Future[list[torch.Tensor]] = torch.futures.Future()
-        future.set_result(self._tensors)
+        future.set_result(self.value)
         return future
 
 
@@ -111,6 +112,7 @@ class StartedWork(dist.Work):
     def __init__(self, home: Home, parts: Sequence[Started], tensors: list[torch.Tensor]) -> None:
         super().__init__()
         self._home, self._parts, self._tensors = home, parts, tensors
+        self.value: list[Any] = tensors  # what a future holds, which may be lists of these
         self._error: BaseException | None = None
         self._done = False
         self._plain = len(parts) == 1 and parts[0].finish is None  # nothing to do when it has finished well
@@ -190,7 +192,7 @@ class StartedWork(dist.Work):
         if self._error is not None:
             self._future.set_exception(self._error)  # type: ignore[arg-type]  # the stub asks for a result
         else:
-            self._future.set_result(self._tensors)
+            self._future.set_result(self.value)
 
     def _statuses(self) -> list[int]:
         return [self._home.wait_for(part, 0.0) for part in self._parts]
