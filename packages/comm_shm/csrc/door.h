@@ -17,6 +17,7 @@ typedef struct {
 shm_group *group_of(PyObject *capsule);
 int read_counts(PyObject *const *args, Py_ssize_t nargs, Py_ssize_t expected, uint64_t *counts);
 int read_patience(PyObject *seconds, shm_patience *patience);
+int check_memory(uint64_t numel, const void *in, const void *out);
 int check_reduction(uint64_t dtype, uint64_t reduce_op);
 PyObject *perform(shm_group *group, shm_collective *collective, shm_call *call, shm_patience *patience);
 /* The same for what goes through shm_run, which says when it lasts. */

@@ -102,6 +102,14 @@ int check_reduction(uint64_t dtype, uint64_t reduce_op) {
     return -1;
 }
 
+/* The last door: an address of nothing would end the process. */
+int check_memory(uint64_t numel, const void *in, const void *out) {
+    if (numel == 0 || (in != NULL && out != NULL))
+        return 0;
+    PyErr_SetString(PyExc_ValueError, "there is no memory behind a tensor");
+    return -1;
+}
+
 /* all_reduce(group, address, numel, dtype, reduce_op, timeout_s) -> status */
 static PyObject *py_all_reduce(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
     (void)module;
@@ -114,6 +122,8 @@ static PyObject *py_all_reduce(PyObject *module, PyObject *const *args, Py_ssize
     shm_call call = {.header = {.numel = counts[2], .dtype = (uint32_t)counts[3], .reduce_op = (uint32_t)counts[4]},
                      .out = (unsigned char *)(uintptr_t)counts[1],
                      .width = shm_width((uint32_t)counts[3])};
+    if (check_memory(call.header.numel, call.out, call.out) < 0)
+        return NULL;
     return perform_at_once(group, shm_all_reduce, &call, &patience);
 }
 
@@ -159,7 +169,16 @@ shm_group *read_move(PyObject *const *args, Py_ssize_t nargs, const movement *ki
     if (kind->collective == shm_all_to_all) { /* `detail` is where the splits are, and behind them the real one */
         call.splits = (const uint64_t *)(uintptr_t)counts[4];
         call.header.detail = call.splits[2 * group->world];
+        uint64_t given_away = 0, taken = 0;
+        for (uint32_t rank = 0; rank < group->world; rank++) {
+            given_away |= call.splits[rank];
+            taken |= call.splits[group->world + rank];
+        }
+        if (check_memory(given_away, call.in, call.in) < 0 || check_memory(taken, call.out, call.out) < 0)
+            return NULL;
     }
+    if (call.splits == NULL && kind->collective != shm_agree && check_memory(call.header.numel, call.in, call.out) < 0)
+        return NULL;
     *given = call;
     return group;
 }

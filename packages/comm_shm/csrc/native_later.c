@@ -202,6 +202,8 @@ PyObject *py_post(PyObject *module, PyObject *args) {
         return NULL;
     if (!usable(group))
         return unusable(group);
+    if (check_memory(bytes, (void *)(uintptr_t)address, (void *)(uintptr_t)address) < 0)
+        return NULL;
     if (peer >= (int)group->world || peer < (receives ? SHM_ANY_SOURCE : 0)) {
         PyErr_SetString(PyExc_ValueError, "no such rank");
         return NULL;

@@ -92,6 +92,8 @@ static PyObject *on_buffers(PyObject *const *args, Py_ssize_t nargs, shm_collect
                      .buffers = {(unsigned char *)(uintptr_t)counts[5], (size_t)counts[6]},
                      .out = (unsigned char *)(uintptr_t)counts[7],
                      .width = reduces ? shm_width((uint32_t)counts[2]) : (size_t)counts[8]};
+    if (check_memory(call.header.numel, call.out, call.out) < 0)
+        return NULL;
     return perform_at_once(group, collective, &call, &patience);
 }
 

@@ -132,7 +132,7 @@ static int describe(PyObject *tensors, PyObject *options, shm_call *call) {
     int64_t numel = run_of(&view);
     long op = reduce_op_of(options);
     int floating = view.code == FLOAT || view.code == BFLOAT || view.code == COMPLEX;
-    if (op < 0 || numel < 0 || !shm_reduces(kind, (uint32_t)op) || (floating && says_yes(known.is_neg, tensor)) ||
+    if (op < 0 || numel < 0 || (view.data == NULL && numel != 0) || !shm_reduces(kind, (uint32_t)op) || (floating && says_yes(known.is_neg, tensor)) ||
         (view.code == COMPLEX && says_yes(known.is_conj, tensor)))
         return NOT_PLAIN;
     call->header.numel = (uint64_t)numel;

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import torch
 
-from comm_core.errors import CommError
+from comm_core.errors import CommError, TransportError
 from comm_shm import codes
+from comm_shm.entrance import opened
 from comm_shm.faults import Scene, Status, fault
 from comm_shm.torch_compat import NamedGroup
 
@@ -110,6 +111,18 @@ class AgreeingGroup(NamedGroup):
             Refused: always.
         """
         raise Refused(where, why, error, x)
+
+    def open(self, where: str, value: Any) -> Any:
+        """Return an argument with plain tensors only, once those in flight are there.
+
+        Raises:
+            Refused: another kind of tensor is among them.
+            OnlyImagined: a FakeTensor is.
+        """
+        try:
+            return opened(where, value)
+        except TransportError as error:
+            self.refuse(where, "not a plain tensor", error)
 
     def tell(self, refused: Refused, later: bool) -> NoReturn:
         """Tell every rank that this one refuses a call, then raise the error.

@@ -70,6 +70,7 @@ REFUSALS = (
     "dtypes that differ",
     "not such a call",
     "no room for what the others have",
+    "not a plain tensor",
 )
 _ON_BUFFERS = COLLECTIVES[COLLECTIVES.index("symmetric barrier") : COLLECTIVES.index("monitored_barrier")]
 _REDUCING_BUFFERS = ("one_shot_all_reduce", "two_shot_all_reduce", "symmetric reduce_scatter")

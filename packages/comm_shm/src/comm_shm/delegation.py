@@ -14,9 +14,11 @@ import torch
 
 from comm_core.errors import TransportError
 from comm_shm.agreement import Refused
+from comm_shm.entrance import OnlyImagined, strange
 from comm_shm.messages import MessagingGroup
 from comm_shm.terms import Terms, starts
 from comm_shm.torch_compat import group_of_backend
+from comm_shm.work import FinishedWork
 
 
 class DelegatingGroup(MessagingGroup):
@@ -104,10 +106,27 @@ def first_tensor(given: Any) -> torch.Tensor | None:
     return None
 
 
-def delegated(method: Callable[..., Any]) -> Callable[..., Any]:
+def tensors_in(given: Any) -> list[torch.Tensor]:
+    """Return the tensors in nested lists or tuples, in their order.
+
+    Example:
+        >>> tensors_in([[torch.ones(1)], 3])
+        [tensor([1.])]
+    """
+    if isinstance(given, (list, tuple)):
+        return [x for one in given for x in tensors_in(one)]
+    return [given] if isinstance(given, torch.Tensor) else []
+
+
+def delegated(method: Callable[..., Any], where: str) -> Callable[..., Any]:
     """Return a method of a group that hands tensors of other devices on to the group that is there for them.
 
-    What it refuses is told to the other ranks.
+    What is in flight is waited for, a call with FakeTensors does nothing, and what the method refuses is told to the
+    other ranks.
+
+    Args:
+        method: the method.
+        where: the collective that it runs.
     """
     name = method.__name__
 
@@ -123,7 +142,13 @@ def delegated(method: Callable[..., Any]) -> Callable[..., Any]:
             if other is not None:
                 return getattr(other, name)(*args, **kwargs)
         try:
+            if strange(args):
+                args = tuple(self.open(where, args))
+            if kwargs and strange(kwargs.values()):
+                kwargs = {key: self.open(where, value) for key, value in kwargs.items()}
             return method(self, *args, **kwargs)
+        except OnlyImagined:
+            return FinishedWork(tensors_in(args[0] if args else next(iter(kwargs.values()))))
         except Refused as refused:
             self.tell(refused, starts(*args, *kwargs.values()))
 

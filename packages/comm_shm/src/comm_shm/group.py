@@ -19,6 +19,7 @@ from comm_shm.availability import why_not
 from comm_shm.calls import Step
 from comm_shm.codes import RankState
 from comm_shm.delegation import DelegatingGroup, delegated
+from comm_shm.entrance import OnlyImagined
 from comm_shm.hosts import split
 from comm_shm.terms import Terms, terms
 from comm_shm.torch_compat import prefixed, tensors_for_c
@@ -182,9 +183,12 @@ class SharedMemoryGroup(DelegatingGroup):
             other = self._other(x)
             if other is not None:
                 return other.allreduce([x], self._options_of(dist.AllreduceOptions(), given))
+            x = self.open("all_reduce", x)
             if x.layout is torch.sparse_coo:
                 return self.sum_sparse(x, given)
             return self.run([self._reduce_in_place("all_reduce", x, given.op)], [x], given)
+        except OnlyImagined:
+            return FinishedWork([x])
         except Refused as refused:
             self.tell(refused, given.later)
 
@@ -328,12 +332,21 @@ class SharedMemoryGroup(DelegatingGroup):
             self._close()
 
 
-for _method in (
-    *("broadcast", "all_gather_single", "all_gather_single_coalesced", "allgather", "allgather_coalesced"),
-    *("reduce_scatter_single", "reduce_scatter_single_coalesced", "reduce_scatter", "all_to_all_single", "alltoall"),
-    *("allreduce_coalesced", "reduce", "gather", "scatter"),
-):
-    setattr(SharedMemoryGroup, _method, delegated(getattr(SharedMemoryGroup, _method)))
+# Each collective, as the ranks announce it, and the methods that run it.
+for _where, _methods in {
+    "broadcast": ("broadcast",),
+    "all_gather": ("all_gather_single", "allgather"),
+    "all_gather_coalesced": ("all_gather_single_coalesced", "allgather_coalesced"),
+    "reduce_scatter": ("reduce_scatter_single", "reduce_scatter"),
+    "reduce_scatter_coalesced": ("reduce_scatter_single_coalesced",),
+    "all_to_all": ("all_to_all_single", "alltoall"),
+    "all_reduce_coalesced": ("allreduce_coalesced",),
+    "reduce": ("reduce",),
+    "gather": ("gather",),
+    "scatter": ("scatter",),
+}.items():
+    for _method in _methods:
+        setattr(SharedMemoryGroup, _method, delegated(getattr(SharedMemoryGroup, _method), _where))
 
 # What torch 2.11 and 2.12 call, and 2.13 for backward compatibility.
 for _old, _method in {

@@ -9,12 +9,13 @@ import torch
 from comm_core.errors import ArgumentError, CommError, TransportError
 from comm_shm.agreement import GLOO
 from comm_shm.codes import DTYPE_CODE, UNKNOWN
+from comm_shm.entrance import OnlyImagined, no_memory, opened, unreachable
 from comm_shm.faults import Status
 from comm_shm.layout import expanded, flat_of, put, target_of
 from comm_shm.message_faults import Message, misfit, undelivered
 from comm_shm.movement import Tensors
 from comm_shm.rooted import RootedGroup
-from comm_shm.work import Started, StartedWork
+from comm_shm.work import FinishedWork, Started, StartedWork
 
 ANY_SOURCE = -1
 
@@ -26,7 +27,7 @@ class MessagingGroup(RootedGroup):
     what the receiver asked for. Messages of one tag arrive in the order in which they were sent.
     """
 
-    def send(self, tensors: Tensors, dstRank: int, tag: int = 0) -> StartedWork:
+    def send(self, tensors: Tensors, dstRank: int, tag: int = 0) -> StartedWork | FinishedWork:
         """Start to send a tensor to a rank.
 
         Args:
@@ -41,12 +42,15 @@ class MessagingGroup(RootedGroup):
             RankTimeoutError: from `wait`: the receiver did not ask for it in time.
             TransportError: another device or layout.
         """
-        x = self._one("send", tensors, writes=False)
+        try:
+            x = self._one("send", tensors, writes=False)
+        except OnlyImagined:
+            return FinishedWork(tensors)
         if not x.is_cpu:
             return self._hand_on("send", x, (tensors, dstRank, tag))
         return self._start([self._posted("send", flat_of(x), (self._peer("send", dstRank), tag))], [x])
 
-    def recv(self, tensors: Tensors, srcRank: int, tag: int = 0) -> StartedWork:
+    def recv(self, tensors: Tensors, srcRank: int, tag: int = 0) -> StartedWork | FinishedWork:
         """Start to receive a tensor from a rank.
 
         Args:
@@ -62,7 +66,7 @@ class MessagingGroup(RootedGroup):
         """
         return self._receive(tensors, self._peer("recv", srcRank), tag)
 
-    def recv_anysource(self, tensors: Tensors, tag: int = 0) -> StartedWork:
+    def recv_anysource(self, tensors: Tensors, tag: int = 0) -> StartedWork | FinishedWork:
         """Start to receive a tensor from whichever rank sends one of that tag first; the work knows from which.
 
         Raises:
@@ -81,8 +85,11 @@ class MessagingGroup(RootedGroup):
         arrived = [Message(*one) for one in self._native.arrived(self._handle)]
         return undelivered(Status(status), scene, message, arrived)
 
-    def _receive(self, tensors: Tensors, peer: int, tag: int) -> StartedWork:
-        x = self._one("recv", tensors, writes=True)
+    def _receive(self, tensors: Tensors, peer: int, tag: int) -> StartedWork | FinishedWork:
+        try:
+            x = self._one("recv", tensors, writes=True)
+        except OnlyImagined:
+            return FinishedWork(tensors)
         if not x.is_cpu:
             name, given = ("recv_anysource", (tensors, tag)) if peer < 0 else ("recv", (tensors, peer, tag))
             return self._hand_on(name, x, given)
@@ -120,6 +127,11 @@ class MessagingGroup(RootedGroup):
         if x.layout is not torch.strided:
             got = f"a tensor of layout {x.layout} on {x.device}"
             raise TransportError(where, got=got, need="dense CPU tensors", hint=GLOO)
+        if not x.is_cpu:
+            return x  # for whoever it is handed on to
+        x = opened(where, x)
+        if unreachable(x):
+            raise no_memory(where, x)
         if writes and not x.is_contiguous() and expanded(x):
             got = "an expanded tensor, whose elements share memory"
             raise TransportError(where, got=got, need="a tensor that can be written", hint="pass x.contiguous()")

@@ -17,6 +17,7 @@ from comm_shm import sparse
 from comm_shm.agreement import GLOO
 from comm_shm.calls import CallingGroup, Step
 from comm_shm.codes import REDUCE_OPS, defined, reduce_code
+from comm_shm.entrance import no_memory, unreachable
 from comm_shm.layout import apart, expanded, flat_of, put, scaled, target_of
 from comm_shm.terms import Terms, terms
 
@@ -265,7 +266,7 @@ class MovingGroup(CallingGroup):
     # -- what is refused -----------------------------------------------------------------------------------------
 
     def _check(self, where: str, out: torch.Tensor, x: torch.Tensor) -> None:
-        for tensor in (x, out):
+        for tensor in (x,) if x is out else (x, out):
             if not tensor.is_cpu:
                 error = TransportError(where, got=f"a tensor on {tensor.device}", need="CPU tensors", hint=GLOO)
                 self.refuse(where, "not on the CPU", error, tensor)
@@ -274,6 +275,8 @@ class MovingGroup(CallingGroup):
                 self.refuse(
                     where, "not a dense layout", TransportError(where, got=got, need="a dense one", hint=GLOO), x
                 )
+            if unreachable(tensor):
+                self.refuse(where, "not a plain tensor", no_memory(where, tensor))
         if out.dtype is not x.dtype:
             got = f"{x.dtype} for an output of {out.dtype}"
             self.refuse(where, "dtypes that differ", DtypeError(where, got=got, need="one dtype"), x)

@@ -16,6 +16,7 @@ from comm_core.reduce_ops import check_dtype, reduce_word
 from comm_shm.allocation import CHANNELS, Allocation
 from comm_shm.codes import COLLECTIVE_CODE, DTYPE_CODE, OFFSETS, REFUSALS, defined, reduce_code
 from comm_shm.control import Control
+from comm_shm.entrance import OnlyImagined, no_memory, opened, unreachable
 from comm_shm.faults import Status
 
 Native = Callable[[Any, int, int, int, int, int, int, int, int, float], int]
@@ -245,7 +246,13 @@ class SharedBuffer:
         self, where: str, shape: tuple[int, ...], out: torch.Tensor | None, may_be_own: bool = False
     ) -> torch.Tensor:
         try:
+            out = opened(where, out)
             result = check_out(where, self.tensor, shape, out)
+            if unreachable(result):
+                raise no_memory(where, result)
+        except OnlyImagined:
+            got, need = "a FakeTensor", "a tensor with memory"
+            self._refuse(where, TransportError(where, got=got, need=need))
         except CommError as error:
             self._refuse(where, error)
         inside = self._begin <= result.data_ptr() < self._begin + self._layout.total_bytes and result.numel()

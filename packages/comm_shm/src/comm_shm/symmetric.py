@@ -18,6 +18,7 @@ from comm_core.errors import ArgumentError, TransportError, said
 from comm_core.groups import AnyGroup, GroupLike, as_group
 from comm_shm.allocation import Allocation, allocate
 from comm_shm.control import Control, open_control
+from comm_shm.entrance import OnlyImagined, opened
 from comm_shm.shared_buffer import SharedBuffer, view_of
 
 _DEFAULT_TIMEOUT_S = 1800.0  # torch's own for groups that say nothing
@@ -68,8 +69,14 @@ class SharedMemory:
 
         Raises:
             ArgumentError: this memory did not make it, or it has moved since.
+            TransportError: it is made of other tensors.
         """
-        allocation = self._by_address.get(x.untyped_storage().data_ptr()) if x.is_cpu else None
+        try:
+            x = opened("rendezvous", x)
+            place = x.untyped_storage().data_ptr() if x.is_cpu else 0
+        except (OnlyImagined, RuntimeError):  # the latter is torch's word for a tensor without storage
+            place = 0
+        allocation = self._by_address.get(place)
         mapping = allocation.mapping() if allocation is not None else None
         if allocation is None or mapping is None or not x.is_contiguous():
             raise ArgumentError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,12 @@ def tensors_for_c() -> object | None:
     if [hash(dist.ReduceOp(getattr(dist.ReduceOp, kind))) for kind in kinds] != list(range(len(kinds))):
         return None
     return getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+
+
+def is_fake(x: torch.Tensor) -> bool:
+    """Return whether a tensor is a FakeTensor, of which torch 2.11 to 2.14 have the class in a private module."""
+    module = sys.modules.get("torch._subclasses.fake_tensor")
+    return module is not None and isinstance(x, module.FakeTensor)
 
 
 def note_work(work: dist.Work, tensors: list[torch.Tensor]) -> None:
