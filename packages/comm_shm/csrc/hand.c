@@ -1,8 +1,7 @@
-/* The thread that finishes what was started, and how others learn that it has. */
+/* The thread that finishes what was started. */
 #define _GNU_SOURCE
 #include "hand.h"
 
-#include <signal.h>
 #include <time.h>
 
 #define LINGER_NS INT64_C(5000000) /* after that long without work the thread has to be woken */
@@ -30,17 +29,7 @@ int shm_hand_init(shm_hand *hand, int64_t (*due_in)(shm_hand *, int64_t), void (
 
 void shm_hand_lock(shm_hand *hand) { pthread_mutex_lock(&hand->turn); }
 
-void shm_hand_unlock(shm_hand *hand) {
-    shm_request *notices = hand->notices;
-    hand->notices = NULL;
-    pthread_mutex_unlock(&hand->turn);
-    while (notices != NULL) {
-        shm_request *request = notices;
-        notices = request->next;
-        request->notify(request->context);
-        shm_drop(request);
-    }
-}
+void shm_hand_unlock(shm_hand *hand) { pthread_mutex_unlock(&hand->turn); }
 
 static void *live(void *argument) {
     shm_hand *hand = argument;
@@ -67,13 +56,8 @@ static void *live(void *argument) {
     return NULL;
 }
 
-/* Signals are for the threads that Python knows. */
 static int start(shm_hand *hand) {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int failed = pthread_create(&hand->thread, NULL, live, hand);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    int failed = shm_start_thread(&hand->thread, live, hand);
     hand->started = failed == 0;
     return failed;
 }
@@ -107,12 +91,18 @@ void shm_hand_nap(shm_hand *hand, int64_t most_ns) {
     hand->waiters--;
 }
 
+static void tell(void *context) {
+    shm_request *request = context;
+    request->notify(request->context);
+    shm_drop(request);
+}
+
 void shm_finish(shm_hand *hand, shm_request *request, shm_status status) {
     request->status = status;
     atomic_store_explicit(&request->finished, 1, memory_order_release);
-    if (request->notify != NULL) { /* the reference that the list had goes to the notices */
-        request->next = hand->notices;
-        hand->notices = request;
+    if (request->notify != NULL) { /* the reference that the list had goes to the notice */
+        request->notice = (shm_notice){.call = tell, .context = request};
+        shm_tell_soon(&request->notice);
     } else {
         shm_drop(request);
     }

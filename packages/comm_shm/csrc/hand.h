@@ -7,6 +7,7 @@
 #define COMM_SHM_HAND_H
 
 #include "shm.h"
+#include "tellers.h"
 
 /* Something that was started and will finish. Whoever holds a reference may look at `finished`, then at the rest. */
 typedef struct shm_request {
@@ -14,8 +15,9 @@ typedef struct shm_request {
     _Atomic int finished;
     shm_status status;
     struct shm_request *next;
-    void (*notify)(void *context); /* called once, without the lock, when it finishes */
+    void (*notify)(void *context); /* called once, by a teller, when it has finished */
     void *context;
+    shm_notice notice;
     void (*destroy)(struct shm_request *request);
 } shm_request;
 
@@ -26,7 +28,6 @@ typedef struct shm_hand {
     pthread_t thread;
     int started, asleep, stopping, waiters;
     int64_t active_ns;                            /* when somebody last did something here */
-    shm_request *notices;                         /* finished, and somebody wants to be told */
     int64_t (*due_in)(struct shm_hand *, int64_t); /* nanoseconds until it should work, INT64_MAX: nothing to do */
     void (*work)(struct shm_hand *);              /* called with the lock held, which it may release meanwhile */
 } shm_hand;
@@ -36,14 +37,14 @@ typedef struct shm_hand {
 int shm_hand_init(shm_hand *hand, int64_t (*due_in)(shm_hand *, int64_t), void (*work)(shm_hand *));
 void shm_hand_stop(shm_hand *hand); /* without the lock; returns when the thread has ended */
 void shm_hand_lock(shm_hand *hand);
-void shm_hand_unlock(shm_hand *hand);            /* also tells who wants to be told */
+void shm_hand_unlock(shm_hand *hand);
 int shm_hand_call(shm_hand *hand, int at_once); /* with the lock held; 0, or what pthread_create answered */
 void shm_hand_nap(shm_hand *hand, int64_t most_ns); /* with the lock held, until there is news */
 
 void shm_finish(shm_hand *hand, shm_request *request, shm_status status); /* with the lock held */
 int shm_is_finished(const shm_request *request);
 void shm_drop(shm_request *request);
-/* 0 when it has finished already and nobody will be called */
+/* 0 when it has finished already and nobody will be called; shm_tellers_ready() comes before */
 int shm_tell(shm_hand *hand, shm_request *request, void (*notify)(void *), void *context);
 
 #endif

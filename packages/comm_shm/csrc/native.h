@@ -25,6 +25,7 @@ PyObject *py_post(PyObject *module, PyObject *args);
 PyObject *py_wait(PyObject *module, PyObject *args);
 PyObject *py_finished(PyObject *module, PyObject *capsule);
 PyObject *py_tell(PyObject *module, PyObject *args);
+PyObject *py_call_soon(PyObject *module, PyObject *callable);
 PyObject *py_scene(PyObject *module, PyObject *capsule);
 PyObject *py_message(PyObject *module, PyObject *capsule);
 PyObject *py_regret(PyObject *module, PyObject *args);
@@ -39,6 +40,7 @@ PyObject *py_drain(PyObject *module, PyObject *args);
         {"wait", py_wait, METH_VARARGS, NULL},                                \
         {"finished", py_finished, METH_O, NULL},                              \
         {"tell", py_tell, METH_VARARGS, NULL},                                \
+        {"call_soon", py_call_soon, METH_O, NULL},                            \
         {"scene", py_scene, METH_O, NULL},                                    \
         {"message", py_message, METH_O, NULL},                                \
         {"regret", py_regret, METH_VARARGS, NULL},                            \

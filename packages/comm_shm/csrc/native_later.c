@@ -3,6 +3,7 @@
 #include "native.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #define CAPSULE "comm_shm._native.request"
@@ -282,7 +283,7 @@ static void call_and_forget(void *context) {
     PyGILState_Release(state);
 }
 
-/* tell(request, callable) -> bool: whether the callable will be called, once, in any thread; else it has finished */
+/* tell(request, callable) -> bool: whether the callable will be called, once, in a thread of its own; else it has finished */
 PyObject *py_tell(PyObject *module, PyObject *args) {
     (void)module;
     PyObject *capsule, *callable;
@@ -295,6 +296,9 @@ PyObject *py_tell(PyObject *module, PyObject *args) {
     shm_hand *hand = it->errand != NULL ? &group->mail->hand : &group->queue->hand;
     int waits = 0;
     if (!shm_is_finished(request_of(it)) && !shm_foreign(group)) {
+        int failed = shm_tellers_ready();
+        if (failed != 0)
+            return no_thread(failed);
         Py_INCREF(callable);
         Py_BEGIN_ALLOW_THREADS
         waits = shm_tell(hand, request_of(it), call_and_forget, callable);
@@ -303,6 +307,33 @@ PyObject *py_tell(PyObject *module, PyObject *args) {
             Py_DECREF(callable);
     }
     return PyBool_FromLong(waits);
+}
+
+typedef struct {
+    shm_notice notice;
+    PyObject *callable;
+} call_later;
+
+static void call_once(void *context) {
+    call_later *later = context;
+    PyObject *callable = later->callable;
+    free(later);
+    call_and_forget(callable);
+}
+
+/* call_soon(callable): as `tell` of what has finished, in the same threads */
+PyObject *py_call_soon(PyObject *module, PyObject *callable) {
+    (void)module;
+    int failed = shm_tellers_ready();
+    if (failed != 0)
+        return no_thread(failed);
+    call_later *later = malloc(sizeof *later);
+    if (later == NULL)
+        return PyErr_NoMemory();
+    *later = (call_later){.notice = {.call = call_once, .context = later}, .callable = callable};
+    Py_INCREF(callable);
+    shm_tell_soon(&later->notice);
+    Py_RETURN_NONE;
 }
 
 /* scene(request) -> (states as in states(group), (status, rank), pair) of a collective that failed, or None */

@@ -11,6 +11,13 @@ from comm_core.errors import CommError
 from comm_shm.faults import Status
 
 
+def call_soon(tell: Callable[[], None]) -> None:
+    """Call something in a thread that moves no data, for it may wait for what does."""
+    from comm_shm import _native
+
+    _native.call_soon(tell)
+
+
 class Request:
     """Something that was started, and what becomes of it."""
 
@@ -40,7 +47,7 @@ class Request:
             self._done.set()
             waiting, self._tell = self._tell, []
         for tell in waiting:
-            tell()
+            call_soon(tell)
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until it has finished; return whether it has."""

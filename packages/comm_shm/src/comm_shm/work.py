@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -71,6 +72,34 @@ class Started(NamedTuple):
     """Whether it goes to or comes from one rank."""
 
 
+class StartedFuture(torch.futures.Future[Any]):
+    """The future of a started work: who waits for it helps, as who waits for the work does.
+
+    Args:
+        work: the work, which fills it.
+    """
+
+    def __init__(self, work: StartedWork) -> None:
+        super().__init__()
+        self._work: StartedWork | None = work
+
+    def wait(self) -> Any:
+        """Wait until it is filled; return what it holds, or raise what the work raises."""
+        work = self._work
+        if work is not None:
+            work.wait()
+        return super().wait()
+
+    def settle(self) -> None:
+        """Wait until another thread has filled it."""
+        with contextlib.suppress(Exception):  # what it holds is for who asks for that
+            super().wait()
+
+    def forget(self) -> None:
+        """Keep the work no longer."""
+        self._work = None
+
+
 class Home(Protocol):
     """What a work needs of its group."""
 
@@ -116,7 +145,8 @@ class StartedWork(dist.Work):
         self._error: BaseException | None = None
         self._done = False
         self._plain = len(parts) == 1 and parts[0].finish is None  # nothing to do when it has finished well
-        self._future: torch.futures.Future[list[torch.Tensor]] | None = None
+        self._future: StartedFuture | None = None
+        self._filled = False
 
     def wait(self, timeout: timedelta | None = None) -> bool:
         """Wait until it has finished; return True.
@@ -134,6 +164,7 @@ class StartedWork(dist.Work):
             if given is None and self._plain and self._home.wait_for(self._parts[0], None) == 0:
                 self._done = True
                 self._home.settled(self)
+                self._fill()
                 return True
             statuses = []
             for part in self._parts:
@@ -142,6 +173,7 @@ class StartedWork(dist.Work):
                     raise self._home.failure(status, part, given or 0.0)
                 statuses.append(status)
             self._settle(statuses, given)
+        self._fill()
         if self._error is not None:
             raise self._error
         return True
@@ -176,9 +208,13 @@ class StartedWork(dist.Work):
         return self.source_rank()
 
     def get_future(self) -> torch.futures.Future[list[torch.Tensor]]:
-        """Return a future that gets the tensors, or the error, as soon as it has finished, in whichever thread."""
+        """Return a future that gets the tensors, or the error, as soon as it has finished.
+
+        Its callbacks run in the thread that waits for the work or for this future, else in one of their own, where they
+        may start and wait for whatever they like. Those of two works may run at the same time.
+        """
         if self._future is None:
-            self._future = torch.futures.Future()
+            self._future = StartedFuture(self)
             self._tell(0)
         return self._future
 
@@ -187,12 +223,24 @@ class StartedWork(dist.Work):
         for index, part in enumerate(self._parts[place:], place + 1):
             if self._home.tell_when_finished(part, lambda after=index: self._tell(after)):  # type: ignore[misc]
                 return
-        assert self._future is not None
         self._settle(self._statuses())
+        self._fill()
+
+    def _fill(self) -> None:
+        """Hand the future, if somebody has asked for one, what it is to hold; once."""
+        future = self._future
+        if future is None or future.done():
+            return
+        with self._home.settling:
+            mine, self._filled = not self._filled, True
+        if not mine:
+            future.settle()  # another thread is at it
+            return
         if self._error is not None:
-            self._future.set_exception(self._error)  # type: ignore[arg-type]  # the stub asks for a result
+            future.set_exception(self._error)
         else:
-            self._future.set_result(self.value)
+            future.set_result(self.value)
+        future.forget()
 
     def _statuses(self) -> list[int]:
         return [self._home.wait_for(part, 0.0) for part in self._parts]
