@@ -2,16 +2,17 @@
 "use strict";
 (() => {
   const WORDY = 6;
+  const WIDE = ".md-typeset__scrollwrap, p:has(> img[src$='.svg']), p:has(> svg.who), div:has(> svg.who)";
 
-  // What the theme adds to a page while it is read: tables that scroll, and a copy button in a landmark of its own.
+  // What the theme adds to a page while it is read: what scrolls, and a copy button in a landmark of its own.
   function mend(content) {
     for (const nav of content.querySelectorAll("nav.md-code__nav")) nav.setAttribute("role", "none");
     // A cell of sentences, which can be squeezed to one word a line, gets room for some of them.
     for (const cell of content.querySelectorAll("td:not([class])")) {
       if (cell.textContent.split(" ").length > WORDY) cell.className = "wordy";
     }
-    for (const table of content.querySelectorAll(".md-typeset__scrollwrap:not([tabindex])")) {
-      if (table.scrollWidth > table.clientWidth) table.tabIndex = 0; // the arrow keys scroll it
+    for (const wide of content.querySelectorAll(`:is(${WIDE}):not([tabindex])`)) {
+      if (wide.scrollWidth > wide.clientWidth) wide.tabIndex = 0; // the arrow keys scroll it
     }
   }
 

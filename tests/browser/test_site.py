@@ -191,4 +191,6 @@ def test_tables_names_and_pictures_can_be_read(page: playwright.Page, address: s
     assert offset >= 0.4 * size
     page.set_viewport_size({"width": 390, "height": 800})
     assert page.locator("svg.who").first.evaluate("picture => picture.getBoundingClientRect().width") >= 500
+    page.reload()
+    assert page.locator(":has(> svg.who)").first.get_attribute("tabindex") == "0"  # the arrow keys scroll it
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
