@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from comm_core.errors import ShapeError
-from comm_core.extents import ceil_div, chunk_sizes, even_split, normalize_dim, offsets
+from comm_core.extents import ceil_div, check_sizes, chunk_sizes, even_split, integer, normalize_dim, offsets
 
 sizes = st.integers(0, 200)
 worlds = st.integers(1, 9)
@@ -68,3 +70,15 @@ def test_what_is_no_dim_is_refused(dim: object) -> None:
 def test_a_tensor_without_dims_has_none() -> None:
     with pytest.raises(ShapeError, match=r"need a tensor of at least one dim; use x\.reshape"):
         normalize_dim(0, 0, "here")
+
+
+def test_a_whole_number_may_be_of_any_kind_that_is_none_of_torchs() -> None:
+    class Whole:
+        def __index__(self) -> int:
+            return 2
+
+    assert integer(Whole()) == 2
+    assert normalize_dim(cast(int, Whole()), 3, "gather") == 2
+    assert check_sizes([Whole(), 1], 2, "gather") == (2, 1)
+    for value in (True, 2.0, "2", None, torch.tensor(2)):
+        assert integer(value) is None

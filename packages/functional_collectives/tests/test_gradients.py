@@ -256,6 +256,6 @@ def test_every_function_with_a_gradient_takes_a_convention():
     local = {"allow_inflight_collective_as_graph_input_ctx", "checked", "inflight", "premul_sum", "remapped"}
     functions = {name: of for name in fc.__all__ if inspect.isfunction(of := getattr(fc, name))}
     without = {name for name, of in functions.items() if "backward" not in inspect.signature(of).parameters}
-    assert without <= local | messages | {"barrier", "wait_tensor"}
+    assert without == local | messages | {"barrier", "wait_tensor"}
     kinds = {inspect.signature(of).parameters["backward"].kind for name, of in functions.items() if name not in without}
     assert kinds == {inspect.Parameter.KEYWORD_ONLY}

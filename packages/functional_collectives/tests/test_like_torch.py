@@ -7,24 +7,46 @@ import torch
 
 import functional_collectives as fc
 
-NAMES = [
-    "all_reduce",
-    "all_gather_tensor",
-    "reduce_scatter_tensor",
-    "all_to_all_single",
-    "broadcast",
-    "permute_tensor",
-    "wait_tensor",
-]
+NOT_HERE: dict[str, str] = {}  # a public name of torch's module, or "name.parameter" of one: why it is missing here
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_parameters_have_torchs_names_and_places(name):
+def torchs_functions():
+    """What torch's module defines for users: no underscore, and no rule of another function's gradient."""
     import torch.distributed._functional_collectives as torchs
 
-    ours = inspect.signature(getattr(fc, name)).parameters.values()
-    theirs = inspect.signature(getattr(torchs, name)).parameters
-    assert [p.name for p in ours if p.kind is p.POSITIONAL_OR_KEYWORD] == list(theirs)
+    return {
+        name: found
+        for name, found in vars(torchs).items()
+        if (inspect.isfunction(found) or inspect.isclass(found))
+        and found.__module__ == torchs.__name__
+        and not name.startswith("_")
+        and not name.endswith(("_backward", "_setup_context"))
+    }
+
+
+@pytest.mark.parametrize("name", sorted(torchs_functions()))
+def test_every_name_of_torchs_module_is_here_with_its_parameters_in_their_places(name):
+    theirs = torchs_functions()[name]
+    assert name in fc.__all__ or name in NOT_HERE
+    if name in NOT_HERE or inspect.isclass(theirs):
+        return
+    wanted = [known for known in inspect.signature(theirs).parameters if f"{name}.{known}" not in NOT_HERE]
+    ours = inspect.signature(getattr(fc, name)).parameters
+    assert [p.name for p in ours.values() if p.kind is p.POSITIONAL_OR_KEYWORD] == wanted
+    for known, parameter in inspect.signature(theirs).parameters.items():
+        if known in wanted and parameter.default is not parameter.empty:  # a call that is right there is right here
+            assert ours[known].default == parameter.default
+
+
+def test_a_result_in_flight_has_every_public_attribute_of_torchs():
+    theirs = torchs_functions()["AsyncCollectiveTensor"]
+    known = {name for name in vars(theirs) if not name.startswith("_")} | set(theirs.__annotations__)
+    assert known
+    assert {name for name in known if not hasattr(fc.AsyncCollectiveTensor, name)} == set()
+
+
+def test_every_reason_is_of_something_that_is_missing():
+    assert not set(NOT_HERE) & {*fc.__all__}
 
 
 def _compare(group):
@@ -101,3 +123,53 @@ def _gradients(group):
 @pytest.mark.world(1, 2, 3)
 def test_gradients_of_sum_are_torchs(world):
     assert world.run(_gradients) == [[]] * world.size
+
+
+def _numbers(group):
+    """Calls with numpy's integers for ours and torch's, and lists that are none; the names of the cases that differ."""
+    import warnings
+
+    import numpy
+    import torch.distributed as dist
+    import torch.distributed._functional_collectives as torchs
+
+    import functional_collectives as fc
+
+    warnings.simplefilter("ignore")
+    n, pg = group.world, dist.group.WORLD
+    x = torch.arange(4.0 * n * n).view(2 * n, 2 * n) + group.rank
+    one, ones, last = numpy.int64(1), list(numpy.full(n, 2)), numpy.int32(n - 1)
+    pairs = {
+        "gather_dim": ("all_gather_tensor", (x, one)),
+        "scatter_dim": ("reduce_scatter_tensor", (x, "sum", one)),
+        "src": ("broadcast", (x, last)),
+        "splits": ("all_to_all_single", (x, ones, ones)),
+        "destinations": ("permute_tensor", (x[0], list(numpy.roll(numpy.arange(n), 1)))),
+    }
+    wrong = []
+    for case, (name, given) in pairs.items():
+        plain = [int(v) if hasattr(v, "dtype") and not torch.is_tensor(v) else v for v in given]
+        plain = [list(map(int, v)) if isinstance(v, list) else v for v in plain]
+        ours = fc.wait_tensor(getattr(fc, name)(*given, pg))
+        theirs = torchs.wait_tensor(getattr(torchs, name)(*plain, pg))
+        if not torch.equal(ours, theirs):
+            wrong.append(case)
+    beyond = {
+        "sizes": fc.all_gather_v(x, one, pg, sizes=list(numpy.full(n, 2 * n))),
+        "dst": fc.gather(x, numpy.int64(0), 0, pg).sum() + 0 * x.sum(),
+        "peer": fc.batch_p2p([fc.Send(x, numpy.int64(group.rank)), fc.Receive(x, numpy.int64(group.rank))], pg)[1],
+    }
+    if not torch.equal(beyond["sizes"], fc.all_gather_tensor(x, 1, pg)) or not torch.equal(beyond["peer"], x):
+        wrong.append("beyond torch")
+    for case, call in {
+        "a generator": lambda module: module.all_reduce_coalesced((v for v in (x, x + 1)), "sum", pg),
+        "a list": lambda module: module.all_reduce_coalesced([x, x + 1], "sum", pg),
+    }.items():
+        if not all(torch.equal(ours, theirs) for ours, theirs in zip(call(fc), call(torchs), strict=True)):
+            wrong.append(case)
+    return wrong
+
+
+@pytest.mark.world(1, 2, 3)
+def test_whole_numbers_of_any_kind_and_lists_of_any_kind_are_taken(world):
+    assert world.run(_numbers) == [[]] * world.size

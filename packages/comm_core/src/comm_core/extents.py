@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from comm_core.compat import holds
 from comm_core.errors import ShapeError, said
+
+
+def integer(value: object) -> Any:
+    """Return a whole number, known or symbolic, as an int or `SymInt`; None for a bool, a tensor and anything else.
+
+    Example:
+        >>> integer(3), integer(3.0), integer(True)
+        (3, None, None)
+    """
+    if isinstance(value, (int, torch.SymInt)):
+        return None if isinstance(value, bool) else value
+    if isinstance(value, torch.Tensor) or not hasattr(value, "__index__"):
+        return None
+    return operator.index(value)  # such as numpy's integers
 
 
 def ceil_div(size: int, parts: int) -> int:
@@ -31,14 +47,15 @@ def normalize_dim(dim: int, ndim: int, where: str) -> int:
         >>> normalize_dim(-1, 3, "all_gather")
         2
     """
-    if not isinstance(dim, int) or isinstance(dim, bool) or not -ndim <= dim < ndim:
+    place = integer(dim)
+    if place is None or not -ndim <= place < ndim:
         raise ShapeError(
             where,
             got=f"dim {said(dim)} for a {ndim}-D tensor",
             need=f"an int from {-ndim} to {ndim - 1}" if ndim else "a tensor of at least one dim",
             hint="dim=-1 is the last dim" if ndim else "use x.reshape(1) to give a 0-D tensor a dim",
         )
-    return int(dim % ndim)
+    return int(place % ndim)
 
 
 def even_split(size: int, world: int, where: str, dim: int = 0) -> int:
@@ -61,14 +78,17 @@ def even_split(size: int, world: int, where: str, dim: int = 0) -> int:
     return size // world
 
 
-def is_size(size: object) -> bool:
-    """Tell whether a value is a size, known or symbolic.
+def sizes_of(values: object, world: int) -> tuple[int, ...] | None:
+    """Return one size, known or symbolic, for each rank; None where the values are none.
 
     Example:
-        >>> is_size(0), is_size(-1), is_size(True)
-        (True, False, False)
+        >>> sizes_of([3, 0], 2), sizes_of([3], 2), sizes_of([3, -1], 2), sizes_of([3, True], 2)
+        ((3, 0), None, None, None)
     """
-    return isinstance(size, (int, torch.SymInt)) and not isinstance(size, bool) and holds(size >= 0)
+    if not isinstance(values, (list, tuple)) or len(values) != world:
+        return None
+    sizes = tuple(integer(value) for value in values)
+    return sizes if all(size is not None and holds(size >= 0) for size in sizes) else None
 
 
 def check_sizes(sizes: object, world: int, where: str) -> tuple[int, ...]:
@@ -81,9 +101,10 @@ def check_sizes(sizes: object, world: int, where: str) -> tuple[int, ...]:
         >>> check_sizes([3, 0], 2, "all_gather_v")
         (3, 0)
     """
-    if not isinstance(sizes, (list, tuple)) or len(sizes) != world or any(not is_size(size) for size in sizes):
+    parsed = sizes_of(sizes, world)
+    if parsed is None:
         raise ShapeError(where, got=f"sizes {said(sizes)}", need=f"one size of at least 0 for each of {world} ranks")
-    return tuple(sizes)
+    return parsed
 
 
 def chunk_sizes(size: int, world: int) -> list[int]:

@@ -249,9 +249,12 @@ def _group_of_ranks(ranks: Sequence[int]) -> dist.ProcessGroup:
     for group, members in compat.known_groups():
         if members == wanted:
             return group
+    ordered = next((list(members) for _, members in compat.known_groups() if sorted(members) == sorted(wanted)), None)
     raise GroupError(
         "group",
         got=f"ranks {list(wanted)}",
         need="the ranks of an existing group, in its order",
-        hint=f"make it once, on every rank of the job, with torch.distributed.new_group({list(wanted)})",
+        hint=f"results would come in the order of the group of {ordered}; to have them so, pass that list"
+        if ordered
+        else f"make it once, on every rank of the job, with torch.distributed.new_group({list(wanted)})",
     )

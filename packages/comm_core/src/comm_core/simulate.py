@@ -17,7 +17,7 @@ import torch
 
 from comm_core import compat
 from comm_core.catalog import ALL_GATHER, ALL_GATHER_V, ALL_REDUCE, ALL_TO_ALL, BROADCAST, REDUCE, REDUCE_SCATTER
-from comm_core.catalog.rules import is_rank
+from comm_core.catalog.rules import as_rank
 from comm_core.collective import Collective, Lowering, Params
 from comm_core.errors import (
     ArgumentError,
@@ -261,7 +261,7 @@ class SimulatedGroup:
             [(0, 2), None, (0, 2), None]
         """
         positions: list[int] = list(ranks) if isinstance(ranks, (list, tuple, range)) else [cast(int, ranks)]
-        if not all(is_rank(p, self.world) for p in positions) or len(set(positions)) != len(positions):
+        if any(as_rank(p, self.world) is None for p in positions) or len(set(positions)) != len(positions):
             raise GroupError(
                 "subgroup", got=f"ranks {said(positions)}", need=f"different ranks from 0 to {self.world - 1}"
             )

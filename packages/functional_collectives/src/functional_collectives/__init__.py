@@ -44,6 +44,7 @@ from functional_collectives.inplace import (
     all_to_all_inplace,
     reduce_scatter_tensor_inplace,
 )
+from functional_collectives.message_inplace import batch_p2p_ops_inplace, irecv_inplace, isend_inplace
 from functional_collectives.point_to_point import Receive, Send, batch_p2p, irecv, isend
 from functional_collectives.prefixes import exscan, scan
 from functional_collectives.remaps import remapped
@@ -75,13 +76,16 @@ __all__ = [
     "allow_inflight_collective_as_graph_input_ctx",
     "barrier",
     "batch_p2p",
+    "batch_p2p_ops_inplace",
     "broadcast",
     "checked",
     "exscan",
     "gather",
     "inflight",
     "irecv",
+    "irecv_inplace",
     "isend",
+    "isend_inplace",
     "permute_tensor",
     "premul_sum",
     "reduce",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -33,7 +33,7 @@ Tensors = Sequence[torch.Tensor]
 
 
 def all_reduce_coalesced(
-    self: Tensors, reduceOp: object, group: GroupLike = None, tag: str = "", *, backward: str = "adjoint"
+    self: Iterable[torch.Tensor], reduceOp: object, group: GroupLike = None, tag: str = "", *, backward: str = "adjoint"
 ) -> list[torch.Tensor]:
     """Reduce each tensor of a list over all ranks of a group; every rank gets all results.
 
@@ -66,13 +66,14 @@ def all_reduce_coalesced(
     where = "all_reduce_coalesced"
     entry = asked(ALL_REDUCE, where, group, backward, tag)
     with refusing(group, where):
-        params = [{"reduce_op": reduceOp} for _ in listed(self, where)]
-    xs, parsed = checked(entry, self, params, group, where)
+        given = listed(self, where)
+        params = [{"reduce_op": reduceOp} for _ in given]
+    xs, parsed = checked(entry, given, params, group, where)
     return reduced(entry, xs, parsed, group)
 
 
 def all_gather_into_tensor_coalesced(
-    self: Tensors, group: GroupLike = None, tag: str = "", *, backward: str = "adjoint"
+    self: Iterable[torch.Tensor], group: GroupLike = None, tag: str = "", *, backward: str = "adjoint"
 ) -> list[torch.Tensor]:
     """Concatenate all ranks' tensors along dim 0, for each tensor of a list; every rank gets all results.
 
@@ -103,8 +104,9 @@ def all_gather_into_tensor_coalesced(
     where = "all_gather_into_tensor_coalesced"
     entry = asked(ALL_GATHER, where, group, backward, tag)
     with refusing(group, where):
-        params = [{"dim": 0} for _ in listed(self, where)]
-    xs, parsed = checked(entry, self, params, group, where)
+        given = listed(self, where)
+        params = [{"dim": 0} for _ in given]
+    xs, parsed = checked(entry, given, params, group, where)
     on, door = parsed_group(group)
     if on.backend == "gloo" and all(map(is_moved, xs)):
         return gathered_together(xs, on)
@@ -112,7 +114,7 @@ def all_gather_into_tensor_coalesced(
 
 
 def reduce_scatter_tensor_coalesced(
-    inputs: Tensors,
+    inputs: Iterable[torch.Tensor],
     reduceOp: object,
     scatter_dim: Sequence[int],
     group: GroupLike = None,
@@ -153,21 +155,24 @@ def reduce_scatter_tensor_coalesced(
     where = "reduce_scatter_tensor_coalesced"
     entry = asked(REDUCE_SCATTER, where, group, backward, tag)
     with refusing(group, where):
-        dims = one_for_each(scatter_dim, listed(inputs, where), where)
+        given = listed(inputs, where)
+        dims = one_for_each(scatter_dim, given, where)
     params = [{"reduce_op": reduceOp, "dim": dim} for dim in dims]
-    xs, parsed = checked(entry, inputs, params, group, where)
+    xs, parsed = checked(entry, given, params, group, where)
     return reduced(entry, xs, parsed, group)
 
 
-def listed(xs: Tensors, where: str) -> Tensors:
-    """Return a list, and refuse a single tensor, whose rows would be taken for the list.
+def listed(xs: Iterable[torch.Tensor], where: str) -> Tensors:
+    """Return tensors as a list; a single tensor is refused, whose rows would be taken for it.
 
     Raises:
-        DtypeError: not a list or tuple.
+        DtypeError: a tensor, or nothing that can be gone through.
     """
-    if not isinstance(xs, (list, tuple)):
+    if isinstance(xs, (list, tuple)):
+        return xs
+    if isinstance(xs, torch.Tensor) or not hasattr(xs, "__iter__"):
         raise DtypeError(where, f"a {type(xs).__name__}", "a list of tensors", "put it in a list: [x]")
-    return xs
+    return list(xs)
 
 
 def one_for_each(dims: Sequence[int], xs: Tensors, where: str) -> Sequence[int]:

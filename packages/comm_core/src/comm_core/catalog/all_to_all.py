@@ -10,7 +10,7 @@ from comm_core.catalog.rules import Emit, batch_last
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.compat import holds
 from comm_core.errors import MismatchError, ShapeError, said
-from comm_core.extents import even_split, is_size, normalize_dim
+from comm_core.extents import even_split, normalize_dim, sizes_of
 from comm_core.pending import Pending
 from comm_core.transports import Transport
 
@@ -25,13 +25,7 @@ def check(x: torch.Tensor, world: int, rank: int, *, output_splits: Splits, inpu
     if output_splits is None or input_splits is None:
         given = "input" if output_splits is None else "output"
         raise ShapeError("all_to_all", got=f"only {given} splits", need="both split lists, or neither")
-    for side, splits in (("output", output_splits), ("input", input_splits)):
-        if not isinstance(splits, (list, tuple)) or len(splits) != world or any(not is_size(size) for size in splits):
-            raise ShapeError(
-                "all_to_all",
-                got=f"{side} splits {said(splits)}",
-                need=f"one size of at least 0 for each of {world} ranks",
-            )
+    output_splits, input_splits = parsed(output_splits, world, "output"), parsed(input_splits, world, "input")
     if not holds(sum(input_splits) == x.shape[0]):
         raise ShapeError(
             "all_to_all",
@@ -44,7 +38,20 @@ def check(x: torch.Tensor, world: int, rank: int, *, output_splits: Splits, inpu
             got=f"rank {rank} sends itself {input_splits[rank]} rows and expects {output_splits[rank]}",
             need=f"output_splits[{rank}] == input_splits[{rank}]",
         )
-    return {"output_splits": tuple(output_splits), "input_splits": tuple(input_splits)}
+    return {"output_splits": output_splits, "input_splits": input_splits}
+
+
+def parsed(splits: object, world: int, side: str) -> Shape:
+    """Return a list of splits as sizes.
+
+    Raises:
+        ShapeError: not one size for each rank.
+    """
+    sizes = sizes_of(splits, world)
+    if sizes is None:
+        need = f"one size of at least 0 for each of {world} ranks"
+        raise ShapeError("all_to_all", got=f"{side} splits {said(splits)}", need=need)
+    return sizes
 
 
 def agrees(x: torch.Tensor, *, output_splits: Shape, input_splits: Shape) -> tuple[object, ...]:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import torch
 
-from comm_core.catalog.rules import Emit, batch_last, is_rank
+from comm_core.catalog.rules import Emit, as_rank, batch_last
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.compat import holds
 from comm_core.errors import MismatchError, RankError, ShapeError, said
-from comm_core.extents import is_size, normalize_dim
+from comm_core.extents import normalize_dim, sizes_of
 from comm_core.pending import Pending
 from comm_core.transports import Transport
 
@@ -41,20 +41,28 @@ def checked(messages: object, world: int, side: str) -> Messages:
     """
     if not isinstance(messages, (list, tuple)):
         raise ShapeError("batch_p2p", got=f"{side} {said(messages)}", need="a list of (peer, rows, tag)")
-    for message in messages:
-        if not isinstance(message, (list, tuple)) or len(message) != 3:
-            raise ShapeError("batch_p2p", got=f"{said(message)} among the {side}", need="(peer, rows, tag)")
-        peer, rows, tag = message
-        if not is_rank(peer, world):
-            raise RankError(
-                "batch_p2p",
-                got=f"peer {said(peer)} among the {side}",
-                need=f"a rank of the group, from 0 to {world - 1}",
-                hint="peers are positions in the group, not global ranks",
-            )
-        if not is_size(rows) or not is_size(tag):
-            raise ShapeError("batch_p2p", got=f"{said(message)} among the {side}", need="rows and a tag of at least 0")
-    return tuple((message[0], message[1], message[2]) for message in messages)
+    return tuple(parsed(message, world, side) for message in messages)
+
+
+def parsed(message: object, world: int, side: str) -> tuple[int, int, int]:
+    """Parse one message.
+
+    Raises:
+        RankError, ShapeError: not (peer, rows, tag).
+    """
+    if not isinstance(message, (list, tuple)) or len(message) != 3:
+        raise ShapeError("batch_p2p", got=f"{said(message)} among the {side}", need="(peer, rows, tag)")
+    peer, numbers = as_rank(message[0], world), sizes_of(message[1:], 2)
+    if peer is None:
+        raise RankError(
+            "batch_p2p",
+            got=f"peer {said(message[0])} among the {side}",
+            need=f"a rank of the group, from 0 to {world - 1}",
+            hint="peers are positions in the group, not global ranks",
+        )
+    if numbers is None:
+        raise ShapeError("batch_p2p", got=f"{said(message)} among the {side}", need="rows and a tag of at least 0")
+    return peer, numbers[0], numbers[1]
 
 
 def own(messages: Messages, rank: int) -> list[tuple[int, int]]:

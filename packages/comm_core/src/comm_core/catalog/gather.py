@@ -15,7 +15,7 @@ from comm_core.transports import Transport
 
 
 def check(x: torch.Tensor, world: int, rank: int, *, dst: int, dim: int, sizes: Sequence[int] | None) -> Params:
-    check_root(dst, world, "gather", "dst")
+    dst = check_root(dst, world, "gather", "dst")
     dim = normalize_dim(dim, x.ndim, "gather")
     if sizes is None:
         return {"dst": dst, "dim": dim, "sizes": (x.shape[dim],) * world}

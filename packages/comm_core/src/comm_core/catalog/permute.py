@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from comm_core.catalog.rules import Emit, batch_first, is_rank
+from comm_core.catalog.rules import Emit, as_rank, batch_first
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.compat import constant_in_graphs
 from comm_core.errors import RankError, said
@@ -49,7 +49,7 @@ def is_partial_permutation(destinations: object, world: int) -> bool:
     if not isinstance(destinations, (list, tuple)) or len(destinations) != world:
         return False
     targets = [target for target in destinations if target != NOWHERE]
-    return all(is_rank(target, world) for target in targets) and len(set(targets)) == len(targets)
+    return all(as_rank(target, world) is not None for target in targets) and len(set(targets)) == len(targets)
 
 
 def agrees(x: torch.Tensor, *, destinations: Shape) -> tuple[object, ...]:

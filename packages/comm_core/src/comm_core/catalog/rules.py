@@ -8,6 +8,7 @@ import torch
 
 from comm_core.collective import Batched
 from comm_core.errors import RankError, said
+from comm_core.extents import integer
 
 
 class Emit(Protocol):
@@ -44,22 +45,24 @@ def batch_last(ndim: int, **params: Any) -> Batched:
     return Batched(ndim, params)
 
 
-def is_rank(value: object, world: int) -> bool:
-    """Tell whether a value is the position of a rank in a group of `world`."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < world
+def as_rank(value: object, world: int) -> int | None:
+    """Return the position of a rank in a group of `world`; None where the value is none."""
+    rank = integer(value)
+    return cast(int, rank) if rank is not None and 0 <= rank < world else None
 
 
 def check_root(root: object, world: int, where: str, word: str) -> int:
-    """Refuse what is not the position of a rank in a group.
+    """Return the position of a rank in a group.
 
     Raises:
         RankError: no rank of the group is at that position.
     """
-    if not is_rank(root, world):
+    rank = as_rank(root, world)
+    if rank is None:
         raise RankError(
             where,
             got=f"{word}={said(root)}",
             need=f"a rank of the group, from 0 to {world - 1}",
             hint=f"{word} is the position in the group, not the global rank",
         )
-    return cast(int, root)
+    return rank

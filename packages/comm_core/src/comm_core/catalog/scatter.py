@@ -16,7 +16,7 @@ from comm_core.transports import Transport
 
 
 def check(x: torch.Tensor, world: int, rank: int, *, src: int, dim: int, sizes: Sequence[int]) -> Params:
-    check_root(src, world, "scatter", "src")
+    src = check_root(src, world, "scatter", "src")
     dim = normalize_dim(dim, x.ndim, "scatter")
     sizes = check_sizes(sizes, world, "scatter")
     total = sum(sizes) if rank == src else 0
