@@ -159,7 +159,7 @@ def soak(session: nox.Session) -> None:
 
 @nox.session
 def matrix(session: nox.Session) -> None:
-    """Compile every row of the contract in groups of 1 to 4 ranks on three backends (`-- -k WORDS` takes a part)."""
+    """Compile every row of the contract, 1 to 4 ranks, three backends, gloo and shm (`-- -k WORDS` takes a part)."""
     os.environ["COMMBOOK_EVERY_ROW"] = "1"
     run(session, "-m", "pytest", "tests/contract/test_backends.py", *session.posargs)
 

@@ -1,7 +1,8 @@
-"""Compiled is eager, row by row of the matrix, on the backends eager, aot_eager and inductor.
+"""Compiled is eager, row by row of the matrix, on the backends eager, aot_eager and inductor, over gloo and over shm.
 
 Each backend compiles a part of the rows by default (`test_compiled.py` all, on aot_eager). In `nox -s matrix`,
-which sets `COMMBOOK_EVERY_ROW=1`, each compiles all of them, in groups of 1 to 4 ranks, with every dtype and reduce op.
+which sets `COMMBOOK_EVERY_ROW=1`, each compiles all of them, in groups of 1 to 4 ranks, with every dtype and reduce op;
+`nox -s matrix -- --world-backends shm` over one transport.
 """
 
 from __future__ import annotations
@@ -33,9 +34,10 @@ def rows_of(name: str, world: int, most: int) -> list[Row]:
     return [(name, case) for case in CASES[name](world)[: None if EVERY_ROW else most]]
 
 
-def dtype_rows(name: str, world: int) -> list[Row]:
+def dtype_rows(name: str, world: int, transport: str) -> list[Row]:
     typical = CASES[name](world)[0]
-    return [(name, case) for case in over_dtypes(typical) if case.dtype not in GLOO_ONLY_MOVES]
+    left_out = GLOO_ONLY_MOVES if transport == "gloo" else ()
+    return [(name, case) for case in over_dtypes(typical) if case.dtype not in left_out]
 
 
 def compiled_rows(group: Group, rows: list[Row], backend: str, gradients: bool) -> list[str]:
@@ -58,40 +60,40 @@ def compiled_rows(group: Group, rows: list[Row], backend: str, gradients: bool) 
     return [f"{label}: {words}" for label, words in zip(labels, said, strict=True) if words]
 
 
-def jobs_of(world: int, backend: str) -> list[tuple[list[Row], bool]]:
+def jobs_of(world: int, backend: str, transport: str) -> list[tuple[list[Row], bool]]:
     """Lists of rows, each one graph, and whether it has gradients: small graphs where they are large in all."""
     most = PARTS[backend][1]
     by_name = [rows_of(name, world, most) for name in CATALOG]
     if not EVERY_ROW:  # as one graph
         return [([row for rows in by_name for row in rows], True)]
-    dtypes = [dtype_rows(name, world) for name in CATALOG] if EVERY_ROW and world == 2 else []
+    dtypes = [dtype_rows(name, world, transport) for name in CATALOG] if EVERY_ROW and world == 2 else []
     return [(rows, True) for rows in by_name] + [(rows, False) for rows in dtypes]
 
 
-def on_rank(group: Group, backend: str) -> list[str]:
+def on_rank(group: Group, backend: str, transport: str) -> list[str]:
     found = []
-    for rows, gradients in jobs_of(group.world, backend):
+    for rows, gradients in jobs_of(group.world, backend, transport):
         found += compiled_rows(group, rows, backend, gradients)
     return found
 
 
 @cache
-def on_ranks(backend: str, world: int) -> list[list[str]]:
-    return run_ranks(on_rank, world, "gloo", 1500.0 if EVERY_ROW else 240.0, (backend,))
+def on_ranks(backend: str, world: int, transport: str) -> list[list[str]]:
+    return run_ranks(on_rank, world, transport, 1500.0 if EVERY_ROW else 240.0, (backend, transport))
 
 
 @pytest.mark.timeout(1800 if EVERY_ROW else 300)
 @pytest.mark.parametrize(("backend", "world"), SIZES)
-def test_every_row_compiled_is_the_row(backend: str, world: int) -> None:
-    assert on_ranks(backend, world) == [[]] * world
+def test_every_row_compiled_is_the_row(backend: str, world: int, world_backend: str) -> None:
+    assert on_ranks(backend, world, world_backend) == [[]] * world
 
 
-def bools_on_rank(group: Group) -> list[str]:
-    rows = [row for name in CATALOG for row in dtype_rows(name, group.world) if row[1].dtype is torch.bool]
+def bools_on_rank(group: Group, transport: str) -> list[str]:
+    rows = [row for name in CATALOG for row in dtype_rows(name, group.world, transport) if row[1].dtype is torch.bool]
     assert len(rows) > len(CATALOG) // 2
     return compiled_rows(group, rows, "inductor", False)
 
 
-def test_bools_stay_bools_under_inductor() -> None:
+def test_bools_stay_bools_under_inductor(world_backend: str) -> None:
     """Its lowerings of torch's all-gather, reduce-scatter and broadcast make int64 of them (2.13)."""
-    assert run_ranks(bools_on_rank, 2, "gloo", 240.0) == [[], []]
+    assert run_ranks(bools_on_rank, 2, world_backend, 240.0, (world_backend,)) == [[], []]

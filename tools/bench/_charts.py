@@ -82,15 +82,32 @@ def curves_of(rows: list[dict[str, Any]], names: dict[str, str]) -> Curves:
     return {word: [(row["bytes"], row[key]) for row in rows] for key, word in names.items()}
 
 
-def table(rows: list[dict[str, Any]], columns: dict[str, str]) -> str:
-    """Return a Markdown table; a limit that is missed stands in bold."""
+def table(result: dict[str, Any], columns: dict[str, str]) -> str:
+    """Return a Markdown table; what misses its limit stands in bold."""
     lines = ["| " + " | ".join(columns.values()) + " |", "|" + " --- |" * len(columns)]
-    for row in rows:
-        lines.append("| " + " | ".join(_cell(row, key) for key in columns) + " |")
+    for row in result["rows"]:
+        over = missed(result, row)
+        lines.append("| " + " | ".join(_cell(row, key, key in over) for key in columns) + " |")
     return "\n".join(lines)
 
 
-def _cell(row: dict[str, Any], key: str) -> str:
+def missed(result: dict[str, Any], row: dict[str, Any]) -> list[str]:
+    """Return the columns in which a row is over its limit.
+
+    A row's own `limit` is that of its `ratio`, or of `shm_ms`. Each of a result's `limits` is the `most` of a `column`,
+    in rows of `from` to `to` bytes where it says so.
+    """
+    over = [
+        key for key in ("ratio", "shm_ms") if key in row and row.get("limit") is not None and row[key] > row["limit"]
+    ]
+    for limit in result.get("limits", []):
+        within = limit.get("from", 0) <= row["bytes"] <= limit.get("to", math.inf)
+        if within and row[limit["column"]] > limit["most"]:
+            over.append(limit["column"])
+    return over
+
+
+def _cell(row: dict[str, Any], key: str, bold: bool) -> str:
     value = row[key]
     if key == "bytes":
         return size_words(value)
@@ -100,8 +117,7 @@ def _cell(row: dict[str, Any], key: str) -> str:
         return ""
     digits = 3 if value < 1 else 2 if value < 10 else 1 if value < 1000 else 0
     words = f"{value:.{digits}f}"
-    missed = key in ("ratio", "shm_ms") and row.get("limit") is not None and value > row["limit"]
-    return f"**{words}**" if missed else words
+    return f"**{words}**" if bold else words
 
 
 MPIS = {"shm": "comm_shm", "impi-rt": "Intel MPI", "openmpi": "Open MPI", "mpich": "MPICH"}
@@ -128,7 +144,7 @@ def made() -> dict[Path, str]:
         if known:
             files[RESULTS / f"{name}.svg"] = chart(name, curves_of(result["rows"], known))
         shown = {key: word for key, word in columns.items() if key in result["rows"][0]}
-        words = f"{table(result['rows'], shown)}\n\nMeasured on {sentence(result['machine'])}."
+        words = f"{table(result, shown)}\n\nMeasured on {sentence(result['machine'])}."
         begin, end = f"<!-- made from {name}.json -->", "<!-- end -->"
         pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
         page = pattern.sub(lambda _, text=f"{begin}\n{words}\n{end}": text, page)  # type: ignore[misc]

@@ -23,8 +23,7 @@ from _machine import machine
 HERE = Path(__file__).resolve().parent
 CSRC = HERE.parent.parent / "packages" / "comm_shm" / "csrc"
 SIZES = [4, 64, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 32 << 20]
-SMALL, LARGE = 64, 1 << 20
-MOST_EXCHANGES, MOST_COPIES = 3.0, 2.0
+LIMITS = [{"column": "of_flags", "most": 3.0, "to": 64}, {"column": "of_memcpy", "most": 2.0, "from": 1 << 20}]
 PEERS = ("flags", "memcpy", "crossing")
 
 
@@ -77,8 +76,7 @@ def main() -> None:
         peers = " ".join(f"{row[f'{of}_us']:>12.3f} {row[f'of_{of}']:>13.2f}" for of in PEERS)
         print(f"{row['bytes']:>10} {row['all_reduce_us']:>10.3f} {peers}")
     if arguments.json is not None:
-        limits = {"small": SMALL, "flags": MOST_EXCHANGES, "large": LARGE, "memcpy": MOST_COPIES}
-        what = {"claim": "shm_floor", "machine": machine(), "limits": limits, "rows": rows}
+        what = {"claim": "shm_floor", "machine": machine(), "limits": LIMITS, "rows": rows}
         arguments.json.write_text(json.dumps(what, indent=1) + "\n")
 
 

@@ -55,6 +55,9 @@ ORDERED(int64_t)
 ORDERED(int32_t)
 ORDERED(int16_t)
 ORDERED(int8_t)
+ORDERED(uint64_t)
+ORDERED(uint32_t)
+ORDERED(uint16_t)
 ORDERED(uint8_t)
 MODULAR(uint64_t)
 MODULAR(uint32_t)
@@ -81,6 +84,9 @@ static const combine table[SHM_KINDS][SHM_PREMUL_SUM + 1] = {
     [SHM_I16] = INTEGER_ROW(int16_t, uint16_t),
     [SHM_I8] = INTEGER_ROW(int8_t, uint8_t),
     [SHM_U8] = INTEGER_ROW(uint8_t, uint8_t),
+    [SHM_U16] = INTEGER_ROW(uint16_t, uint16_t),
+    [SHM_U32] = INTEGER_ROW(uint32_t, uint32_t),
+    [SHM_U64] = INTEGER_ROW(uint64_t, uint64_t),
     /* bytes that are 0 or 1: a sum says whether there is any, a product whether all are */
     [SHM_BOOL] = {or_uint8_t, NULL, and_uint8_t, and_uint8_t, or_uint8_t, and_uint8_t, or_uint8_t, xor_uint8_t, NULL},
     /* pairs of floats; only what acts on both parts alike */
@@ -88,7 +94,10 @@ static const combine table[SHM_KINDS][SHM_PREMUL_SUM + 1] = {
     [SHM_C128] = {add_double, add_double, [SHM_PREMUL_SUM] = add_double},
 };
 
-static const uint8_t widths[SHM_KINDS] = {4, 8, 2, 2, 8, 4, 2, 1, 1, 1, 8, 16};
+static const uint8_t widths[SHM_KINDS] = {
+    [SHM_F32] = 4, [SHM_F64] = 8, [SHM_F16] = 2, [SHM_BF16] = 2, [SHM_I64] = 8,  [SHM_I32] = 4, [SHM_I16] = 2, [SHM_I8] = 1,
+    [SHM_U8] = 1,  [SHM_U16] = 2, [SHM_U32] = 4, [SHM_U64] = 8,  [SHM_BOOL] = 1, [SHM_C64] = 8, [SHM_C128] = 16,
+};
 
 size_t shm_width(uint32_t kind) { return kind < SHM_KINDS ? widths[kind] : 0; }
 

@@ -71,7 +71,8 @@ static uint32_t kind_of(const tensor_view *view) {
         uint8_t code, bits, kind;
     } kinds[] = {{FLOAT, 32, SHM_F32}, {BFLOAT, 16, SHM_BF16}, {FLOAT, 64, SHM_F64},    {FLOAT, 16, SHM_F16},
                  {INT, 64, SHM_I64},   {INT, 32, SHM_I32},     {INT, 16, SHM_I16},      {INT, 8, SHM_I8},
-                 {UINT, 8, SHM_U8},    {BOOLEAN, 8, SHM_BOOL}, {COMPLEX, 64, SHM_C64}, {COMPLEX, 128, SHM_C128}};
+                 {UINT, 8, SHM_U8},    {BOOLEAN, 8, SHM_BOOL}, {COMPLEX, 64, SHM_C64},  {COMPLEX, 128, SHM_C128},
+                 {UINT, 16, SHM_U16},  {UINT, 32, SHM_U32},    {UINT, 64, SHM_U64}};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (kinds[i].code == view->code && kinds[i].bits == view->bits && view->lanes == 1)
             return kinds[i].kind;

@@ -20,14 +20,16 @@ import torch
 import torch.distributed as dist
 
 from comm_core.errors import CommError, MismatchError, RankFailedError
+from comm_core.reduce_ops import reduce_in_rank_order
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 COMPLEX = (torch.complex64, torch.complex128)
-MOVED = (*FLOATS, *INTEGERS, *COMPLEX, torch.float8_e4m3fn, torch.uint16)
+MOVED = (*FLOATS, *INTEGERS, *UNSIGNED, *COMPLEX, torch.float8_e4m3fn)
 OPS_OF = {
     **dict.fromkeys(FLOATS, ("SUM", "AVG", "PRODUCT", "MIN", "MAX", "PREMUL")),
-    **dict.fromkeys(INTEGERS, ("SUM", "PRODUCT", "MIN", "MAX", "BAND", "BOR", "BXOR")),
+    **dict.fromkeys((*INTEGERS, *UNSIGNED), ("SUM", "PRODUCT", "MIN", "MAX", "BAND", "BOR", "BXOR")),
     **dict.fromkeys(COMPLEX, ("SUM", "AVG")),
 }
 SIZES = (0, 1, 2, 3, 7, 64, 65, 1000, 4099, 20_011, 70_001, 300_007)
@@ -83,7 +85,7 @@ def step_of(rng: random.Random, number: int, groups: Sequence[tuple[int, ...]]) 
     """Draw one call."""
     at, what = rng.randrange(len(groups)), rng.choice(KINDS)
     ranks = groups[at]
-    dtype = rng.choice([*FLOATS, *INTEGERS, *COMPLEX] if what in REDUCING else MOVED)
+    dtype = rng.choice([*FLOATS, *INTEGERS, *UNSIGNED, *COMPLEX] if what in REDUCING else MOVED)
     most = 20_011 if what in MOVING and len(ranks) > 3 else SIZES[-1]
     numel = rng.choice([size for size in SIZES if size <= most])
     step = Step(number, what, ranks, at, dtype, (numel,) * len(ranks), "", rng.randrange(len(ranks)), ("", ""), False)
@@ -129,6 +131,8 @@ def folded(parts: Sequence[torch.Tensor], op: str) -> torch.Tensor:
     dtype = parts[0].dtype
     if op == "PREMUL":
         parts, op = [x * FACTOR for x in parts], "SUM"
+    if dtype in UNSIGNED:  # torch does not compute with them
+        return reduce_in_rank_order(op.lower(), parts)
     wide = [x.to(WIDE.get(dtype, dtype)) for x in parts]
     if dtype is torch.bool and op in ("SUM", "MAX", "BOR", "PRODUCT", "MIN", "BAND"):
         return reduce(torch.logical_or if op in ("SUM", "MAX", "BOR") else torch.logical_and, wide)

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -13,6 +14,7 @@ pytestmark = [pytest.mark.needs_shm, pytest.mark.world(1, 2, 3, 4, backend="shm"
 
 FLOATS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 INTEGERS = [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8]
+UNSIGNED = [torch.uint16, torch.uint32, torch.uint64]  # torch moves them, and numpy computes with them
 COMPLEX = [torch.complex64, torch.complex128]
 STEPS = {
     "sum": torch.add,
@@ -25,12 +27,21 @@ STEPS = {
     "bxor": torch.bitwise_xor,
     "premul_sum": torch.add,
 }
+OF_UNSIGNED = {
+    "sum": np.add,
+    "product": np.multiply,
+    "min": np.minimum,
+    "max": np.maximum,
+    "band": np.bitwise_and,
+    "bor": np.bitwise_or,
+    "bxor": np.bitwise_xor,
+}
 OF_FLOATS = ["sum", "avg", "product", "min", "max", "premul_sum"]
 OF_INTEGERS = ["sum", "product", "min", "max", "band", "bor", "bxor"]
 OF_COMPLEX = ["sum", "avg", "premul_sum"]
 DEFINED = (
     dict.fromkeys(FLOATS, OF_FLOATS)
-    | dict.fromkeys([*INTEGERS, torch.bool], OF_INTEGERS)
+    | dict.fromkeys([*INTEGERS, *UNSIGNED, torch.bool], OF_INTEGERS)
     | dict.fromkeys(COMPLEX, OF_COMPLEX)
 )
 FACTOR = 0.375
@@ -39,6 +50,10 @@ SIZES = [0, 1, 33, 2049, 128 * 1024 + 5]
 
 def drawn(dtype, rank, numel):
     generator = torch.Generator().manual_seed(1000 * rank + numel)
+    if dtype in UNSIGNED:  # every pattern of bits: on both sides of half the range
+        x = torch.empty(numel, dtype=dtype)
+        x.view(torch.uint8).random_(0, 256, generator=generator)
+        return x
     if dtype in INTEGERS or dtype is torch.bool:
         bounds = (0, 2) if dtype is torch.bool else (torch.iinfo(dtype).min // 2, torch.iinfo(dtype).max // 2)
         return torch.randint(*bounds, (numel,), generator=generator).to(dtype)
@@ -48,6 +63,9 @@ def drawn(dtype, rank, numel):
 def defined(op, inputs):
     """Return the definition: in rank order; 16-bit floats in f32 and rounded once; a sum of bools is whether any is."""
     dtype = inputs[0].dtype
+    if dtype in UNSIGNED:
+        total = functools.reduce(OF_UNSIGNED[op], [x.numpy() for x in inputs])
+        return torch.tensor(total) if total.size else inputs[0]
     if op == "premul_sum":
         inputs = [x * FACTOR for x in inputs]
     if dtype in (torch.float16, torch.bfloat16):
@@ -151,7 +169,7 @@ UNDEFINED = [
     ("premul_sum", torch.int64),
     ("product", torch.complex64),
     ("max", torch.complex128),
-    ("sum", torch.uint16),
+    ("avg", torch.uint16),
     ("sum", torch.float8_e5m2),
 ]
 

@@ -46,13 +46,13 @@ DTYPES = (
     torch.int16,
     torch.int8,
     torch.uint8,
+    torch.uint16,
+    torch.uint32,
+    torch.uint64,
     torch.bool,
     torch.complex64,
     torch.complex128,
-    torch.uint16,  # from here on only moved
-    torch.uint32,
-    torch.uint64,
-    torch.complex32,
+    torch.complex32,  # from here on only moved
     torch.float8_e4m3fn,
     torch.float8_e4m3fnuz,
     torch.float8_e5m2,

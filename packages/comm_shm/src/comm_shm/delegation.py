@@ -18,6 +18,7 @@ from comm_shm.entrance import OnlyImagined, strange
 from comm_shm.messages import MessagingGroup
 from comm_shm.terms import Terms, starts
 from comm_shm.torch_compat import group_of_backend
+from comm_shm.watching_compat import modes, profiled, shown
 from comm_shm.work import FinishedWork
 
 
@@ -130,7 +131,6 @@ def delegated(method: Callable[..., Any], where: str) -> Callable[..., Any]:
     """
     name = method.__name__
 
-    @functools.wraps(method)
     def on_its_device(self: DelegatingGroup, *args: Any, **kwargs: Any) -> Any:
         x = args[0] if args else None
         while isinstance(x, list) and x:
@@ -152,4 +152,18 @@ def delegated(method: Callable[..., Any], where: str) -> Callable[..., Any]:
         except Refused as refused:
             self.tell(refused, starts(*args, *kwargs.values()))
 
-    return on_its_device
+    return watched(functools.wraps(method)(on_its_device))
+
+
+def watched(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method of a group whose calls profilers and dispatch modes see."""
+    name = method.__name__
+
+    @functools.wraps(method)
+    def seen(self: DelegatingGroup, *args: Any, **kwargs: Any) -> Any:
+        if modes() or profiled():
+            tensors = tuple(x for x in args if isinstance(x, (list, torch.Tensor)))
+            return shown(name, lambda: method(self, *args, **kwargs), tensors)
+        return method(self, *args, **kwargs)
+
+    return seen

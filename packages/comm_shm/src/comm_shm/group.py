@@ -18,11 +18,12 @@ from comm_shm.agreement import BackendOptions, JoinOptions, Refused
 from comm_shm.availability import why_not
 from comm_shm.calls import Step
 from comm_shm.codes import RankState
-from comm_shm.delegation import DelegatingGroup, delegated
+from comm_shm.delegation import DelegatingGroup, delegated, watched
 from comm_shm.entrance import OnlyImagined
 from comm_shm.hosts import split
 from comm_shm.terms import Terms, terms
 from comm_shm.torch_compat import prefixed, tensors_for_c
+from comm_shm.watching_compat import modes, profiled, shown
 from comm_shm.work import FinishedWork
 
 if TYPE_CHECKING:
@@ -168,6 +169,9 @@ class SharedMemoryGroup(DelegatingGroup):
             TransportError: another device or layout, on every rank.
             ReduceOpError: no reduce op, or one that is not defined for the dtype, on every rank.
         """
+        if modes() or profiled():
+            given = terms(opts, timeout, op)
+            return shown("allreduce", lambda: self._reduce_all(tensors, given), (tensors,))
         status = self._all_reduce(self._handle, tensors, opts, self._timeout_s) if timeout is None else -1
         if status > 0:
             raise self._fault(status, "all_reduce", self._timeout_s)
@@ -347,6 +351,9 @@ for _where, _methods in {
 }.items():
     for _method in _methods:
         setattr(SharedMemoryGroup, _method, delegated(getattr(SharedMemoryGroup, _method), _where))
+
+for _method in ("barrier", "send", "recv", "recv_anysource"):
+    setattr(SharedMemoryGroup, _method, watched(getattr(SharedMemoryGroup, _method)))
 
 # What torch 2.11 and 2.12 call, and 2.13 for backward compatibility.
 for _old, _method in {
