@@ -143,7 +143,6 @@ CHECKS: dict[str, Check] = {
 PASTED = {
     "docs/do/several_hosts.md: bytes, all_reduce": "shm_hosts.py",
     "docs/do/share_buffers_between_ranks.md: bytes, two-shot": "shm_symmetric.py",
-    "docs/do/use_shm_backend.md: way, bytes": "shm_p2p.py",
 }
 """Figures that a bench printed and somebody copied: the page names the bench."""
 ANALYSED = {

@@ -1,4 +1,4 @@
-"""Draw the charts and tables of docs/understand/shared_memory_speed.md from the results in docs/assets/bench.
+"""Draw the charts and tables of the pages on comm_shm from the results in docs/assets/bench.
 
     python tools/bench/_charts.py [--check]
 
@@ -20,7 +20,7 @@ from _machine import sentence
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 RESULTS = DOCS / "assets" / "bench"
-PAGE = DOCS / "understand" / "shared_memory_speed.md"
+PAGES = (DOCS / "understand" / "shared_memory_speed.md", DOCS / "do" / "use_shm_backend.md")
 COLOURS = ("#5e35b1", "#b93a00", "#22692a", "#1565c0", "#6d4c41")
 GROUND, INK, PALE = "#eef0f4", "#374151", "#b6bcc6"
 """A picture brings its own ground: it knows nothing of the colours of the page that shows it."""
@@ -129,6 +129,17 @@ LAYOUT = {
     "shm_all_reduce_2": (GLOO, {"bytes": "bytes", **GLOO, "ratio": "of gloo", "limit": "at most", "p99": "p99/median"}),
     "shm_all_reduce_4": (None, {"bytes": "bytes", **GLOO, "ratio": "of gloo", "limit": "at most", "p99": "p99/median"}),
     "shm_all_reduce_8": (None, {"bytes": "bytes", **GLOO, "ratio": "of gloo", "limit": "at most", "p99": "p99/median"}),
+    "shm_p2p": (
+        None,
+        {
+            "way": "way",
+            "bytes": "bytes",
+            "gloo_us": "gloo",
+            "shm_us": "comm_shm",
+            "shm_gb_s": "GB/s",
+            "ratio": "of gloo",
+        },
+    ),
     "shm_cost": (None, {"what": "what", "shm_ms": "comm_shm", "peer_ms": "peer", "limit": "at most"}),
     "shm_fully_shard": (None, {"what": "what", "ms": "ms a step", "ratio": "of gloo", "limit": "at most"}),
     "shm_floor": (FLOOR, {"bytes": "bytes", **FLOOR, **OF_FLOOR}),
@@ -137,7 +148,7 @@ LAYOUT = {
 
 def made() -> dict[Path, str]:
     """Return every file that is made, with its text."""
-    files, page = {}, PAGE.read_text()
+    files, pages = {}, {page: page.read_text() for page in PAGES}
     for name, (names, columns) in LAYOUT.items():
         result = json.loads((RESULTS / f"{name}.json").read_text())
         known = {key: word for key, word in (names or {}).items() if key in result["rows"][0]}
@@ -147,8 +158,9 @@ def made() -> dict[Path, str]:
         words = f"{table(result, shown)}\n\nMeasured on {sentence(result['machine'])}."
         begin, end = f"<!-- made from {name}.json -->", "<!-- end -->"
         pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-        page = pattern.sub(lambda _, text=f"{begin}\n{words}\n{end}": text, page)  # type: ignore[misc]
-    return {**files, PAGE: page}
+        part = f"{begin}\n{words}\n{end}"
+        pages = {page: pattern.sub(lambda _, part=part: part, text) for page, text in pages.items()}  # type: ignore[misc]
+    return {**files, **pages}
 
 
 def main() -> None:
