@@ -16,6 +16,7 @@ from comm_core.collective import Lowering
 
 ROOT = Path(__file__).parents[3]
 PACKAGES = sorted({found.parent.name for found in ROOT.glob("packages/*/src/*/__init__.py")})
+LOCAL = {"reduce_rows", "scan_rows"}  # what a rank does with what arrived
 OPAQUE = [name for name, entry in CATALOG.items() if entry.lowering is Lowering.OPAQUE]
 
 
@@ -48,6 +49,20 @@ def _samples(group):
             (leaf, *ring, group.name),
         ],
         "comm_core::start_batch_p2p": [(x[:0], [], [], group.name)],  # with messages its result is in flight: see below
+        "comm_core::reduce_rows": [
+            (x, "sum"),
+            (x.t(), "max"),
+            (x[:, :0], "sum"),
+            (x.int(), "bxor"),
+            *((leaf, op) for op in ("sum", "avg", "max", "product")),
+        ],
+        "comm_core::scan_rows": [
+            (x, "sum", False, False),
+            (x.t(), "max", True, True),
+            (x[:, :0], "sum", True, False),
+            (x.int(), "band", True, True),
+            *((leaf, op, op == "avg", op == "max") for op in ("sum", "avg", "max", "product")),
+        ],
     }
 
 
@@ -65,7 +80,7 @@ def _checked(group):
 @pytest.mark.world(1, 2, timeout=120)
 def test_torch_finds_nothing_wrong_with_any_op_that_we_register(world):
     for found in world.run(_checked):
-        assert {name.split("::")[1].split(".")[0] for name in found} == {*OPAQUE, "start_batch_p2p"}
+        assert {name.split("::")[1].split(".")[0] for name in found} == {*OPAQUE, "start_batch_p2p", *LOCAL}
         for name, results in found.items():
             assert len(results) == 4, name
             assert set(results.values()) == {"SUCCESS"}, name

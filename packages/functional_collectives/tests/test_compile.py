@@ -1,5 +1,8 @@
 """What a compiler is given: no graph breaks, one collective for each call, sizes that only the data tells."""
 
+import functools
+import inspect
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -81,6 +84,108 @@ def test_in_a_world_of_4096_everything_traces_compiles_and_runs(name, fake_world
     forward, backward = seen
     assert 1 <= len(starts_in(forward)) <= 2
     assert 1 <= len(starts_in(backward)) <= 2
+
+
+def every_function(group):
+    """Every public function, some in several cases, as a function of a (2 * world, 2) tensor."""
+    n = comm_core.as_group(group).world
+    up, right, left = n - 2, 1, n - 1
+    nothing, two = [0] * n, [0, 2, *[0] * (n - 2)]
+    return {
+        "all_gather_inplace": lambda x: fc.all_gather_inplace([x[:1] * 0 for _ in range(n)], x[:1], group)[1],
+        "all_gather_into_tensor_coalesced": lambda x: fc.all_gather_into_tensor_coalesced([x, x], group)[1],
+        "all_gather_tensor": lambda x: fc.all_gather_tensor(x[:2], 1, group),
+        "all_gather_tensor_inplace": lambda x: fc.all_gather_tensor_inplace(x.new_zeros(2 * n, 2), x[:2], group),
+        "all_gather_v": lambda x: fc.all_gather_v(x[:2], 0, group, sizes=[2] * n),
+        "all_gather_v 1": lambda x: fc.all_gather_v(x.t()[:, :2], 1, group, sizes=[2] * n),
+        "all_reduce": lambda x: fc.all_reduce(x, "avg", group),
+        "all_reduce_coalesced": lambda x: fc.all_reduce_coalesced([x, x + 1], "sum", group)[1],
+        "all_reduce_inplace": lambda x: fc.all_reduce_inplace(x * 1, "sum", group),
+        "all_to_all_inplace": lambda x: fc.all_to_all_inplace(x * 1, x, None, None, group),
+        "all_to_all_single": lambda x: fc.all_to_all_single(x, None, None, group),
+        "all_to_all_single to receive alone": lambda x: fc.all_to_all_single(x[:0], two, nothing, group),
+        "batch_p2p": lambda x: fc.batch_p2p([fc.Send(x, right), fc.Receive(x, left)], group)[1],
+        "batch_p2p_ops_inplace": lambda x: fc.batch_p2p_ops_inplace(
+            ["isend", "irecv"], [right, left], [0, 0], [x, x * 1], group
+        )[1],
+        "broadcast": lambda x: fc.broadcast(x, up, group),
+        "exscan": lambda x: fc.exscan(x, "product", group),
+        "gather": lambda x: fc.gather(x, 0, 0, group),
+        "gather 1": lambda x: fc.gather(x.t(), 0, 1, group),
+        "gather elsewhere": lambda x: fc.gather(x, up, 0, group),
+        "irecv": lambda x: fc.irecv(x, up, group),
+        "irecv_inplace": lambda x: fc.irecv_inplace(x * 1, up, 0, group),
+        "isend": lambda x: fc.isend(x, up, group),
+        "isend_inplace": lambda x: fc.isend_inplace(x, up, 0, group),
+        "permute_tensor": lambda x: fc.permute_tensor(x, [*range(1, n), 0], group),
+        "permute_tensor to receive alone": lambda x: fc.permute_tensor(x, [-1, 0, *[-1] * (n - 2)], group),
+        "permute_tensor to send alone": lambda x: fc.permute_tensor(x, [1, *[-1] * (n - 1)], group),
+        "reduce": lambda x: fc.reduce(x, "max", up, group),
+        "reduce_scatter_tensor": lambda x: fc.reduce_scatter_tensor(x, "sum", 0, group),
+        "reduce_scatter_tensor_coalesced": lambda x: fc.reduce_scatter_tensor_coalesced(
+            [x, x.t()], "sum", [0, 1], group
+        )[1],
+        "reduce_scatter_tensor_inplace": lambda x: fc.reduce_scatter_tensor_inplace(x[:2] * 1, x, "sum", group),
+        "reduce_scatter_v": lambda x: fc.reduce_scatter_v(x, "sum", 0, group),
+        "reduce_scatter_v 1": lambda x: fc.reduce_scatter_v(x.t(), "max", 1, group),
+        "reduce_scatter_v 1, shares that differ": lambda x: fc.reduce_scatter_v(x.t()[:, 3:], "sum", 1, group),
+        "scan": lambda x: fc.scan(x, "sum", group),
+        "scan reversed": lambda x: fc.scan(x, "min", group, reverse=True),
+        "scatter": lambda x: fc.scatter(x, 0, 0, group),
+        "scatter 1": lambda x: fc.scatter(x.t(), 0, 1, group),
+        "scatter elsewhere": lambda x: fc.scatter(x, up, 0, group),
+        "wait_tensor": lambda x: fc.wait_tensor(x),
+    }
+
+
+NO_GRAPH = {  # public functions that a graph has nothing of
+    "allow_inflight_collective_as_graph_input_ctx": "a context",
+    "barrier": "eager code alone has it: a graph keeps no order to wait in",
+    "checked": "a context",
+    "inflight": "a question",
+    "premul_sum": "a reduce op",
+    "remapped": "a context",
+}
+GROWS = {  # functions whose graph has some nodes for each rank
+    "all_gather_inplace": "it writes a tensor for each rank",
+}
+NO_GRADIENT = {"batch_p2p_ops_inplace", "irecv_inplace", "isend_inplace"}
+
+
+def test_the_list_of_every_function_is_whole():
+    known = {name.split(" ")[0] for name in every_function(comm_core.Group("", 0, 4, (), ""))}
+    functions = {name for name in fc.__all__ if inspect.isfunction(getattr(fc, name))}
+    aliases = {name for name in functions if getattr(fc, name).__name__ != name}
+    assert known | set(NO_GRAPH) == functions - aliases | {"premul_sum"}
+    assert {getattr(fc, name).__name__ for name in aliases} <= known | {"premul_sum"}
+    assert set(GROWS) | NO_GRADIENT <= known
+
+
+def slope(call, x):
+    return torch.autograd.grad(call(x).sum(), x)[0]
+
+
+@pytest.mark.parametrize("name", list(every_function(comm_core.Group("", 0, 4, (), ""))))
+def test_a_graph_does_not_grow_with_the_world_and_runs_on_a_fake_group(name, fake_world):
+    counts = []
+    for n in (8, HUGE):
+        if n == HUGE and name in GROWS:
+            continue
+        call = every_function(fake_world(n))[name]
+        x = torch.zeros(2 * n, 2)
+        eager = fc.wait_tensor(call(x))
+        graph = make_fx(call)(x)
+        assert graph(x).shape == eager.shape
+        counts.append(len(graph.graph.nodes))
+        if name in NO_GRADIENT:
+            continue
+        leaf = x.clone().requires_grad_()
+        call(leaf).sum().backward()
+        assert leaf.grad.shape == x.shape
+        backward = make_fx(functools.partial(slope, call))(x.clone().requires_grad_())
+        assert backward(x).shape == x.shape
+        counts[-1] += len(backward.graph.nodes)
+    assert counts[-1] <= counts[0] < 90
 
 
 # Sizes that only the data tells

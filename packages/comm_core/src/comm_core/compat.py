@@ -190,6 +190,15 @@ def holds(condition: Any) -> bool:
     return True
 
 
+def known(condition: Any) -> bool:
+    """Tell whether a condition on sizes holds for sure; no graph is bound to the answer for sizes of the data."""
+    if condition is True or condition is False:
+        return condition
+    from torch.fx.experimental.symbolic_shapes import guard_or_false
+
+    return guard_or_false(condition)
+
+
 def version(x: torch.Tensor) -> int:
     """Return how often a tensor's storage has been written, as autograd counts (2.11 to 2.14)."""
     return x._version

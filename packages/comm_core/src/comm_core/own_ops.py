@@ -1,7 +1,9 @@
 """The ops of our own, `torch.ops.comm_core.*`, for collectives that a graph has no op of torch for.
 
 They have finished when they return, so a graph that nobody lowered is right; but for `start_batch_p2p` and
-`start_reduce`, which have `_c10d_functional.wait_tensor` to finish them, as torch's ops do. Where torch can keep ops in
+`start_reduce`, which have `_c10d_functional.wait_tensor` to finish them, as torch's ops do. `reduce_rows` and
+`scan_rows` move nothing: they are what a rank does with what arrived from all, as one op, so that a graph does not grow
+with the world; rows are combined in rank order, as in eager code, to the last bit. Where torch can keep ops in
 their order (effect tokens), it is told to: of two messages that do not depend on each other, no compiler may change the
 order. They have the gradients of their entries, for who differentiates a graph with one in it; what is started has
 none. They are there from the first traced call that needs one, and until `unregister`.
@@ -22,6 +24,7 @@ from comm_core.collective import Params
 from comm_core.compat import constant_in_graphs
 from comm_core.groups import as_group
 from comm_core.pending import Pending
+from comm_core.reduce_ops import preceding_in_rank_order, prefixes_in_rank_order, reduce_in_rank_order
 
 NAMESPACE = "comm_core"
 _libraries: list[torch.library.Library] = []
@@ -73,6 +76,8 @@ def _made() -> torch.library.Library:
     library.define("start_reduce(Tensor x, str reduce_op, int dst, str group) -> Tensor")
     library.define("batch_p2p(Tensor x, SymInt[] sends, SymInt[] receives, str group) -> Tensor")
     library.define("start_batch_p2p(Tensor x, SymInt[] sends, SymInt[] receives, str group) -> Tensor")
+    library.define("reduce_rows(Tensor rows, str reduce_op) -> Tensor")
+    library.define("scan_rows(Tensor rows, str reduce_op, bool exclusive, bool reverse) -> Tensor")
     for name, kernel, fake, params in (
         ("reduce", _reduce, _reduce_fake, _reduce_params),
         ("start_reduce", _start_reduce, _reduce_fake, None),
@@ -86,7 +91,56 @@ def _made() -> torch.library.Library:
             remember = functools.partial(_remember, name, params)
             torch.library.register_autograd(op, _backward, setup_context=remember, lib=library)
         compat.keep_in_order(op, library)
+    _define_local(library, "reduce_rows", _reduce_rows, _row_fake)
+    _define_local(library, "scan_rows", _scan_rows, _rows_fake)
     return library
+
+
+def _define_local(
+    library: torch.library.Library,
+    name: str,
+    kernel: Callable[..., torch.Tensor],
+    fake: Callable[..., torch.Tensor],
+) -> None:
+    """Make an op known that moves nothing."""
+    op = f"{NAMESPACE}::{name}"
+    library.impl(name, kernel, "CompositeExplicitAutograd")
+    torch.library.register_fake(op, fake, lib=library)
+    slope = functools.partial(_rows_backward, kernel)
+    torch.library.register_autograd(op, slope, setup_context=_remember_rows, lib=library)
+
+
+def _reduce_rows(rows: torch.Tensor, reduce_op: str) -> torch.Tensor:
+    return reduce_in_rank_order(reduce_op, rows.unbind(0))
+
+
+def _row_fake(rows: torch.Tensor, reduce_op: str) -> torch.Tensor:
+    return rows.new_empty(rows.shape[1:])
+
+
+def _scan_rows(rows: torch.Tensor, reduce_op: str, exclusive: bool, reverse: bool) -> torch.Tensor:
+    order = rows.unbind(0)
+    prefixes = preceding_in_rank_order if exclusive else prefixes_in_rank_order
+    made = prefixes(reduce_op, order[::-1] if reverse else order)
+    return torch.stack(made[::-1] if reverse else made)
+
+
+def _rows_fake(rows: torch.Tensor, reduce_op: str, exclusive: bool, reverse: bool) -> torch.Tensor:
+    return rows.new_empty(rows.shape)
+
+
+def _remember_rows(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    rows, *ctx.rest = inputs
+    ctx.save_for_backward(rows)
+
+
+def _rows_backward(compute: Callable[..., torch.Tensor], ctx: Any, cotangent: torch.Tensor) -> tuple[Any, ...]:
+    """Differentiate what the op does; the entries' own gradients do not come here."""
+    (rows,) = ctx.saved_tensors
+    with torch.enable_grad():
+        leaf = rows.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(compute(leaf, *ctx.rest), leaf, cotangent)
+    return slope, *(None for _ in ctx.rest)
 
 
 def _in_order(name: str, fake: Callable[..., torch.Tensor], *args: Any) -> torch.Tensor:

@@ -11,7 +11,6 @@ import torch
 import torch.distributed as dist
 
 from comm_core.errors import ReduceOpError, said
-from comm_core.tracing import is_traced
 
 Combine = Callable[..., torch.Tensor]  # of two tensors; torch's own ops, so they take `out`
 
@@ -147,14 +146,12 @@ def prefixes_in_rank_order(word: str, tensors: Sequence[torch.Tensor]) -> list[t
 def reduce_into(word: str, tensors: Sequence[torch.Tensor], place: int) -> torch.Tensor:
     """Combine one tensor of each rank as `reduce_in_rank_order` does, into the one at `place`, and return that.
 
-    The tensors are overwritten, so that no room is taken for what is between. In traced code nothing is overwritten.
+    The tensors are overwritten, so that no room is taken for what is between.
 
     Example:
         >>> reduce_into("sum", [torch.tensor([1]), torch.tensor([2]), torch.tensor([3])], 1)
         tensor([6])
     """
-    if is_traced(tensors[0]):
-        return reduce_in_rank_order(word, tensors)
     if _is_narrow(tensors[0]):
         return tensors[place].copy_(reduce_in_rank_order(word, tensors))
     if tensors[0].dtype in _SIGNED:
@@ -169,14 +166,12 @@ def reduce_into(word: str, tensors: Sequence[torch.Tensor], place: int) -> torch
 
 
 def prefixes_into(word: str, tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
-    """Combine tensors as `prefixes_in_rank_order` does, each into itself; in traced code nothing is overwritten.
+    """Combine tensors as `prefixes_in_rank_order` does, each into itself.
 
     Example:
         >>> prefixes_into("sum", [torch.tensor([1]), torch.tensor([2]), torch.tensor([3])])
         [tensor([1]), tensor([3]), tensor([6])]
     """
-    if is_traced(tensors[0]):
-        return prefixes_in_rank_order(word, tensors)
     if _is_narrow(tensors[0]):
         return [x.copy_(made) for x, made in zip(tensors, prefixes_in_rank_order(word, tensors), strict=True)]
     if tensors[0].dtype in _SIGNED:
@@ -192,14 +187,12 @@ def prefixes_into(word: str, tensors: Sequence[torch.Tensor]) -> Sequence[torch.
 
 
 def preceding_into(word: str, tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
-    """Combine tensors as `preceding_in_rank_order` does, each into itself; in traced code nothing is overwritten.
+    """Combine tensors as `preceding_in_rank_order` does, each into itself.
 
     Example:
         >>> preceding_into("sum", [torch.tensor([1]), torch.tensor([2]), torch.tensor([3])])
         [tensor([0]), tensor([1]), tensor([3])]
     """
-    if is_traced(tensors[0]):
-        return preceding_in_rank_order(word, tensors)
     for before, x in itertools.pairwise(reversed(tensors)):
         before.copy_(x)
     tensors[0].fill_(neutral(word, tensors[0].dtype))

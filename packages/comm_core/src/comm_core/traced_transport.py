@@ -13,7 +13,7 @@ from comm_core import own_ops
 from comm_core.groups import AnyGroup
 from comm_core.messages import Messages
 from comm_core.pending import Pending
-from comm_core.transports import ON_BYTES
+from comm_core.transports import ON_BYTES, given_to_all
 
 Step = Callable[[torch.Tensor], torch.Tensor]
 
@@ -60,6 +60,7 @@ class TracedTransport:
     def __init__(self, group: AnyGroup, waits: bool = True) -> None:
         self.rank = group.rank
         self.world = group.world
+        self._group = group
         self._name = group.name
         self._waits = waits
 
@@ -100,6 +101,7 @@ class TracedTransport:
         out: torch.Tensor | None = None,
     ) -> Pending:
         """Trace `_c10d_functional.all_to_all_single`; of pairs for complex numbers, which torch's op does not move."""
+        x, input_splits = given_to_all(self._group, x, output_splits, input_splits)
         moved = torch.view_as_real(x) if x.is_complex() else x
         sent = torch.ops._c10d_functional.all_to_all_single(moved, output_splits, input_splits, self._name)
         if not x.is_complex():

@@ -98,6 +98,18 @@ def enlarged(x: torch.Tensor, rows: int) -> tuple[int, ...]:
     return (rows, *x.shape[1:])
 
 
+def given_to_all(
+    group: AnyGroup, x: torch.Tensor, output_splits: Sequence[int], input_splits: Sequence[int]
+) -> tuple[torch.Tensor, Sequence[int]]:
+    """Return what a rank hands to an all_to_all, and its splits: what it sends, but for torch's fake group.
+
+    That one moves nothing, and refuses a rank that only receives (2.11 to 2.14); there what would arrive stands for it.
+    """
+    if group.backend != "fake" or not compat.known(x.shape[0] == 0):
+        return x, input_splits
+    return x.new_zeros(enlarged(x, sum(output_splits))), output_splits
+
+
 class ProcessGroupTransport:
     """The methods of a c10d process group, called directly: no dispatcher and no wrapper on the way.
 
@@ -201,7 +213,7 @@ class ProcessGroupTransport:
         out: torch.Tensor | None = None,
     ) -> Pending:
         """Run `ProcessGroup.alltoall_base`."""
-        x = _detached(x)
+        x, input_splits = given_to_all(self._group, _detached(x), output_splits, input_splits)
         if out is None:
             out = x.new_empty(enlarged(x, sum(output_splits)))
         exchange = self._group.process_group.alltoall_base

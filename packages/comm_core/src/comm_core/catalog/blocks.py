@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 
 from comm_core.collective import Shape
-from comm_core.compat import holds
+from comm_core.compat import holds, known
 from comm_core.errors import ShapeError
 from comm_core.pending import Pending
 from comm_core.tracing import is_traced
@@ -49,13 +49,36 @@ def stacked(x: torch.Tensor, dim: int, sizes: Sequence[int]) -> torch.Tensor:
     """Return the blocks of `x` along a dim as one row of elements: one copy, none for dim 0 of a contiguous tensor."""
     if dim == 0:
         return x.contiguous().reshape(-1)
-    return packed(x, x.split(list(sizes), dim))
+    if not is_traced(x):
+        return packed(x, x.split(list(sizes), dim))
+    alike = runs(sizes)
+    parts = x.split([count * size for count, size in alike], dim)
+    rows = [
+        part.reshape(-1) if count == 1 else part.unflatten(dim, (count, size)).movedim(dim, 0).reshape(-1)
+        for part, (count, size) in zip(parts, alike, strict=True)
+    ]
+    return rows[0] if len(rows) == 1 else torch.cat(rows)
+
+
+def runs(sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """Return sizes as pairs of how many follow each other alike, and that size: a graph has some ops for each.
+
+    Example:
+        >>> runs([3, 3, 2, 2, 2])
+        [(2, 3), (3, 2)]
+    """
+    found = [(1, sizes[0])]
+    for size in sizes[1:]:
+        count, last = found[-1]
+        if known(size == last):
+            found[-1] = (count + 1, last)
+        else:
+            found.append((1, size))
+    return found
 
 
 def packed(like: torch.Tensor, blocks: Sequence[torch.Tensor], room: torch.Tensor | None = None) -> torch.Tensor:
     """Return blocks as one row of elements, at the begin of `room` where it is given: one copy, however they lie."""
-    if is_traced(like):
-        return torch.cat([like.new_empty(0), *(block.reshape(-1) for block in blocks)])
     count = sum(block.numel() for block in blocks)
     row = torch.empty(count, dtype=like.dtype, device=like.device) if room is None else room[:count]
     start = 0
@@ -83,5 +106,15 @@ def joined(pending: Pending, shape: Sequence[int], dim: int, sizes: Sequence[int
 def _join(row: torch.Tensor, *, shape: Shape, dim: int, sizes: Shape) -> torch.Tensor:
     if dim == 0:
         return row.view(shape)
-    parts = row.split(numels(shape, dim, sizes))
-    return torch.cat([part.view(resized(shape, dim, size)) for part, size in zip(parts, sizes, strict=True)], dim)
+    alike = runs(sizes) if is_traced(row) else [(1, size) for size in sizes]
+    parts = row.split(numels(shape, dim, [count * size for count, size in alike]))
+    blocks = [
+        part.view(resized(shape, dim, size)) if count == 1 else side_by_side(part, shape, dim, count, size)
+        for part, (count, size) in zip(parts, alike, strict=True)
+    ]
+    return blocks[0].contiguous() if len(blocks) == 1 else torch.cat(blocks, dim)
+
+
+def side_by_side(row: torch.Tensor, shape: Sequence[int], dim: int, count: int, size: int) -> torch.Tensor:
+    """Return blocks of one size that lie one behind the other as one tensor, side by side along a dim."""
+    return row.view(count, *resized(shape, dim, size)).movedim(0, dim).reshape(resized(shape, dim, count * size))

@@ -10,7 +10,7 @@ from comm_core.catalog.prefix import before, checked, divided, exchanged, facts,
 from comm_core.catalog.rules import Emit, batch_first
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.pending import Pending
-from comm_core.reduce_ops import neutral, preceding_in_rank_order, preceding_into
+from comm_core.reduce_ops import neutral, preceding_in_rank_order
 from comm_core.transports import Transport
 
 
@@ -31,7 +31,7 @@ def oracle(inputs: Sequence[torch.Tensor], params: Sequence[Params]) -> list[tor
 
 
 def kernel(wire: Transport, x: torch.Tensor, *, reduce_op: str, reverse: bool) -> Pending:
-    return exchanged(wire, x, preceding_into, reduce_op, reverse)
+    return exchanged(wire, x, reduce_op, True, reverse)
 
 
 def gradient(emit: Emit, cotangent: torch.Tensor, *, reduce_op: str, reverse: bool) -> torch.Tensor:

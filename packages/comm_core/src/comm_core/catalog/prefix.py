@@ -17,7 +17,7 @@ from comm_core.errors import ArgumentError, said
 from comm_core.extents import even_sizes
 from comm_core.pending import Pending
 from comm_core.reduce_ops import REDUCE_OPS, check_dtype, reduce_word
-from comm_core.tracing import is_traced
+from comm_core.rows import scan_rows
 from comm_core.transports import Transport
 
 Prefixes = Callable[[str, Sequence[torch.Tensor]], Sequence[torch.Tensor]]
@@ -52,19 +52,18 @@ def over_ranks(
     return list(prefixes(reduce_op, tensors[::-1])[::-1])
 
 
-def exchanged(wire: Transport, x: torch.Tensor, prefixes: Prefixes, reduce_op: str, reverse: bool) -> Pending:
+def exchanged(wire: Transport, x: torch.Tensor, reduce_op: str, exclusive: bool, reverse: bool) -> Pending:
     """Give each rank its share of all ranks' elements, reduce there, and give each rank its own results.
 
-    `prefixes` may overwrite what arrived: eager, it is then what is sent back, and takes no room of its own.
+    Eager, the results are written over what arrived, and take no room of their own.
     """
     shape = tuple(x.shape)
     row = x.contiguous().reshape(-1)
     shares = even_sizes(row.shape[0], wire.world)
     alike = [shares[wire.rank]] * wire.world
     arrived = wire.all_to_all(row, alike, shares).wait()
-    results = over_ranks(prefixes, reduce_op, arrived.split(alike), reverse)
-    done = torch.cat(results) if is_traced(arrived) else arrived
-    return viewed(wire.all_to_all(done, shares, alike), shape)
+    done = scan_rows(arrived.view(wire.world, alike[0]), reduce_op, exclusive, reverse)
+    return viewed(wire.all_to_all(done.view(-1), shares, alike), shape)
 
 
 def before(emit: Emit, reverse: bool) -> int:

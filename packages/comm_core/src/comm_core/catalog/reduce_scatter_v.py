@@ -9,12 +9,13 @@ from typing import cast
 
 import torch
 
-from comm_core.catalog.blocks import check_extent, numels, packed, resized
+from comm_core.catalog.blocks import check_extent, numels, packed, resized, stacked
 from comm_core.catalog.rules import Emit, batch_last, partial_derivative
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.extents import check_sizes, normalize_dim
 from comm_core.pending import Pending
 from comm_core.reduce_ops import REDUCE_OPS, check_dtype, reduce_in_rank_order, reduce_into, reduce_word
+from comm_core.rows import reduce_rows
 from comm_core.tracing import is_traced
 from comm_core.transports import Transport
 
@@ -54,13 +55,14 @@ def kernel(wire: Transport, x: torch.Tensor, *, reduce_op: str, dim: int, sizes:
     """
     rank, world = wire.rank, wire.world
     own, counts = resized(tuple(x.shape), dim, sizes[rank]), numels(x.shape, dim, sizes)
-    in_pieces = dim == 0 or (not is_traced(x) and math.prod(x.shape[:dim]) == 1)
-    if in_pieces and (is_traced(x) or world * max(sizes) <= _ROOM * sum(sizes)):
-        arrived = wire.all_to_all(x.contiguous().reshape(-1), [counts[rank]] * world, counts)
+    in_pieces = not is_traced(x) and math.prod(x.shape[:dim]) == 1
+    if is_traced(x) or (in_pieces and world * max(sizes) <= _ROOM * sum(sizes)):
+        row = stacked(x, dim, sizes) if is_traced(x) else x.contiguous().reshape(-1)
+        arrived = wire.all_to_all(row, [counts[rank]] * world, counts)
         return arrived.then(functools.partial(_reduce, reduce_op=reduce_op, shape=(world, *own)), own)
     blocks = x.split(list(sizes), dim)
     result = blocks[rank].clone(memory_format=torch.contiguous_format)
-    if is_traced(x) or world <= 2 or x.numel() == 0:
+    if world <= 2 or x.numel() == 0:
         return _exchange(wire, x, blocks, result, None, reduce_op)
     many = math.ceil((sum(sizes) + (world - 2) * max(sizes)) / sum(sizes))
     cut = _pieces(blocks, many) if in_pieces else _slices(blocks, dim, many)
@@ -119,8 +121,7 @@ def _instead(part: torch.Tensor, *, result: torch.Tensor) -> torch.Tensor:
 
 def _reduce(row: torch.Tensor, *, reduce_op: str, shape: Shape) -> torch.Tensor:
     """Reduce blocks that lie in a row, into a tensor of its own."""
-    first, *others = row.view(shape).unbind(0)
-    return reduce_into(reduce_op, [first.clone(), *others], 0)
+    return reduce_rows(row.view(shape), reduce_op)
 
 
 def _reduce_beside(result: torch.Tensor, row: torch.Tensor, *, reduce_op: str, rank: int, shape: Shape) -> torch.Tensor:

@@ -1,0 +1,66 @@
+"""Reductions of rows on one rank: alike in eager code, in a graph and by definition, with their derivatives."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from comm_core import own_ops
+from comm_core.catalog.blocks import packed, runs, stacked
+from comm_core.reduce_ops import preceding_in_rank_order, prefixes_in_rank_order, reduce_in_rank_order
+from comm_core.rows import reduce_rows, scan_rows
+
+KINDS = {
+    "sum": (torch.float32, torch.bfloat16, torch.bool, torch.uint16, torch.float8_e4m3fn, torch.complex64),
+    "avg": (torch.float64, torch.bfloat16),
+    "product": (torch.float32, torch.int8),
+    "max": (torch.float32, torch.uint32),
+    "band": (torch.int32, torch.bool),
+    "bxor": (torch.uint8,),
+}
+
+
+@pytest.mark.parametrize(("op", "dtype"), [(op, dtype) for op, dtypes in KINDS.items() for dtype in dtypes])
+@pytest.mark.parametrize("world", [1, 3, 4])
+def test_eager_and_traced_rows_are_the_definition_to_the_last_bit(op: str, dtype: torch.dtype, world: int) -> None:
+    values = torch.tensor([0.1, 3.3, -2.7, 0.0, 5.0, 1.0, 2.5, 4.0]).repeat(2)[: 4 * world].view(world, 4)
+    rows = (values.abs() if not dtype.is_signed else values).to(dtype)
+    graph = make_fx(lambda rows: reduce_rows(rows, op))(rows)
+    want = reduce_in_rank_order(op, rows.unbind(0))
+    for found in (reduce_rows(rows.clone(), op), graph(rows)):
+        assert found.dtype is dtype
+        assert torch.equal(found.view(torch.uint8), want.view(torch.uint8))
+    if dtype.is_complex:
+        return
+    for exclusive, reverse in ((False, False), (False, True), (True, False), (True, True)):
+        order = list(rows.unbind(0))[:: -1 if reverse else 1]
+        made = (preceding_in_rank_order if exclusive else prefixes_in_rank_order)(op, order)
+        want = torch.stack([part.view(torch.uint8) for part in made[:: -1 if reverse else 1]])
+        scan = make_fx(lambda rows, *how: scan_rows(rows, op, *how))
+        for found in (scan_rows(rows.clone(), op, exclusive, reverse), scan(rows, exclusive, reverse)(rows, 0, 0)):
+            assert torch.equal(found.view(torch.uint8), want)
+
+
+@pytest.mark.parametrize("op", ["sum", "avg", "max", "product"])
+def test_the_ops_have_the_derivatives_of_what_they_do(op: str) -> None:
+    own_ops.register()
+    rows = torch.tensor([[1.0, -2.0], [3.0, 0.5], [2.0, 4.0]], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda rows: torch.ops.comm_core.reduce_rows(rows, op), rows)
+    for exclusive in (False, True):
+        part = slice(1, None) if exclusive else slice(None)  # what is before the first may be infinite
+        how = (op, exclusive, False)
+        assert torch.autograd.gradcheck(
+            lambda v, how=how, part=part: torch.ops.comm_core.scan_rows(v, *how)[part], rows
+        )
+
+
+@pytest.mark.parametrize("sizes", [[2], [2, 2, 2], [3, 3, 2, 2], [1, 0, 4], [0, 0]])
+@pytest.mark.parametrize("dim", [0, 1, 2])
+def test_blocks_lie_in_a_graphs_row_as_in_an_eager_one(sizes: list[int], dim: int) -> None:
+    shape = [2, 3, 4]
+    shape[dim] = sum(sizes)
+    x = torch.arange(float(torch.Size(shape).numel())).view(shape)
+    graph = make_fx(lambda x: stacked(x, dim, sizes))(x)
+    assert torch.equal(graph(x), packed(x, x.split(sizes, dim)))
+    assert sum(count for count, _ in runs(sizes)) == len(sizes)
