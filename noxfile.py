@@ -15,6 +15,7 @@ import nox
 
 ROOT = Path(__file__).resolve().parent
 ENV = ROOT / ".nox" / "commbook"
+BESIDE = ("--numprocesses", "auto", "--maxprocesses", "4", "--dist", "loadfile")
 CONSTRAINTS = ROOT / "constraints" / "cpu-2.13.txt"
 DISTRIBUTIONS = sorted(
     file.parent for where in ("packages", "tools") for file in ROOT.glob(f"{where}/*/pyproject.toml")
@@ -43,15 +44,21 @@ def interpreter(session: nox.Session) -> str:
     python, stamp, made_from = ENV / "bin" / "python", ENV / "made-from", fingerprint()
     if not (python.exists() and stamp.exists() and stamp.read_text() == made_from):
         session.log("making the shared environment .nox/commbook; the first time this fetches torch")
-        if not python.exists():
-            session.run(sys.executable, "-m", "virtualenv", "--quiet", str(ENV), external=True)
-        pip = (str(python), "-m", "pip", "install", "--constraint", str(CONSTRAINTS))
-        dev = nox.project.dependency_groups(nox.project.load_toml(ROOT / "pyproject.toml"), "dev")
-        editable = [word for folder in DISTRIBUTIONS for word in ("--editable", str(folder))]
-        session.run(*pip, *dev, external=True)
-        session.run(*pip, "--quiet", "--no-build-isolation", *editable, external=True)
+        make(session, ENV, "--constraint", str(CONSTRAINTS))
         stamp.write_text(made_from)
     return str(python)
+
+
+def make(session: nox.Session, env: Path, *words: str) -> None:
+    """Makes an environment with everything in it, or refreshes it; the words go to pip, for what others need."""
+    python = env / "bin" / "python"
+    if not python.exists():
+        session.run(sys.executable, "-m", "virtualenv", "--quiet", str(env), external=True)
+    pip = (str(python), "-m", "pip", "install", *words)
+    dev = nox.project.dependency_groups(nox.project.load_toml(ROOT / "pyproject.toml"), "dev")
+    editable = [word for folder in DISTRIBUTIONS for word in ("--editable", str(folder))]
+    session.run(*pip, *dev, external=True)
+    session.run(*pip, "--quiet", "--no-build-isolation", *editable, external=True)
 
 
 def run(session: nox.Session, *words: object) -> None:
@@ -83,8 +90,19 @@ def tests(session: nox.Session) -> None:
 
     A process for each core, four at most, takes a file at a time: `-- -n 0` runs all in one, as a debugger needs it.
     """
-    beside = ("--numprocesses", "auto", "--maxprocesses", "4", "--dist", "loadfile")
-    run(session, "-m", "pytest", "-m", "not gpu and not browser", *beside, *session.posargs)
+    run(session, "-m", "pytest", "-m", "not gpu and not browser", *BESIDE, *session.posargs)
+
+
+@nox.session
+def versions(session: nox.Session) -> None:
+    """Run the tests on another torch, in an environment of its own (`-- 2.14.1`; further words go to pytest)."""
+    if not session.posargs:
+        session.error("which torch? nox -s versions -- 2.14.1")
+    wanted, *words = session.posargs
+    env = ENV.with_name(f"torch-{wanted}")
+    make(session, env, f"torch=={wanted}")
+    os.environ["COMMBOOK_PYTHON"] = str(env / "bin" / "python")
+    run(session, "-m", "pytest", "-m", "not gpu and not browser", *BESIDE, *words)
 
 
 @nox.session

@@ -128,4 +128,5 @@ def assert_same(alone, sharded_results):
                     got, want, rtol=1e-9, atol=1e-12, msg=lambda text, name=name: f"{name}: {text}"
                 )
         for name, want in parameters.items():
-            torch.testing.assert_close(got_parameters[name], want, rtol=1e-9, atol=1e-12)
+            # AdamW divides by the root of a gradient's square: where that is small, rounding counts for more
+            torch.testing.assert_close(got_parameters[name], want, rtol=1e-8, atol=1e-10)
