@@ -11,10 +11,6 @@
 
 #define PIECE_BYTES (32 * 1024) /* the other side is told after so many */
 
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
-
 static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
 static uint64_t padded(uint64_t bytes) { return (bytes + 63) & ~UINT64_C(63); }
@@ -120,13 +116,12 @@ static shm_envelope *envelope_at(const shm_mail *mail, uint32_t from, uint32_t t
     return (shm_envelope *)(void *)(ring_between(mail, from, to) + place % mail->ring_bytes);
 }
 
-/* An error here, rather than a fault at the first write. Kernels before 5.14 do not know the advice. */
+/* An error here, rather than a fault at the first write. */
 static int take_pages(shm_mail *mail, int peer) {
     shm_outgoing *out = &mail->out[peer];
     if (!out->ready) {
         void *ring = ring_between(mail, mail->group->rank, (uint32_t)peer);
-        int failed = madvise(ring, mail->ring_bytes, MADV_POPULATE_WRITE) != 0 && errno != EINVAL;
-        out->ready = !failed;
+        out->ready = shm_take_pages(ring, mail->ring_bytes) == 0;
     }
     return out->ready;
 }

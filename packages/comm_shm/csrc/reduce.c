@@ -5,11 +5,20 @@
 
 #define BLOCK 2048 /* elements: what is accumulated stays in the first-level cache */
 
-/* One build for every level of vector unit; the right one is chosen when the library is loaded, which is before
- * ThreadSanitizer can look at anything. */
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_THREAD__)
+#if defined(__has_feature) /* clang's word for what gcc says with __SANITIZE_THREAD__ */
+#if __has_feature(thread_sanitizer)
+#define __SANITIZE_THREAD__ 1
+#endif
+#endif
+
+/* One build for every level of vector unit (gcc, and clang from 14 on); the right one is chosen when the library is
+ * loaded, which is before ThreadSanitizer can look at anything. */
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__has_attribute) && !defined(__SANITIZE_THREAD__)
+#if __has_attribute(target_clones)
 #define EVERY_LEVEL __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
+#endif
+#endif
+#ifndef EVERY_LEVEL
 #define EVERY_LEVEL
 #endif
 

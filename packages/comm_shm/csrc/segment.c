@@ -4,11 +4,16 @@
 #include "queue.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#ifndef POPULATE_WRITE
+#define POPULATE_WRITE 23 /* MADV_POPULATE_WRITE, which older headers do not have */
+#endif
 
 _Static_assert(offsetof(shm_preamble, broken) == 128, "segment.py writes it where it is");
 
@@ -61,6 +66,26 @@ static void plan_waiting(shm_group *group) {
     int roomy = (uint32_t)cores >= group->world;
     group->spins = roomy ? 100 : 20;
     group->firm = roomy ? 12 : 0;
+}
+
+/* Kernels before 5.14 do not know the advice. There the kernel writes zeros, and answers where a write here would be a
+ * fault. */
+int shm_take_pages(void *at, size_t bytes) {
+    if (madvise(at, bytes, POPULATE_WRITE) == 0)
+        return 0;
+    if (errno != EINVAL)
+        return errno;
+    int zeros = open("/dev/zero", O_RDONLY | O_CLOEXEC), failed = zeros < 0 ? errno : 0;
+    for (size_t done = 0; failed == 0 && done < bytes;) {
+        ssize_t more = read(zeros, (unsigned char *)at + done, bytes - done);
+        if (more > 0)
+            done += (size_t)more;
+        else if (more == 0 || errno != EINTR)
+            failed = more == 0 ? EIO : errno;
+    }
+    if (zeros >= 0)
+        close(zeros);
+    return failed;
 }
 
 static int describe(shm_group *group, const int *pidfds) {

@@ -137,6 +137,7 @@ typedef struct {
 size_t shm_bytes(uint32_t world, size_t slot_bytes);
 size_t shm_reserved_bytes(uint32_t world, size_t slot_bytes);
 shm_group *shm_open_group(int fd, uint32_t rank, uint32_t world, size_t slot_bytes, const int *pidfds);
+int shm_take_pages(void *at, size_t bytes); /* of memory that nothing was written to; 0, or why there is none */
 void shm_close_group(shm_group *group);
 void shm_free_group(shm_group *group);
 unsigned char *shm_slot(const shm_group *group, uint32_t rank, uint32_t step);

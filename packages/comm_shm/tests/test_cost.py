@@ -30,31 +30,43 @@ def test_of_others_it_imports_torch_and_four_small_modules_of_the_core():
 
 
 def test_a_rank_that_waits_or_does_nothing_uses_no_processor_time(fleet):
+    """Rank 0 does nothing until rank 1 has waited half a second for it: counted is how often their threads woke up."""
+
     def body(rank, world, store):
+        import os
         import time
         from datetime import timedelta
+        from pathlib import Path
 
         from comm_core.errors import RankTimeoutError
 
+        def wakings():
+            files = Path("/proc/self/task").glob("*/status")
+            return sum(int(file.read_text().split("\nvoluntary_ctxt_switches:")[1].split()[0]) for file in files)
+
         dist.init_process_group("shm", store=store, rank=rank, world_size=world)
-        x = torch.ones(1000)
-        dist.all_reduce(x, async_op=True).wait()  # whatever runs beside the caller runs now
-        dist.barrier()
-        before, nothing, waiting = time.process_time(), 0.0, 0.0
+        pipe = store.path + ".pipe"
         if rank == 0:
-            with pytest.raises(RuntimeError):
-                store.wait(["never"], timedelta(seconds=0.5))
-            nothing = time.process_time() - before
-            before = time.process_time()
+            os.mkfifo(pipe)
+        dist.all_reduce(torch.ones(1000), async_op=True).wait()  # whatever runs beside the caller runs now
+        dist.barrier()
+        woken, used = wakings(), time.process_time()
+        if rank == 0:
+            with open(pipe, "rb"):  # until the other rank opens it too
+                pass
+        else:
             with pytest.raises(RankTimeoutError):
                 dist.group.WORLD.barrier(timeout=timedelta(seconds=0.5)).wait()
-            waiting = time.process_time() - before
-            store.set("over", "")
-        store.wait(["over"])
-        return nothing, waiting
+        used, woken = time.process_time() - used, wakings() - woken
+        if rank == 1:
+            with open(pipe, "wb"):
+                pass
+        return woken, used
 
     answers = fleet.run(body, 2)
     assert [how for how, _ in answers] == ["returned"] * 2, answers
-    nothing, waiting = answers[0][1]
-    assert nothing < 0.05
-    assert waiting < 0.05
+    (idle, used), (waiting, spent) = (answer for _, answer in answers)
+    assert idle <= 6  # the open, and what ends of the work before
+    assert waiting <= 30  # a slice of 50 ms each
+    assert used < 0.005
+    assert spent < 0.01

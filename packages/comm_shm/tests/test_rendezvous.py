@@ -60,3 +60,15 @@ def test_a_process_is_told_from_a_later_one_with_its_id():
 
 def test_a_process_that_is_gone_was_never_born():
     assert rendezvous.born(2**22 + 1) == -1
+
+
+def test_what_a_rank_left_is_taken_back_and_the_rounds_start_again():
+    store = dist.HashStore()
+    for pid in (1, 2, 3):
+        card = replace(HERE, pid=pid)
+        assert rendezvous.exchange(store, 0, 1, card, timedelta(seconds=5)) == [card]
+    assert store.num_keys() == 4
+    rendezvous.forget(store, 0)
+    assert store.num_keys() == 0
+    assert rendezvous.exchange(store, 0, 1, HERE, timedelta(seconds=5)) == [HERE]
+    assert store.check(["shm/0/1"])

@@ -102,7 +102,7 @@ def _join(options: BackendOptions, cards: Sequence[rendezvous.Card], memfd: int)
                 raise
         group = SharedMemoryGroup(options, attach(memfd, cards, options.group_rank))
         try:
-            group.agree("join")
+            joined(group, options)
         except BaseException:
             group.shutdown()
             raise
@@ -110,6 +110,19 @@ def _join(options: BackendOptions, cards: Sequence[rendezvous.Card], memfd: int)
         if memfd >= 0:
             os.close(memfd)
     return group
+
+
+def joined(group: SharedMemoryGroup, options: BackendOptions) -> None:
+    """Wait until every rank has joined; then take back what they left in the store, before any of them can come again.
+
+    Raises:
+        RankTimeoutError: ranks did not arrive in time; they are named.
+        RankFailedError: a rank died or left; it is named.
+    """
+    group.agree("join")
+    if options.group_size > 1:
+        rendezvous.forget(options.store, options.group_rank)
+        group.agree("join")
 
 
 @compat.opaque

@@ -79,7 +79,7 @@ def undelivered(status: Status, scene: Scene, message: Message, arrived: Sequenc
         case Status.NO_ROOM:
             return TransportError(
                 scene.where,
-                got=f"no memory for a message {what}",
+                got=f"no memory for a message {what}{_came(scene, message, arrived)}",
                 need="room for a ring to that rank, and for messages that come before they are asked for",
                 hint="post receives in the order of the sends, or raise the memory limit",
             )
@@ -87,9 +87,14 @@ def undelivered(status: Status, scene: Scene, message: Message, arrived: Sequenc
             return fault(status, scene)
 
 
-def _late(scene: Scene, message: Message, got: str, arrived: Sequence[Message]) -> CommError:
+def _came(scene: Scene, message: Message, arrived: Sequence[Message]) -> str:
+    """Return what else there is of the rank, or the ranks, that a message was asked of."""
     others = [one for one in arrived if message.rank in (one.rank, -1)] if scene.where == "recv" else []
-    came = "".join(f"; {scene.name(o.rank)} sent {sized(o.numel, o.dtype)} with tag {o.tag}" for o in others)
+    return "".join(f"; {scene.name(o.rank)} sent {sized(o.numel, o.dtype)} with tag {o.tag}" for o in others)
+
+
+def _late(scene: Scene, message: Message, got: str, arrived: Sequence[Message]) -> CommError:
+    came = _came(scene, message, arrived)
     last = f" (its last collective: {last_of(scene.states[message.rank])})" if message.rank >= 0 else ""
     return RankTimeoutError(
         scene.where,

@@ -5,6 +5,7 @@ Every rank decides from the same cards, so that what makes shared memory impossi
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Sequence
@@ -105,6 +106,18 @@ def exchange(store: Store, rank: int, world: int, card: Card, timeout: timedelta
             hint="see whether those ranks started and make the same init_process_group or new_group calls",
         ) from error
     return [Card(**json.loads(store.get(key))) for key in keys]
+
+
+def forget(store: Store, rank: int) -> None:
+    """Take back what this rank left in the store, once every rank of the group has joined and so has read it.
+
+    All ranks do, and wait for each other before any of them may come back under the same name: then the rounds of all
+    of them start again, and nobody finds a card of the round before.
+    """
+    turn = store.add(f"shm/{rank}/turn", 0)
+    for key in (*(f"shm/{rank}/{number}" for number in range(1, turn + 1)), f"shm/{rank}/turn"):
+        with contextlib.suppress(RuntimeError):  # a store that cannot delete keeps it
+            store.delete_key(key)
 
 
 def unable(cards: Sequence[Card]) -> CommError | None:

@@ -12,7 +12,7 @@ from comm_core.errors import CommError, TransportError, first_line
 from comm_shm import rendezvous
 from comm_shm.across import Across
 from comm_shm.agreement import BackendOptions
-from comm_shm.group import SharedMemoryGroup
+from comm_shm.group import SharedMemoryGroup, joined
 from comm_shm.hosts import Hosts, split
 from comm_shm.inside import Inside
 from comm_shm.rendezvous import Card
@@ -79,7 +79,7 @@ def create(options: BackendOptions, cards: Sequence[Card]) -> SpanningGroup:
     inside = Inside(handle, hosts, list(options.global_ranks_in_group))
     group = SpanningGroup(options, Spanning(inside, Across(hosts, speakers, everyone, store)))
     try:
-        group.agree("join")
+        joined(group, options)
     except BaseException:
         group.shutdown()
         raise
