@@ -259,3 +259,17 @@ def test_every_function_with_a_gradient_takes_a_convention():
     assert without == local | messages | {"barrier", "wait_tensor"}
     kinds = {inspect.signature(of).parameters["backward"].kind for name, of in functions.items() if name not in without}
     assert kinds == {inspect.Parameter.KEYWORD_ONLY}
+
+
+@pytest.mark.skipif(not torch.__version__.startswith("2.13"), reason="documents torch 2.13")
+def test_linearize_of_torch_parts_a_collective_from_its_wait():
+    """docs/understand/gradients.md says so, and what to use instead; it has to stop when this does."""
+
+    def body(group):
+        x = torch.tensor([2.0, 3.0])
+        _, pushed = torch.func.linearize(lambda v: fc.all_reduce(v, "product", group), x)
+        (graph,) = [cell.cell_contents for cell in pushed.__closure__ if hasattr(cell.cell_contents, "code")]
+        (folded,) = [graph.const_subgraph_module.code]
+        return "all_gather_into_tensor" in folded, "wait_tensor" in folded
+
+    assert World(1).run(body) == [(True, False)]
