@@ -18,7 +18,7 @@ from comm_shm.entrance import OnlyImagined, strange
 from comm_shm.messages import MessagingGroup
 from comm_shm.terms import Terms, starts
 from comm_shm.torch_compat import group_of_backend
-from comm_shm.watching_compat import modes, profiled, shown
+from comm_shm.watching_compat import shown, watched_now
 from comm_shm.work import FinishedWork
 
 
@@ -161,7 +161,7 @@ def watched(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def seen(self: DelegatingGroup, *args: Any, **kwargs: Any) -> Any:
-        if modes() or profiled():
+        if watched_now():
             tensors = tuple(x for x in args if isinstance(x, (list, torch.Tensor)))
             return shown(name, lambda: method(self, *args, **kwargs), tensors)
         return method(self, *args, **kwargs)

@@ -23,7 +23,7 @@ from comm_shm.entrance import OnlyImagined
 from comm_shm.hosts import split
 from comm_shm.terms import Terms, terms
 from comm_shm.torch_compat import prefixed, tensors_for_c
-from comm_shm.watching_compat import modes, profiled, shown
+from comm_shm.watching_compat import shown, watched_now
 from comm_shm.work import FinishedWork
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ class SharedMemoryGroup(DelegatingGroup):
             TransportError: another device or layout, on every rank.
             ReduceOpError: no reduce op, or one that is not defined for the dtype, on every rank.
         """
-        if modes() or profiled():
+        if watched_now():
             given = terms(opts, timeout, op)
             return shown("allreduce", lambda: self._reduce_all(tensors, given), (tensors,))
         status = self._all_reduce(self._handle, tensors, opts, self._timeout_s) if timeout is None else -1

@@ -11,11 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch._C._autograd import _profiler_enabled
+from torch.autograd import profiler
 from torch.utils import _python_dispatch as dispatch
-
-modes = torch._C._len_torch_dispatch_stack
-profiled = _profiler_enabled
 
 _OPS = {
     "allreduce": "allreduce_",
@@ -41,6 +38,11 @@ _OPS = {
 _WORDS = {"allreduce": "all_reduce", "allgather": "all_gather", "alltoall": "all_to_all"}
 
 
+def watched_now() -> bool:
+    """Return whether a profiler or a mode may be on: two names of torch's that it keeps for quick looks."""
+    return profiler._is_profiler_enabled or dispatch._is_in_non_infra_torch_dispatch_mode
+
+
 def shown(name: str, call: Callable[[], Any], tensors: tuple[Any, ...]) -> Any:
     """Make a call of a group under the eyes of the modes that are on, the innermost first, and of the profiler.
 
@@ -49,12 +51,12 @@ def shown(name: str, call: Callable[[], Any], tensors: tuple[Any, ...]) -> Any:
         call: the call.
         tensors: its tensors, or lists of them, as torch's op has them first; a mode sees these, and no other arguments.
     """
-    mode = dispatch._get_current_dispatch_mode() if modes() else None
+    mode = dispatch._get_current_dispatch_mode()
     if mode is not None and not mode.is_infra_mode():  # torch's own, as of fake tensors, are no watchers
         with dispatch._pop_mode_temporarily() as mode:
             return mode.__torch_dispatch__(_op(name, lambda: shown(name, call, tensors)), (), tensors, {})
-    if profiled():
-        with torch.autograd.profiler.record_function(f"shm:{_WORDS.get(name, name)}"):
+    if profiler._is_profiler_enabled:
+        with profiler.record_function(f"shm:{_WORDS.get(name, name)}"):
             return call()
     return call()
 
