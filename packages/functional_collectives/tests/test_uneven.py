@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import functional_collectives as fc
 from comm_core import World
-from comm_core.errors import CommError
+from comm_core.errors import ArgumentError, CommError
 
 
 def _leaf(rank):
@@ -143,3 +144,15 @@ def _in_parts(group):
 @pytest.mark.world(2, 3, 4)
 def test_reductions_in_parts_are_whole(world):
     assert world.run(_in_parts) == [[]] * world.size
+
+
+@pytest.mark.parametrize("mode", [FakeTensorMode, lambda: torch.device("meta")])
+def test_sizes_that_nobody_can_tell_are_asked_for(mode):
+    def body(group):
+        with mode():
+            x = torch.ones(group.rank + 1, 2)
+            with pytest.raises(ArgumentError, match="pass sizes="):
+                fc.all_gather_v(x, 0, group)
+            return tuple(fc.all_gather_v(x, 0, group, sizes=[1]).shape)
+
+    assert World(1).run(body) == [(1, 2)]

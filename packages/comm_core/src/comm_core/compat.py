@@ -112,6 +112,14 @@ def functions_transformed() -> bool:
     return torch._C._are_functorch_transforms_active()
 
 
+def has_values(x: torch.Tensor) -> bool:
+    """Tell whether a tensor has values to ask for: not on meta, nor as a fake without symbols (2.11 to 2.14)."""
+    if torch.compiler.is_compiling():
+        return True
+    mode = getattr(x, "fake_mode", None)
+    return not x.is_meta and (mode is None or mode.shape_env is not None)
+
+
 def batch_level(x: torch.Tensor) -> int:
     """Return the level at which autograd batched a cotangent (`is_grads_batched`), 0 where it did not (2.11 to 2.14).
 

@@ -13,6 +13,8 @@ import comm_core
 from comm_core import GroupLike
 from comm_core.catalog import ALL_GATHER, ALL_GATHER_V, REDUCE_SCATTER_V
 from comm_core.checking import refusing
+from comm_core.compat import has_values
+from comm_core.errors import ArgumentError
 from comm_core.extents import even_sizes, normalize_dim
 from comm_core.settling import settled
 from functional_collectives.collectives import asked, parsed_group
@@ -57,6 +59,9 @@ def all_gather_v(
         with refusing(group, "all_gather_v"):
             x = settled(x, "all_gather_v")
             dim = normalize_dim(gather_dim, x.ndim, "all_gather_v")
+            if not has_values(x):
+                got = "sizes=None for a tensor without values, on meta or under FakeTensorMode"
+                raise ArgumentError("all_gather_v", got, "every rank's size of the dim", "pass sizes=")
         own = torch.tensor([x.shape[dim]], device=x.device)
         sizes = comm_core.run(ALL_GATHER, own, group, dim=0).tolist()
     return comm_core.start(entry, x, in_flight, group, dim=gather_dim, sizes=sizes)
