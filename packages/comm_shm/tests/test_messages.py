@@ -314,3 +314,25 @@ def test_threads_and_hundreds_of_messages(world):
             return all(threads.map(one, range(1, 200)))
 
     assert world.run(body) == [True] * world.size
+
+
+def test_a_negative_tag_is_refused_as_over_gloo(world):
+    def body(group):
+        told, peer = [], (group.rank + 1) % group.world
+        for call in (dist.group.WORLD.send, dist.group.WORLD.recv):
+            try:
+                call([torch.ones(1)], peer, -1)
+            except Exception as error:
+                told.append(str(error))
+        try:
+            dist.group.WORLD.recv_anysource([torch.ones(1)], -7)
+        except Exception as error:
+            told.append(str(error))
+        return told
+
+    for told in world.run(body):
+        assert [" ".join(one.split()[:4]) for one in told] == [
+            "send: got tag -1;",
+            "recv: got tag -1;",
+            "recv: got tag -7;",
+        ]

@@ -16,7 +16,7 @@ from comm_shm.agreement import AgreeingGroup
 from comm_shm.codes import COLLECTIVE_CODE, DTYPE_CODE, REFUSALS, UNKNOWN, RankState
 from comm_shm.faults import Scene, Status, fault
 from comm_shm.terms import Terms
-from comm_shm.torch_compat import note_work
+from comm_shm.torch_compat import note_work, written
 from comm_shm.work import FinishedWork, ManyWorks, Started, StartedWork
 
 FOREVER_S = 1e9
@@ -79,16 +79,25 @@ class CallingGroup(AgreeingGroup):
         """Run the steps of a collective, or start them when the caller does not wait."""
         limit = self._limit(given.timeout)
         if given.later:
-            return self._start(self._launched(steps, limit), tensors)
+            work = self._start(self._launched(steps, limit), tensors)
+            for step in steps:
+                self._note_writes(step)
+            return work
         for step in steps:
             status = getattr(self._native, step.native)(self._handle, *step.arguments(), limit)
             if status:
                 raise self._fault(status, step.where, limit)
+            self._note_writes(step)
             if step.finish is not None:
                 step.finish()
         if self._open:
             self._sweep()
         return FinishedWork(tensors)
+
+    def _note_writes(self, step: Step) -> None:
+        """Tell autograd what the C core writes; torch itself sees what is copied from there."""
+        if step.tensors is not None and not (step.native == "broadcast" and step.detail == self._rank):
+            written(step.tensors[1:])
 
     def _launched(self, steps: list[Step], limit: float) -> list[Started]:
         parts, before = [], None

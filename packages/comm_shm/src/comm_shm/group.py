@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from comm_core import compat
 from comm_core.errors import ArgumentError, TransportError
-from comm_shm import functional_compat, monitored_compat, rendezvous
+from comm_shm import functional_compat, monitored_compat, rendezvous, timeout_compat
 from comm_shm.agreement import BackendOptions, JoinOptions, Refused
 from comm_shm.availability import why_not
 from comm_shm.calls import Step
@@ -22,7 +22,7 @@ from comm_shm.delegation import DelegatingGroup, delegated, watched
 from comm_shm.entrance import OnlyImagined
 from comm_shm.hosts import split
 from comm_shm.terms import Terms, terms
-from comm_shm.torch_compat import prefixed, tensors_for_c
+from comm_shm.torch_compat import prefixed, tensors_for_c, written
 from comm_shm.watching_compat import shown, watched_now
 from comm_shm.work import FinishedWork
 
@@ -44,6 +44,7 @@ def create(options: BackendOptions) -> SharedMemoryGroup:
     """
     functional_compat.install()
     monitored_compat.install()
+    timeout_compat.install()
     missing = why_not()
     rank, world = options.group_rank, options.group_size
     if missing is None and world == 1:
@@ -189,6 +190,7 @@ class SharedMemoryGroup(DelegatingGroup):
         if status > 0:
             raise self._fault(status, "all_reduce", self._timeout_s)
         if status == 0:
+            written(tensors if type(tensors) is list else (tensors,))  # type: ignore[arg-type]  # no tensor of tensors
             if self._open:
                 self._sweep()
             return DONE
@@ -264,8 +266,12 @@ class SharedMemoryGroup(DelegatingGroup):
         return self._store
 
     def set_timeout(self, timeout: timedelta) -> None:
-        """Set how long a collective waits for the other ranks."""
+        """Set how long a collective waits for the other ranks, also on the groups of other devices."""
         self._timeout_s = timeout.total_seconds()
+        self._options.timeout = timeout
+        for other in self._others.values():
+            if other is not None:
+                other.set_timeout(timeout)
 
     def split_group(  # type: ignore[override]
         self,

@@ -15,6 +15,7 @@ from comm_shm.layout import expanded, flat_of, put, target_of
 from comm_shm.message_faults import Message, misfit, undelivered
 from comm_shm.movement import Tensors
 from comm_shm.rooted import RootedGroup
+from comm_shm.torch_compat import written
 from comm_shm.work import FinishedWork, Started, StartedWork
 
 ANY_SOURCE = -1
@@ -33,7 +34,7 @@ class MessagingGroup(RootedGroup):
         Args:
             tensors: a list of just the tensor; of any strides.
             dstRank: the receiver's rank in the group; this rank's own is allowed.
-            tag: the receiver asks for the same.
+            tag: 0 or more; the receiver asks for the same.
 
         Raises:
             MismatchError: from `wait`, on both ranks: the receiver had asked for another size or dtype. Also at the
@@ -43,7 +44,7 @@ class MessagingGroup(RootedGroup):
             TransportError: another device or layout.
         """
         try:
-            x = self._one("send", tensors, writes=False)
+            x = self._one("send", tensors, tag, writes=False)
         except OnlyImagined:
             return FinishedWork(tensors)
         if not x.is_cpu:
@@ -87,7 +88,7 @@ class MessagingGroup(RootedGroup):
 
     def _receive(self, tensors: Tensors, peer: int, tag: int) -> StartedWork | FinishedWork:
         try:
-            x = self._one("recv", tensors, writes=True)
+            x = self._one("recv", tensors, tag, writes=True)
         except OnlyImagined:
             return FinishedWork(tensors)
         if not x.is_cpu:
@@ -95,6 +96,7 @@ class MessagingGroup(RootedGroup):
             return self._hand_on(name, x, given)
         target = target_of(x)
         part = self._posted("recv", target, (peer, tag))
+        written((target,))
         return self._start([part if target is x else part._replace(finish=lambda: put(x, target))], [x])
 
     def _posted(self, where: str, flat: torch.Tensor, address: tuple[int, int]) -> Started:
@@ -120,7 +122,9 @@ class MessagingGroup(RootedGroup):
             raise ArgumentError(where, got=f"rank {peer}", need=f"a rank from 0 to {self._world - 1}")
         return peer
 
-    def _one(self, where: str, tensors: Tensors, writes: bool) -> torch.Tensor:
+    def _one(self, where: str, tensors: Tensors, tag: int, writes: bool) -> torch.Tensor:
+        if tag < 0:
+            raise ArgumentError(where, got=f"tag {tag}", need="a tag of 0 or more")
         if len(tensors) != 1:
             raise ArgumentError(where, got=f"{len(tensors)} tensors", need="one", hint="make one call for each")
         x = tensors[0]

@@ -42,12 +42,13 @@ def unregister() -> None:
         False
         >>> register()
     """
-    from comm_shm import functional_compat, monitored_compat
+    from comm_shm import functional_compat, monitored_compat, timeout_compat
     from comm_shm.torch_compat import forget_backend
 
     forget_backend(BACKEND)
     functional_compat.uninstall()
     monitored_compat.uninstall()
+    timeout_compat.uninstall()
 
 
 def autoload() -> None:

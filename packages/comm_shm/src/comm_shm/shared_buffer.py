@@ -18,6 +18,7 @@ from comm_shm.codes import COLLECTIVE_CODE, DTYPE_CODE, OFFSETS, REFUSALS, defin
 from comm_shm.control import Control
 from comm_shm.entrance import OnlyImagined, no_memory, opened, unreachable
 from comm_shm.faults import Status
+from comm_shm.torch_compat import written
 
 Native = Callable[[Any, int, int, int, int, int, int, int, int, float], int]
 
@@ -201,6 +202,7 @@ class SharedBuffer:
         )
         if status:
             raise control.fault(status, where, limit)
+        written((out,))
 
     def _agree(self, where: str, refusal: int = 0, timeout_s: float | None = None) -> None:
         control, limit, numel = self._control, self._limit(timeout_s), self.tensor.numel()
