@@ -47,6 +47,8 @@ def normalize_dim(dim: int, ndim: int, where: str) -> int:
         >>> normalize_dim(-1, 3, "all_gather")
         2
     """
+    if type(dim) is int and 0 <= dim < ndim:
+        return dim
     place = integer(dim)
     if place is None or not -ndim <= place < ndim:
         raise ShapeError(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import sys
+import threading
 import warnings
 import weakref
 from collections.abc import Callable
-from typing import Any, ClassVar, NoReturn, Protocol, cast
+from typing import ClassVar, NoReturn, Protocol
 
 import torch
 
@@ -58,7 +60,7 @@ class Pending:
         self.started: Started | None = None
 
     def __del__(self) -> None:
-        if getattr(self, "started", None) is not None and self._work is not None and not sys.is_finalizing():
+        if getattr(self, "_work", None) is not None and self.started is not None and not sys.is_finalizing():
             warnings.warn(
                 f"{self.what}: the result, started at {self.where}, was dropped before anybody waited for it: use it, "
                 "or call wait_tensor on it",
@@ -167,8 +169,25 @@ def _same_bytes(x: torch.Tensor, y: torch.Tensor) -> bool:
     return torch.equal(x.reshape(-1).view(torch.uint8), y.reshape(-1).view(torch.uint8))
 
 
-NOTED: weakref.WeakSet[Pending] = weakref.WeakSet()
-"""Every collective of which somebody noted who started it, as long as its result lives."""
+_noted: collections.deque[weakref.ref[Pending]] = collections.deque()  # also of results that are gone
+_cleaning = threading.Lock()
+_EACH = 256  # after so many notes those of results that are gone are dropped
+
+
+def note(pending: Pending, started: Started) -> None:
+    """Note who started a collective; `noted` has it as long as its result lives."""
+    pending.started = started
+    _noted.append(weakref.ref(pending))
+    if started[0] % _EACH == 0:
+        _clean()
+
+
+def _clean() -> None:
+    with _cleaning:
+        for _ in range(len(_noted)):  # others may append meanwhile
+            reference = _noted.popleft()
+            if reference() is not None:
+                _noted.append(reference)
 
 
 def noted() -> list[Pending]:
@@ -178,5 +197,6 @@ def noted() -> list[Pending]:
         >>> [one.what for one in noted() if one.what == "none of this name"]
         []
     """
-    references = list(cast(Any, NOTED).data)  # at one stroke, so that no other thread can change the set meanwhile
+    with _cleaning:
+        references = list(_noted)
     return [one for reference in references if (one := reference()) is not None]

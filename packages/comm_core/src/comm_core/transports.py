@@ -154,14 +154,14 @@ class ProcessGroupTransport:
         """Run `ProcessGroup.allreduce` on a copy of `x`, or on `out`."""
         self._check_reduces("all_reduce", x)
         out = _filled(out, x)
-        moved, op = _to_reduce(out, reduce_op)
+        moved, op = (out, reduce_op) if out.dtype in _SAME else _to_reduce(out, reduce_op)
         return self._start("all_reduce", out, self._group.process_group.allreduce, [moved], _all_reduce_options(op))
 
     def all_gather(self, x: torch.Tensor, out: torch.Tensor | None = None) -> Pending:
         """Run the process group's gather into one tensor."""
         x = _detached(x)
         if out is None:
-            out = x.new_empty(enlarged(x, x.shape[0] * self.world))
+            out = x.new_empty(*enlarged(x, x.shape[0] * self.world))
         gather = compat.all_gather_base(self._group.process_group)
         pending = self._start("all_gather", out, gather, _to_move(out), _to_move(x))
         pending.sends(x)
@@ -170,7 +170,7 @@ class ProcessGroupTransport:
     def all_gather_coalesced(self, xs: Sequence[torch.Tensor]) -> list[Pending]:
         """Gather several tensors of one dtype in one piece of work, which all results share."""
         ready = [_detached(x).contiguous() for x in xs]
-        outs = [x.new_empty(enlarged(x, x.shape[0] * self.world)) for x in ready]
+        outs = [x.new_empty(*enlarged(x, x.shape[0] * self.world)) for x in ready]
         gather = self._group.process_group.allgather_into_tensor_coalesced
         moved = [_to_move(out) for out in outs], [_to_move(x) for x in ready]
         together = self._start("all_gather_coalesced", outs[0], gather, *moved)
@@ -183,7 +183,7 @@ class ProcessGroupTransport:
         """Run a broadcast for each rank, into its part of the result: no copies, and the fewest bytes."""
         x = _detached(x)
         if out is None:
-            out = x.new_empty(enlarged(x, sum(sizes)))
+            out = x.new_empty(*enlarged(x, sum(sizes)))
         parts = _to_move(out).split(list(sizes))
         parts[self.rank].copy_(_to_move(x))
         start = self._group.process_group.broadcast
@@ -197,7 +197,7 @@ class ProcessGroupTransport:
         self._check_reduces("reduce_scatter", x)
         x = _detached(x)
         if out is None:
-            out = x.new_empty(enlarged(x, x.shape[0] // self.world))
+            out = x.new_empty(*enlarged(x, x.shape[0] // self.world))
         moved, op = _to_reduce(x, reduce_op)
         into, _ = _to_reduce(out, reduce_op)
         scatter = compat.reduce_scatter_base(self._group.process_group)
@@ -215,7 +215,7 @@ class ProcessGroupTransport:
         """Run `ProcessGroup.alltoall_base`."""
         x, input_splits = given_to_all(self._group, _detached(x), output_splits, input_splits)
         if out is None:
-            out = x.new_empty(enlarged(x, sum(output_splits)))
+            out = x.new_empty(*enlarged(x, sum(output_splits)))
         exchange = self._group.process_group.alltoall_base
         splits = list(output_splits), list(input_splits)
         pending = self._start("all_to_all", out, exchange, _to_move(out), _to_move(x), *splits)
@@ -241,7 +241,7 @@ class ProcessGroupTransport:
         """Start all receives, then all sends, and wait for all: so no order of theirs can be a deadlock."""
         x = _detached(x)
         if out is None:
-            out = x.new_empty(enlarged(x, sum(rows for _, rows, _ in receives)))
+            out = x.new_empty(*enlarged(x, sum(rows for _, rows, _ in receives)))
         pieces = Pieces(_to_move(x), sends), Pieces(_to_move(out), receives)
         works = exchanged(self._group, *pieces, functools.partial(self._start, "batch_p2p", out))
         pending = Pending(out, AllOf(works), pieces, "batch_p2p")
@@ -292,7 +292,8 @@ def _detached(x: torch.Tensor) -> torch.Tensor:
 
 def _filled(out: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
     if out is None:
-        return _detached(x).clone(memory_format=torch.contiguous_format)
+        own = x.detach() if x.requires_grad else x
+        return own.clone() if own.is_contiguous() else own.clone(memory_format=torch.contiguous_format)
     return out if out is x else out.copy_(x.detach())
 
 

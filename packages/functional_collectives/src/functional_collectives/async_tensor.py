@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 
 import torch
 
-from comm_core import Pending
+from comm_core import Pending, compat
 from comm_core.errors import ArgumentError, GradientError
 from functional_collectives import torch_compat
 
@@ -41,7 +41,7 @@ class AsyncCollectiveTensor(torch.Tensor):
     Gradient: waiting is the identity.
 
     Example:
-        >>> from comm_core import Pending
+        >>> from comm_core import Pending, compat
         >>> class Work:
         ...     def wait(self) -> None: ...
         >>> x = AsyncCollectiveTensor(Pending(torch.ones(2, 3), Work()), torch.empty(2, 3), torch.device("cpu"))
@@ -53,7 +53,7 @@ class AsyncCollectiveTensor(torch.Tensor):
     """
 
     _pending: Unfinished
-    _shares_writes = False
+    _shares_writes = True
     _given = False  # the buffer itself, by `wait`
 
     @staticmethod
@@ -61,6 +61,7 @@ class AsyncCollectiveTensor(torch.Tensor):
         """Make the wrapper; it has no storage of its own."""
         self = cast(AsyncCollectiveTensor, torch_compat.wrapper(cls, like, device))
         self._pending = pending
+        self._shares_writes = False
         return self
 
     @staticmethod
@@ -79,7 +80,6 @@ class AsyncCollectiveTensor(torch.Tensor):
         pending.tensor = pending.tensor.data  # the transport's own writes are not counted
         self = torch_compat.same_memory(AsyncCollectiveTensor, pending.tensor)
         self._pending = pending
-        self._shares_writes = True
         return self
 
     __torch_function__ = torch_compat.no_torch_function
@@ -279,6 +279,37 @@ def _finished(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(map(_finished, value))
     return value
+
+
+def _ready(value: Any) -> Any:
+    """Return the plain result where an op on a result in flight needs nothing but its values; else what was given."""
+    if type(value) is not AsyncCollectiveTensor or value.requires_grad:
+        return value
+    if torch.compiler.is_compiling() or compat.is_watched(value):
+        return value
+    return _finished(value)
+
+
+def _unary(of: Callable[[torch.Tensor], Any]) -> Callable[[torch.Tensor], Any]:
+    """Make an operator that waits first, so that it is an op on a plain tensor: no dispatch through Python."""
+    return functools.wraps(of)(lambda self: of(_ready(self)))
+
+
+def _binary(of: Callable[[torch.Tensor, Any], Any]) -> Callable[[torch.Tensor, Any], Any]:
+    """As `_unary`, for an operator of two."""
+    return functools.wraps(of)(lambda self, other: of(_ready(self), _ready(other)))
+
+
+# Python looks operators up on the class before torch does; whatever they cannot take goes through `__torch_dispatch__`.
+_UNARY = ("neg", "abs", "invert")
+_BINARY = (
+    *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor"),
+    *("radd", "rsub", "rmul", "rtruediv", "rfloordiv", "rmod", "rpow", "rmatmul", "rand", "ror", "rxor"),
+    *("eq", "ne", "lt", "le", "gt", "ge"),
+)
+for _make, _names in ((_unary, _UNARY), (_binary, _BINARY)):
+    for _name in _names:
+        setattr(AsyncCollectiveTensor, f"__{_name}__", cast(Any, _make)(getattr(torch.Tensor, f"__{_name}__")))
 
 
 def _deferred_view(base: AsyncCollectiveTensor, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

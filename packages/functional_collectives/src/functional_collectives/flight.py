@@ -8,7 +8,7 @@ import torch
 
 from comm_core import Pending
 from comm_core.callsite import caller, place
-from comm_core.pending import NOTED, noted
+from comm_core.pending import note, noted
 from functional_collectives.async_tensor import AsyncCollectiveTensor
 
 
@@ -30,7 +30,7 @@ class InFlight:
 def inflight() -> list[InFlight]:
     """Return the collectives of this process whose results nobody has waited for, oldest first.
 
-    It asks Python's garbage collector for them, so that starting a collective need not enter it in a list.
+    Starting a collective only appends a weak reference; this looks which of them are left.
 
     Example:
         >>> inflight()
@@ -50,8 +50,7 @@ def in_flight(pending: Pending) -> torch.Tensor:
     """
     if pending.done:
         return pending.tensor
-    pending.started = caller()
-    NOTED.add(pending)
+    note(pending, caller())
     if pending.is_buffer:
         return AsyncCollectiveTensor.over_buffer(pending)
     buffer = pending.tensor

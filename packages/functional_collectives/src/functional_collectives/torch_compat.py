@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from comm_core import inductor_compat
-from comm_core.compat import as_made, dispatch_modes_active, forward_ad_active, is_transformed
+from comm_core.compat import as_made, forward_ad_active, is_transformed
 
 __all__ = [
     "as_made",
@@ -39,9 +39,12 @@ same_memory: Any = torch.Tensor._make_subclass
 without_dispatch = torch._C._DisableTorchDispatch  # a context in which a tensor subclass is its memory (2.11 to 2.14)
 
 
+_modes = torch._C._len_torch_dispatch_stack
+
+
 def is_watched() -> bool:
     """Tell whether Dynamo, a dispatch mode or forward-mode AD watches the ops (2.11 to 2.14)."""
-    return torch.compiler.is_compiling() or dispatch_modes_active() or forward_ad_active()
+    return torch.compiler.is_compiling() or _modes() > 0 or forward_ad_active()
 
 
 def is_described() -> bool:

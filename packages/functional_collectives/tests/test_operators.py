@@ -1,0 +1,78 @@
+"""Operators on a result in flight: ops of the plain result, which take no way through Python's dispatch."""
+
+import torch
+
+import functional_collectives as fc
+from comm_core import Pending, World
+from functional_collectives import AsyncCollectiveTensor
+
+
+def _operators(x):
+    """Every operator of one and of two tensors, with a number and with a tensor on either side."""
+    import operator as op
+
+    two = (op.add, op.sub, op.mul, op.truediv, op.floordiv, op.mod, op.pow, op.eq, op.ne, op.lt, op.le, op.gt, op.ge)
+    other = torch.tensor([2.0, 3.0])
+    results = [f(x, 2.0) for f in two] + [f(x, other) for f in two] + [f(other, x) for f in two]
+    results += [2.0 + x, 2.0 - x, 2.0 * x, 2.0 / x, 2.0 // x, 2.0 % x, 2.0**x, x @ other, other @ x, x + x, -x, abs(x)]
+    return results
+
+
+def _in_flight(values):
+    return AsyncCollectiveTensor.over_buffer(Pending(values, _Waits()))
+
+
+class _Waits:
+    def wait(self):
+        return None
+
+
+def test_an_operator_is_one_of_the_plain_result_with_no_dispatch_through_python(monkeypatch):
+    values = torch.tensor([1.0, 4.0])
+    expected = _operators(values)
+    dispatched = []
+    through = AsyncCollectiveTensor.__torch_dispatch__
+    monkeypatch.setattr(
+        AsyncCollectiveTensor,
+        "__torch_dispatch__",
+        classmethod(lambda cls, *args: dispatched.append(args) or through(*args)),
+    )
+    results = _operators(_in_flight(values.clone()))
+    assert len(results) == len(expected)
+    assert all(torch.equal(*both) for both in zip(results, expected, strict=True))
+    assert {type(one) for one in results} == {torch.Tensor}
+    assert dispatched == []  # Python asks the subclass first, also where it stands on the right
+
+
+def test_an_operator_on_integers_and_bools_waits():
+    bits = _in_flight(torch.tensor([5, 6]))
+    assert [(bits & 4).tolist(), (bits | 1).tolist(), (bits ^ 3).tolist(), (~bits).tolist()] == [
+        [4, 4],
+        [5, 7],
+        [6, 5],
+        [-6, -7],
+    ]
+    assert [(4 & bits).tolist(), (1 | bits).tolist(), (3 ^ bits).tolist()] == [[4, 4], [5, 7], [6, 5]]
+    assert len({bits: 1}) == 1
+
+
+def test_an_operator_keeps_history_and_tangents():
+    x = torch.tensor([2.0], requires_grad=True)
+    y = World(1).run(lambda group: fc.all_reduce(x * 3, "sum", group))[0]
+    (y * y + 3 - y).backward()
+    assert x.grad.item() == (2 * 6 - 1) * 3
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(_in_flight(torch.tensor([2.0])), torch.tensor([1.0]))
+        assert torch.autograd.forward_ad.unpack_dual(dual * dual).tangent.item() == 4.0
+
+
+def test_what_is_gone_is_not_noted_for_long():
+    from comm_core import pending
+
+    kept = Pending(torch.ones(1), _Waits())
+    pending.note(kept, (pending._EACH + 1, compile("0", "here", "eval"), 0))
+    for number in range(1, 3 * pending._EACH):
+        pending.note(Pending(torch.ones(1)), (number, compile("0", "here", "eval"), 0))
+    assert len(pending._noted) < 2 * pending._EACH
+    assert [one for one in pending.noted() if one is kept]
+    kept.wait()
