@@ -1,4 +1,4 @@
-"""Draw the charts and tables of the pages on comm_shm from the results in docs/assets/bench.
+"""Draw the charts and tables of the pages of speed in docs from the results in docs/assets/bench.
 
     python tools/bench/_charts.py [--check]
 
@@ -20,7 +20,9 @@ from _machine import sentence
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 RESULTS = DOCS / "assets" / "bench"
-PAGES = (DOCS / "understand" / "shared_memory_speed.md", DOCS / "do" / "use_shm_backend.md")
+PAGES = tuple(
+    DOCS / page for page in ("understand/shared_memory_speed.md", "understand/eager_speed.md", "do/use_shm_backend.md")
+)
 COLOURS = ("#5e35b1", "#b93a00", "#22692a", "#1565c0", "#6d4c41")
 GROUND, INK, PALE = "#eef0f4", "#374151", "#b6bcc6"
 """A picture brings its own ground: it knows nothing of the colours of the page that shows it."""
@@ -142,6 +144,14 @@ LAYOUT = {
     ),
     "shm_cost": (None, {"what": "what", "shm_ms": "comm_shm", "peer_ms": "peer", "limit": "at most"}),
     "shm_fully_shard": (None, {"what": "what", "ms": "ms a step", "ratio": "of gloo", "limit": "at most"}),
+    "eager_overhead": (
+        None,
+        {"name": "call", "ours_us": "ours, us", "torch_us": "torch's, us", "ratio": "ratio", "limit": "at most"},
+    ),
+    "over_gloo": (
+        None,
+        {"name": "function", "bytes": "bytes", "us": "ours, us", "ratio": "of torch's", "low": "from", "high": "to"},
+    ),
     "shm_floor": (FLOOR, {"bytes": "bytes", **FLOOR, **OF_FLOOR}),
 }
 

@@ -5,6 +5,7 @@ import torch
 
 import functional_collectives as fc
 from comm_core import World, errors
+from functional_collectives import coalesced
 
 
 def _tensors(group):
@@ -317,3 +318,20 @@ def _conventions(group, backward):
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_both_conventions_have_the_gradients_of_one_by_one(size, backward):
     assert World(size).run(_conventions, backward) == [[]] * size
+
+
+def _large(group):
+    """Reductions of tensors with and without room for a message of their own, and the bytes of the results' memory."""
+    small = [torch.full((2 * group.world, 3), 1.0 + place) for place in range(3)]
+    large = [torch.full((group.world, coalesced.LARGE // 4 // group.world + 1), 1.0 + place) for place in range(2)]
+    found = []
+    for xs in (small, large, [*small, *large]):
+        ys = [fc.wait_tensor(y) for y in fc.reduce_scatter_tensor_coalesced(xs, "sum", [0] * len(xs), group)]
+        right = all(torch.equal(y, x[: y.shape[0]] * group.world) for x, y in zip(xs, ys, strict=True))
+        found.append((right, len({y.untyped_storage().data_ptr() for y in ys})))
+    return found
+
+
+@pytest.mark.world(1, 3)
+def test_large_tensors_are_reduced_in_messages_of_their_own(world):
+    assert world.run(_large) == [[(True, 1), (True, 2), (True, 1)]] * world.size

@@ -171,7 +171,7 @@ def _same_bytes(x: torch.Tensor, y: torch.Tensor) -> bool:
 
 _noted: collections.deque[weakref.ref[Pending]] = collections.deque()  # also of results that are gone
 _cleaning = threading.Lock()
-_EACH = 256  # after so many notes those of results that are gone are dropped
+_EACH = 32  # after so many notes those of results that are gone are dropped
 
 
 def note(pending: Pending, started: Started) -> None:

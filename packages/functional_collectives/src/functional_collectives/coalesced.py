@@ -31,6 +31,8 @@ from functional_collectives.flight import in_flight
 
 Tensors = Sequence[torch.Tensor]
 
+LARGE = 1 << 20  # bytes of a tensor, from which the copy into a common message costs more than a message of its own
+
 
 def all_reduce_coalesced(
     self: Iterable[torch.Tensor], reduceOp: object, group: GroupLike = None, tag: str = "", *, backward: str = "adjoint"
@@ -133,7 +135,8 @@ def reduce_scatter_tensor_coalesced(
         backward: the gradient's convention, `"adjoint"` or `"identity"`.
 
     Returns:
-        This rank's blocks, in flight, in the order of the list. Those of one dtype are views of one buffer.
+        This rank's blocks, in flight, in the order of the list. Those of one dtype are views of one buffer; where no
+        gradient is wanted and the tensors have 1 MiB or more on average, they have messages and buffers of their own.
 
     Shapes: each result has its input's, with its `scatter_dim` divided by the group size.
 
@@ -159,6 +162,9 @@ def reduce_scatter_tensor_coalesced(
         dims = one_for_each(scatter_dim, given, where)
     params = [{"reduce_op": reduceOp, "dim": dim} for dim in dims]
     xs, parsed = checked(entry, given, params, group, where)
+    if all(map(is_moved, xs)) and sum(x.nbytes for x in xs) >= LARGE * len(xs):
+        _, door = parsed_group(group)
+        return [comm_core.start(entry, x, in_flight, door, **own) for x, own in zip(xs, parsed, strict=True)]
     return reduced(entry, xs, parsed, group)
 
 
