@@ -18,6 +18,7 @@ Class = TypeVar("Class", bound=type)
 
 _is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 _modes = torch._C._len_torch_dispatch_stack
+_forward_ad = torch.autograd.forward_ad
 
 
 def never_compiled(fn: Function) -> Function:
@@ -154,7 +155,7 @@ def dispatch_modes_active() -> bool:
 
 def is_watched(x: torch.Tensor) -> bool:
     """Tell whether torch.func, a dispatch mode or forward-mode AD looks at an op on `x`: the three above in one."""
-    return _is_wrapped(x) or _modes() > 0 or torch.autograd.forward_ad._current_level >= 0
+    return _is_wrapped(x) or _modes() > 0 or _forward_ad._current_level >= 0
 
 
 def constant_in_graphs(fn: Function) -> Function:

@@ -69,7 +69,7 @@ def start(entry: Collective, x: torch.Tensor, finish: Finish, group: GroupLike =
         >>> World(2).run(body)
         [[2.0, 2.0], [2.0, 2.0]]
     """
-    if "reduce_op" in params and type(params["reduce_op"]) is not str:
+    if type(params.get("reduce_op", "")) is not str:
         with checking.refusing(group, entry.name):
             x, params = premultiplied(x, params, entry.name)
     if is_plain(x) and not (x.requires_grad and torch.is_grad_enabled()):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 import torch.distributed as dist
@@ -140,19 +140,19 @@ class ProcessGroupTransport:
             ) from error
         return Pending(out, work, args, what)
 
-    def _check_reduces(self, what: str, x: torch.Tensor) -> None:
+    def _refuse_dtype(self, what: str, x: torch.Tensor) -> NoReturn:
         """Refuse at the call what this backend would only refuse at the wait."""
-        if x.dtype in self._cannot_reduce:
-            raise ReduceOpError(
-                what,
-                got=f"a reduction of {x.dtype}, which {self._group.backend} does not have",
-                need="a dtype that the backend reduces",
-                hint="cast to a wider type, for example x.int() or x.float()",
-            )
+        raise ReduceOpError(
+            what,
+            got=f"a reduction of {x.dtype}, which {self._group.backend} does not have",
+            need="a dtype that the backend reduces",
+            hint="cast to a wider type, for example x.int() or x.float()",
+        )
 
     def all_reduce(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
         """Run `ProcessGroup.allreduce` on a copy of `x`, or on `out`."""
-        self._check_reduces("all_reduce", x)
+        if x.dtype in self._cannot_reduce:
+            self._refuse_dtype("all_reduce", x)
         out = _filled(out, x)
         moved, op = (out, reduce_op) if out.dtype in _SAME else _to_reduce(out, reduce_op)
         return self._start("all_reduce", out, self._group.process_group.allreduce, [moved], _all_reduce_options(op))
@@ -194,12 +194,15 @@ class ProcessGroupTransport:
 
     def reduce_scatter(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
         """Run the process group's reduce and scatter of one tensor."""
-        self._check_reduces("reduce_scatter", x)
+        if x.dtype in self._cannot_reduce:
+            self._refuse_dtype("reduce_scatter", x)
         x = _detached(x)
         if out is None:
             out = x.new_empty(*enlarged(x, x.shape[0] // self.world))
-        moved, op = _to_reduce(x, reduce_op)
-        into, _ = _to_reduce(out, reduce_op)
+        moved, into, op = x, out, reduce_op
+        if x.dtype not in _SAME:
+            moved, op = _to_reduce(x, reduce_op)
+            into, _ = _to_reduce(out, reduce_op)
         scatter = compat.reduce_scatter_base(self._group.process_group)
         pending = self._start("reduce_scatter", out, scatter, into, moved, _reduce_scatter_options(op))
         pending.sends(x)
@@ -229,7 +232,8 @@ class ProcessGroupTransport:
 
     def reduce(self, x: torch.Tensor, reduce_op: str, dst: int, out: torch.Tensor | None = None) -> Pending:
         """Run `ProcessGroup.reduce` on a copy of `x`, or on `out`."""
-        self._check_reduces("reduce", x)
+        if x.dtype in self._cannot_reduce:
+            self._refuse_dtype("reduce", x)
         out = _filled(out, x)
         moved, op = _to_reduce(out, reduce_op)
         pending = self._start("reduce", out, self._group.process_group.reduce, [moved], _to_one(op, dst))

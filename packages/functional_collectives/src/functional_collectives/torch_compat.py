@@ -40,11 +40,12 @@ without_dispatch = torch._C._DisableTorchDispatch  # a context in which a tensor
 
 
 _modes = torch._C._len_torch_dispatch_stack
+_forward_ad = torch.autograd.forward_ad
 
 
 def is_watched() -> bool:
     """Tell whether Dynamo, a dispatch mode or forward-mode AD watches the ops (2.11 to 2.14)."""
-    return torch.compiler.is_compiling() or _modes() > 0 or forward_ad_active()
+    return _modes() > 0 or _forward_ad._current_level >= 0 or torch.compiler.is_compiling()
 
 
 def is_described() -> bool:
