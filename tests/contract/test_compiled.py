@@ -71,6 +71,10 @@ def by_make_fx(group: Group, name: str, cases: list[Case]) -> list[tuple[list[st
     return answers
 
 
+# What a rank does with all rows at once, so that a graph does not grow with the world; they move nothing.
+OURS = {"comm_core.scan_rows.default", "comm_core.reduce_rows.default"}
+
+
 @cache
 def on_ranks(world: int, backend: str) -> list[dict[str, Any]]:
     jobs: dict[str, Any] = {}
@@ -98,7 +102,7 @@ def test_a_traced_graph_runs_again_on_other_data(name: str, world: int, world_ba
             if not isinstance(twin, Missing):
                 assert f"_c10d_functional.{twin}.default" in ops, case.label
             foreign = [op for op in ops if not op.startswith(("_c10d_functional.", "aten.", "<built-in"))]
-            foreign = [op for op in foreign if not own or op != f"comm_core.{name}.default"]
+            foreign = [op for op in foreign if op not in OURS and (not own or op != f"comm_core.{name}.default")]
             assert foreign == []
 
 

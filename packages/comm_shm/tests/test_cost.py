@@ -19,13 +19,13 @@ print(*(name for name in set(sys.modules) - before if name.split(".")[0] != "com
 """
 
 
-def test_of_others_it_imports_torch_and_four_small_modules_of_the_core():
+def test_of_others_it_imports_torch_and_three_small_modules_of_the_core():
     words = [sys.executable, "-c", IMPORT]
     settings = {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0", "PYTHONPATH": ":".join(sys.path)}
     said = subprocess.run(words, env=settings, capture_output=True, check=True, text=True, timeout=120).stdout
     assert set(said.split()) == {
         "comm_core",
-        *(f"comm_core.{name}" for name in ("compat", "errors", "reduce_ops", "tracing")),
+        *(f"comm_core.{name}" for name in ("compat", "errors", "reduce_ops")),
     }
 
 
@@ -66,7 +66,7 @@ def test_a_rank_that_waits_or_does_nothing_uses_no_processor_time(fleet):
     answers = fleet.run(body, 2)
     assert [how for how, _ in answers] == ["returned"] * 2, answers
     (idle, used), (waiting, spent) = (answer for _, answer in answers)
-    assert idle <= 6  # the open, and what ends of the work before
+    assert idle <= 12  # the open, and what ends of the work before
     assert waiting <= 30  # a slice of 50 ms each
     assert used < 0.005
     assert spent < 0.01

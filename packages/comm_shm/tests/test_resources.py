@@ -61,7 +61,8 @@ def test_creating_and_destroying_leaves_nothing():
 
     for right, after, before, grown in run_ranks(body, 2, "shm", 600.0, (CYCLES,)):
         assert right
-        assert after == before
+        kept = zip((*after[0], after[1]), (*before[0], before[1]), strict=True)
+        assert all(now <= then for now, then in kept), (after, before)
         print(f"{CYCLES} cycles, {grown} KiB more")
         assert grown < 256 + CYCLES // 4  # torch keeps a tag of some 200 bytes for each name (`_world.tags_to_pg`)
 

@@ -118,3 +118,15 @@ def test_the_simulator_always_sees_a_write_to_a_part_that_is_sent(name):
     for rank, (onto, beside) in enumerate(World(2).run(_part_written, name)):
         assert (name, rank) == ("isend", 1) or "got an input that was written while it was being sent" in onto
         assert set(beside) <= {1.0}
+
+
+def test_blocks_of_threads_may_be_left_in_any_order():
+    from comm_core import checking
+
+    first, second = fc.checked(timeout_s=1), fc.checked(timeout_s=2)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert checking.mode == checking.Mode(2)
+    second.__exit__(None, None, None)
+    assert checking.mode is None

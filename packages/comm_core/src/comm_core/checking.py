@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -40,16 +41,24 @@ class Mode:
 mode: Mode | None = None
 
 
-def _switch(to: Mode | None) -> Mode | None:
-    """Make this the mode, and return the one before."""
+_always = [Mode()] if os.environ.get("COMM_CHECKED", "0") not in ("", "0") else []
+_open: list[Mode] = []  # of the blocks that are open: simulated ranks are threads, and leave theirs in any order
+_switching = threading.Lock()
+
+
+def _switch(enter: Mode | None = None, leave: Mode | None = None) -> None:
+    """Open a block or close one; the mode is that of the block that was opened last."""
     global mode
-    before, mode = mode, to
-    Pending.watches_parts = to is not None
-    return before
+    with _switching:
+        if enter is not None:
+            _open.append(enter)
+        if leave is not None:
+            _open[:] = [one for one in _open if one is not leave]
+        mode = next(reversed([*_always, *_open]), None)
+        Pending.watches_parts = mode is not None
 
 
-if os.environ.get("COMM_CHECKED", "0") not in ("", "0"):
-    _switch(Mode())
+_switch()
 
 
 @contextlib.contextmanager
@@ -84,13 +93,14 @@ def checked(timeout_s: float | None = None) -> Iterator[None]:
     if torch.compiler.is_dynamo_compiling():  # calls in graphs are not compared; nor has a graph lines to report
         yield
         return
-    before = _switch(Mode(timeout_s))
+    own = Mode(timeout_s)
+    _switch(enter=own)
     first = caller()[0]
     try:
         yield
         _report_unwaited(first)
     finally:
-        _switch(before)
+        _switch(leave=own)
 
 
 def agree(group: AnyGroup, entry: Collective, x: torch.Tensor, params: Params) -> None:

@@ -75,7 +75,7 @@ def unreachable(x: torch.Tensor) -> bool:
 
     Example:
         >>> x = torch.ones(3)
-        >>> x.untyped_storage().resize_(0)
+        >>> _ = x.untyped_storage().resize_(0)
         >>> unreachable(x), unreachable(torch.ones(0))
         (True, False)
     """
