@@ -140,11 +140,6 @@ CHECKS: dict[str, Check] = {
     "docs/understand/sharding.md: what, bytes": check.bytes_of_a_plan,
     "docs/understand/waiting.md: where the call runs, what you get": check.what_a_call_gives,
 }
-PASTED = {
-    "docs/do/several_hosts.md: bytes, all_reduce": "shm_hosts.py",
-    "docs/do/share_buffers_between_ranks.md: bytes, two-shot": "shm_symmetric.py",
-}
-"""Figures that a bench printed and somebody copied: the page names the bench."""
 ANALYSED = {
     "docs/do/share_buffers_between_ranks.md: what, reads",
     "docs/understand/shared_memory.md: collective, put",
@@ -154,7 +149,7 @@ ANALYSED = {
 
 
 def test_every_table_is_generated_or_has_a_check() -> None:
-    assert sorted({table.key for table in tables()}) == sorted({*CHECKS, *PASTED, *ANALYSED})
+    assert sorted({table.key for table in tables()}) == sorted({*CHECKS, *ANALYSED})
 
 
 @pytest.mark.parametrize("table", [one for one in tables() if one.key in CHECKS], ids=lambda table: table.key)
@@ -167,14 +162,6 @@ def test_what_a_table_says_is_true(table: Table) -> None:
         assert [test for test in held.values() if not is_test(test)] == []
     else:
         held(table.rows)
-
-
-@pytest.mark.parametrize("table", [one for one in tables() if one.key in PASTED], ids=lambda table: table.key)
-def test_figures_that_were_copied_name_their_bench(table: Table) -> None:
-    text = (ROOT / table.page).read_text(encoding="utf-8")
-    above = text[: text.index(f"| {table.heads[0]} | {table.heads[1]} |")]
-    assert f"python tools/bench/{PASTED[table.key]}" in above[-900:]
-    assert (ROOT / "tools/bench" / PASTED[table.key]).exists()
 
 
 def is_test(name: str) -> bool:

@@ -21,7 +21,14 @@ from _machine import sentence
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 RESULTS = DOCS / "assets" / "bench"
 PAGES = tuple(
-    DOCS / page for page in ("understand/shared_memory_speed.md", "understand/eager_speed.md", "do/use_shm_backend.md")
+    DOCS / f"{page}.md"
+    for page in (
+        "understand/shared_memory_speed",
+        "understand/eager_speed",
+        "do/use_shm_backend",
+        "do/share_buffers_between_ranks",
+        "do/several_hosts",
+    )
 )
 COLOURS = ("#5e35b1", "#b93a00", "#22692a", "#1565c0", "#6d4c41")
 GROUND, INK, PALE = "#eef0f4", "#374151", "#b6bcc6"
@@ -151,6 +158,24 @@ LAYOUT = {
     "over_gloo": (
         None,
         {"name": "function", "bytes": "bytes", "us": "ours, us", "ratio": "of torch's", "low": "from", "high": "to"},
+    ),
+    "shm_symmetric": (
+        None,
+        {
+            "bytes": "bytes",
+            "two_shot": "two-shot",
+            "one_shot": "one-shot",
+            "all_reduce shm": "`dist.all_reduce`, shm",
+            "all_reduce gloo": "`dist.all_reduce`, gloo",
+            "view": "`all_gather()`",
+            "copied": "`all_gather(out)`",
+            "all_gather shm": "gather, shm",
+            "all_gather gloo": "gather, gloo",
+        },
+    ),
+    "shm_hosts": (
+        None,
+        {"collective": "collective", "bytes": "bytes", "gloo_us": "gloo", "shm_us": "comm_shm", "ratio": "of gloo"},
     ),
     "shm_floor": (FLOOR, {"bytes": "bytes", **FLOOR, **OF_FLOOR}),
 }

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from _machine import machine
+
 from comm_core.testing import run_ranks
 
 SIZES = [4 << 10, 64 << 10, 1 << 20, 8 << 20]
@@ -85,7 +87,8 @@ def main() -> None:
             rows.append({"collective": what, "bytes": size, "gloo_us": gloo, "shm_us": shm, "ratio": shm / gloo})
             print(f"{what:>15} {size:>10} {gloo:>10.1f} {shm:>10.1f} {shm / gloo:>9.3f}")
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps({"layout": arguments.layout, "rows": rows}, indent=1) + "\n")
+        written = {"machine": machine(), "layout": arguments.layout, "rows": rows}
+        arguments.json.write_text(json.dumps(written, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from _machine import machine
+
 from comm_core.testing import run_ranks
 
 SIZES = [4 << 10, 64 << 10, 1 << 20, 4 << 20, 32 << 20]
@@ -104,7 +106,8 @@ def main() -> None:
     names = {"view": "view", "copied": "copied", "all_gather shm": "shm", "all_gather gloo": "gloo"}
     show(rows, "all_gather", names, "all_gather shm")
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps({"ranks": arguments.ranks, "rows": rows}, indent=1) + "\n")
+        written = {"machine": machine(), "ranks": arguments.ranks, "rows": rows}
+        arguments.json.write_text(json.dumps(written, indent=1) + "\n")
 
 
 if __name__ == "__main__":
