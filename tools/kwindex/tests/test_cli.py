@@ -220,6 +220,51 @@ def test_what_is_longer_than_the_screen_goes_through_a_pager(tree: Tree, tmp_pat
     assert "paged:" not in on_terminal("search", "reduce_7", "--index", str(tmp_path / "out"), PAGER="sed s/^/paged:/")
 
 
+def test_a_pager_whose_quotes_do_not_close_is_no_error(index: Path) -> None:
+    line = ("search", "m", "kind:function", "--limit", "30", "--index", index)
+    names = [f"reduce_{number}" for number in range(30)]
+    source = index.parent / "tree/m.py"
+    source.write_text("".join(f"def {name}(): ...\n" for name in names))
+    on_terminal("build", source.parent, "--out", index)
+    shown = on_terminal(*line, KWINDEX_PAGER="less 'x")
+    assert "Traceback" not in shown
+    assert all(f"{name}\x1b" in shown for name in names)
+
+
+def test_a_query_that_is_no_text_finds_nothing(index: Path, command: Command) -> None:
+    done = command("search", os.fsdecode(b"caf\xe9"), "--index", index)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("kwindex: nothing found for ")
+    line = f"printf 'caf\\xe9\\nagit\\n' | {sys.executable} -m kwindex search - --index {index}"
+    asked = subprocess.run(["bash", "-c", line], capture_output=True, timeout=60, check=False)
+    assert (asked.returncode, b"m.all_gather_into_tensor" in asked.stdout, b"Traceback" in asked.stderr) == (
+        1,
+        True,
+        False,
+    )
+
+
+def test_files_of_others_are_never_replaced(tree: Tree, tmp_path: Path, command: Command) -> None:
+    root = tree({"m.py": SOURCE})
+    for name in ("index.json", "search.bin", "sources.json", "tags", "pages/objects.inv", "pages/llms.txt"):
+        out = tmp_path / name.replace("/", "-")
+        (out / name).parent.mkdir(parents=True)
+        (out / name).write_text("mine\n")
+        done = command("build", root, "--out", out, "--tags", "--pages")
+        assert (done.returncode, done.stdout) == (2, ""), name
+        assert f"{out / name} was not written by kwindex" in done.stderr
+        assert [path.name for path in out.rglob("*") if path.is_file()] == [(out / name).name]
+        assert (out / name).read_text() == "mine\n"
+
+
+def test_what_kwindex_wrote_it_replaces(tree: Tree, tmp_path: Path, command: Command) -> None:
+    root, out = tree({"m.py": SOURCE}), tmp_path / "out"
+    for text in (SOURCE, SOURCE + "def scatter(): ...\n"):
+        (root / "m.py").write_text(text)
+        assert command("build", root, "--out", out, "--tags", "--pages").returncode == 0
+    assert "scatter\t" in (out / "tags").read_text()
+
+
 def test_update_reads_one_file_anew(tree: Tree, tmp_path: Path, command: Command) -> None:
     root = tree({"m.py": SOURCE, "n.py": ""})
     command("build", root, "--out", tmp_path / "out")

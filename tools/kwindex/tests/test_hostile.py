@@ -76,3 +76,24 @@ def test_any_query_is_answered(query: str, tree: Tree, tmp_path: Path) -> None:
     assert isinstance(searcher.search(query), list)
     assert isinstance(searcher.suggest(query), list)
     assert Searcher([]).search(query) == []
+
+
+@pytest.mark.parametrize("codec", ["undefined", "punycode", "idna", "unicode_escape", "utf-7", "rot13", "no-such"])
+def test_a_coding_comment_ends_no_build(codec: str, tree: Tree, tmp_path: Path) -> None:
+    built = build(
+        [tree({"bad.py": f"# coding: {codec}\n\u00e9 = '\\x..'\n", "good.py": "def f(): ...\n"})], tmp_path / "out"
+    )
+    assert [problem.file for problem in built.problems] == ["bad.py"]
+    assert [entry.name for entry in read_index(tmp_path / "out")] == ["good", "good.f"]
+
+
+@pytest.mark.parametrize(
+    "query", ["\ud800", "a\udcff b", "\ud800 -> \udfff", "kind:function \udc80", "x.\udcff", '"\udcff"']
+)
+def test_half_a_letter_is_only_text(query: str, tree: Tree, tmp_path: Path) -> None:
+    build([tree({"m.py": "def f(x: int) -> str: 'Does it.'\n"})], tmp_path / "out")
+    searcher = open_searcher(tmp_path / "out")
+    for _ in range(4):  # the first queries go through the text, later ones through its words
+        assert searcher.search(query) == []
+        assert isinstance(searcher.suggest(query), list)
+        assert searcher.exactly(query) == []

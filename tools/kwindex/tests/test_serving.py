@@ -146,3 +146,17 @@ def test_no_index_is_an_error_of_the_tool(tmp_path: Path) -> None:
 def test_the_newest_version_is_offered_to_a_client_of_another() -> None:
     hello = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "1999-01-01"}}
     assert json.loads(Server(os.curdir).answer(json.dumps(hello)) or "")["result"]["protocolVersion"] == "2025-06-18"
+
+
+def test_no_query_ends_the_server(client: Client) -> None:
+    assert client.call("search_symbols", query="\ud800zz")["hits"] == []
+    assert client.call("get_symbol", name="\ud800")["entries"] == []
+    assert client.call("search_symbols", query="allreduce")["hits"][0]["name"] == "m.all_reduce"
+
+
+def test_whatever_fails_is_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(tmp_path)
+    monkeypatch.setattr(server, "searcher", lambda: [].pop())
+    call = {"name": "search_symbols", "arguments": {"query": "x"}}
+    text = server.answer(json.dumps({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": call}))
+    assert json.loads(text or "")["error"] == {"code": -32603, "message": "IndexError: pop from empty list"}

@@ -14,6 +14,8 @@ from kwindex.reading import Progress, processors
 
 def run_build(options: argparse.Namespace) -> int:
     """Builds an index, and what else is asked for beside it."""
+    if options.tags or options.pages:
+        _check_exports(options)
     with _progress_bar() as progress:
         jobs = options.jobs or min(4, processors())
         built = build(options.sources, options.out, jobs=jobs, progress=progress)
@@ -34,6 +36,16 @@ def _said(built: Built, as_json: bool) -> int:
         print(f"kwindex: {len(built.problems)} not read, {_count(built.files, 'file')} indexed", file=sys.stderr)
     print(_summary(built, as_json))
     return UNREADABLE if built.problems else OK
+
+
+def _check_exports(options: argparse.Namespace) -> None:
+    """Refuses, before anything is read, what could not be written in the end."""
+    from kwindex import exports
+    from kwindex.pages import FOLDER, places_at
+
+    out = Path(options.out)
+    exports.check(out if options.tags else None, out / FOLDER if options.pages else None)
+    places_at(options.source_address)
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -150,7 +150,7 @@ class Column:
             >>> [list(column.holding(letters)) for letters in ("b", "\nb", "b\n")]
             [[0, 1, 2], [1, 2], [0, 2]]
         """
-        found = letters.encode()
+        found = letters.encode("utf-8", "replace")
         place = self.text.find(found)
         skip = letters.startswith("\n")
         while place >= 0:
@@ -160,5 +160,5 @@ class Column:
 
     def matching(self, pattern: str) -> Iterator[int]:
         """Yields the lines that a pattern with a newline in front matches."""
-        for found in re.finditer(pattern.encode(), self.text):
+        for found in re.finditer(pattern.encode("utf-8", "replace"), self.text):
             yield bisect_right(self.starts, found.start() + 1) - 1

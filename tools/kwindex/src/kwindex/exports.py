@@ -8,10 +8,15 @@ from pathlib import Path
 from kwindex.errors import KwindexError
 from kwindex.model import Entry
 from kwindex.render import printable
-from kwindex.store import replace
+from kwindex.store import not_ours, replace
 
 TAGS, INVENTORY, LIST = "tags", "objects.inv", "llms.txt"
 
+_TAGS_HEAD = [
+    "!_TAG_FILE_FORMAT\t2\t/extended format/",
+    "!_TAG_FILE_SORTED\t1\t/by the bytes of the name/",
+    "!_TAG_PROGRAM_NAME\tkwindex\t//",
+]
 _LETTERS = {
     "module": "n",
     "class": "c",
@@ -60,9 +65,7 @@ def tags_text(entries: Iterable[Entry], paths: Mapping[str, str]) -> str:
             ends = f"\tend:{entry.end_line}" if entry.end_line > entry.line else ""
             kind = _LETTERS[entry.kind]
             lines.append(f'{name}\t{paths[entry.file]}\t{entry.line};"\t{kind}\tline:{entry.line}{within}{ends}')
-    head = ["!_TAG_FILE_FORMAT\t2\t/extended format/", "!_TAG_FILE_SORTED\t1\t/by the bytes of the name/"]
-    head.append("!_TAG_PROGRAM_NAME\tkwindex\t//")
-    return "\n".join([*head, *sorted(lines, key=lambda line: line.encode("utf-8", "surrogateescape"))]) + "\n"
+    return "\n".join([*_TAGS_HEAD, *sorted(lines, key=lambda line: line.encode("utf-8", "surrogateescape"))]) + "\n"
 
 
 def inventory_data(entries: Iterable[Entry], project: str, pages: Mapping[Entry, str]) -> bytes:
@@ -106,6 +109,37 @@ def list_text(title: str, entries: Iterable[Entry], pages: Mapping[Entry, str]) 
         if entry.kind == "module" and entry in pages
     ]
     return "\n".join([f"# {title}", "", "## Modules", "", *rows]) + "\n"
+
+
+def check(tags: Path | None, lists: Path | None) -> None:
+    """Refuses to replace tags or lists that another tool wrote.
+
+    Args:
+        tags: The folder that tags go to, if any.
+        lists: That of the inventory and the list, if any; they are kwindex's where its pages stand beside them.
+
+    Raises:
+        KwindexError: A file of one of these names is there and is not kwindex's.
+
+    Example:
+        >>> check(Path("/no/such/folder"), None)
+    """
+    if tags is not None and not _may_replace_tags(tags / TAGS):
+        raise not_ours(tags / TAGS)
+    for name in (INVENTORY, LIST) if lists is not None else ():
+        if os.path.lexists(lists / name) and not (lists / "keywords.md").exists():
+            raise not_ours(lists / name)
+
+
+def _may_replace_tags(path: Path) -> bool:
+    """Says whether there is no tags file yet, or one that begins as ours do."""
+    try:
+        with path.open("rb") as file:
+            return [file.readline(200).decode("utf-8", "replace").rstrip() for _ in _TAGS_HEAD] == _TAGS_HEAD
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
 
 
 def write(path: Path, data: bytes) -> Path:

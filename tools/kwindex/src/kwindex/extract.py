@@ -89,6 +89,8 @@ def decode(data: bytes) -> str:
         raise SourceError(line, f"byte 0x{byte:02x} is not {error.encoding}; save the file as UTF-8") from None
     except (SyntaxError, LookupError):
         raise SourceError(1, "the coding comment names no encoding that Python knows") from None
+    except ValueError:  # codecs such as idna and punycode say no more than UnicodeError
+        raise SourceError(1, f"this is not {encoding}, which the coding comment names") from None
 
 
 def _encoding(data: bytes) -> str:

@@ -1,6 +1,7 @@
 """The commands `kwindex search` and `kwindex evaluate`."""
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -20,7 +21,7 @@ _PAGER = "less -FRX"
 
 def run_search(options: argparse.Namespace) -> int:
     """Prints what answers a query, the best first."""
-    query = " ".join(options.query).strip()
+    query = os.fsencode(" ".join(options.query)).decode("utf-8", "replace").strip()
     if query == FROM_STDIN:
         return _run_searches(options)
     if not query:
@@ -38,6 +39,8 @@ def run_search(options: argparse.Namespace) -> int:
 
 def _run_searches(options: argparse.Namespace) -> int:
     """Answers the queries that stdin has, one a line: in JSON a line for each, else the hits below the query."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
     searcher, code = open_searcher(options.index), OK
     coloured = _coloured(options.color)
     paths = paths_of(options.index) if coloured else {}
@@ -98,10 +101,11 @@ def _print(lines: list[str], paged: bool) -> None:
 
         sys.stdout.flush()
         try:
-            subprocess.run(shlex.split(command), input=text, text=True, check=False)
+            data = text.encode(sys.stdout.encoding, "backslashreplace")
+            subprocess.run(shlex.split(command), input=data, check=False)
             return
-        except OSError:
-            pass  # there is no such pager: the screen has to do
+        except (OSError, ValueError):
+            pass  # there is no such pager, or its quotes do not close: the screen has to do
     sys.stdout.write(text)
 
 

@@ -19,7 +19,7 @@ from kwindex.store import INDEX
 
 VERSIONS = ("2025-06-18", "2025-03-26", "2024-11-05")
 """The versions of the protocol that are spoken, the newest first."""
-_PARSE, _INVALID, _UNKNOWN, _PARAMETERS = -32700, -32600, -32601, -32602
+_PARSE, _INVALID, _UNKNOWN, _PARAMETERS, _INTERNAL = -32700, -32600, -32601, -32602, -32603
 _MOST = 100
 
 
@@ -69,8 +69,9 @@ class Server:
                 return None
             return json.dumps({"jsonrpc": "2.0", "id": number, "result": result})
         except Refused as refused:
-            error = {"code": refused.code, "message": str(refused)}
-            return json.dumps({"jsonrpc": "2.0", "id": number, "error": error})
+            return _failed(number, refused.code, str(refused))
+        except Exception as error:  # whatever it is, the client keeps its server
+            return _failed(number, _INTERNAL, f"{type(error).__name__}: {error}")
 
     def _result(self, message: dict[str, Any]) -> Any:
         method, parameters = message["method"], message.get("params") or {}
@@ -188,6 +189,10 @@ def _check(tool: Tool, given: Any) -> None:
     missing = [name for name, _, _, needed in tool.arguments if needed and name not in given]
     if missing:
         raise Refused(_PARAMETERS, f"no {missing[0]}")
+
+
+def _failed(number: Any, code: int, why: str) -> str:
+    return json.dumps({"jsonrpc": "2.0", "id": number, "error": {"code": code, "message": why}})
 
 
 def _message(line: str) -> dict[str, Any]:

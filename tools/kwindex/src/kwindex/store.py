@@ -41,7 +41,8 @@ def check_out(out: "Path", sources: "Sequence[str | Path]") -> None:
     """Refuses a place for the output that would mix it with sources or with someone else's files.
 
     Raises:
-        KwindexError: The folder is a source or inside one, is a file, or holds an index of another tool.
+        KwindexError: The folder is a source or inside one, is a file, or holds a file of an index's name that
+            is not kwindex's.
     """
     from pathlib import Path
 
@@ -55,8 +56,21 @@ def check_out(out: "Path", sources: "Sequence[str | Path]") -> None:
             )
     if place.exists() and not place.is_dir():
         raise KwindexError(f"--out {out} is a file; give a folder")
-    if (place / INDEX).exists() and INDEX not in generated_files(place):
-        raise KwindexError(f"{out / INDEX} was not written by kwindex; choose another --out or remove it")
+    ours = generated_files(place)
+    for name in (INDEX, READY, SOURCES):
+        if name not in ours and os.path.lexists(place / name):
+            raise not_ours(out / name)
+
+
+def not_ours(path: "Path") -> KwindexError:
+    """Returns the error for a file that would be replaced and is someone else's.
+
+    Example:
+        >>> from pathlib import Path
+        >>> str(not_ours(Path("out/tags")))
+        'out/tags was not written by kwindex; choose another --out or remove it'
+    """
+    return KwindexError(f"{path} was not written by kwindex; choose another --out or remove it")
 
 
 def head(identity: str) -> bytes:

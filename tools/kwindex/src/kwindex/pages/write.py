@@ -12,6 +12,7 @@ from kwindex.pages import folder_pages
 from kwindex.pages.file_pages import MARK, Places, docs_page, keywords_page
 from kwindex.pages.outline import outline
 from kwindex.pages.tree import SourcePage, Tree, has_anchor
+from kwindex.store import not_ours
 
 FOLDER = "pages"
 
@@ -138,7 +139,7 @@ def _write(path: Path, text: str) -> Path:
         if path.exists():
             old = path.read_bytes()
             if not _is_ours(old):
-                raise KwindexError(f"{path} was not written by kwindex; choose another --out or remove it")
+                raise not_ours(path)
             if old == data:
                 return path
         path.parent.mkdir(parents=True, exist_ok=True)
