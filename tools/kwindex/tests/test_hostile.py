@@ -3,6 +3,7 @@
 import contextlib
 import json
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,6 +66,13 @@ def test_huge_files_lines_and_numbers(tree: Tree, tmp_path: Path) -> None:
     assert (built.problems, len(entries)) == ([], 20_000 + 2 + 3)
     assert max(len(entry.signature) for entry in entries) <= 400
     assert open_searcher(tmp_path / "out").search("f19999")[0].entry.line == 20_000
+
+
+def test_many_settings_take_time_in_proportion(tree: Tree, tmp_path: Path) -> None:
+    many = "".join(f"def f{number}():\n    return os.environ['A{number}']\n" for number in range(20_000))
+    begun = time.process_time()
+    assert build([tree({"m.py": f"import os\n{many}"})], tmp_path / "out").entries == 40_002
+    assert time.process_time() - begun < 15
 
 
 @pytest.mark.parametrize(

@@ -80,10 +80,65 @@ def test_settings_that_are_read(entries_of: Index) -> None:
     assert found == [
         ("environment variable", "A_B", 7, "read in m.A"),
         ("environment variable", "C", 9, "read in m.A.f"),
-        ("config key", "lib.config.depth", 9, "read in m.A.f"),
+        ("config key", "lib.config.depth.deeper", 9, "read in m.A.f"),
         ("config key", "lib.config.size", 9, "read in m.A.f"),
         ("environment variable", "D", 11, "read in m"),
     ]
+
+
+def settings_of(entries: list[Entry]) -> list[tuple[str, int, str]]:
+    found = [e for e in entries if e.kind in ("config key", "environment variable")]
+    return [(e.name, e.line, e.summary.removeprefix("read in ")) for e in found]
+
+
+def test_a_config_key_is_all_that_is_read_of_a_config_module(entries_of: Index) -> None:
+    text = (
+        "import a.b.config, a.b as ab\nfrom a import obj, config\nfrom x import config as cfg\n"
+        "def f():\n    from y import config\n    return config.inner, lambda: config.deep.est\n"
+        "a.b.config.one, ab.config.two.three, a.b.other, ab.conf\n"
+        "config.patch(x=1)\nconfig.text.lower()\nwith cfg.patch(four=1): cfg.five = 2\n"
+        "cfg.six[cfg.seven].eight(cfg.nine)\n"
+        "obj.config.no, self.config.no, config, config.__name__, f().config.no\ndel cfg.no\ncfg.no.no = 1\n"
+        "x = (config\n    .ten\n    .eleven)\n@cfg.twelve\nclass C: ...\n"
+    )
+    assert settings_of(entries_of(text)) == [
+        ("y.config.deep.est", 6, "m.f"),
+        ("y.config.inner", 6, "m.f"),
+        ("a.b.config.one", 7, "m"),
+        ("a.b.config.two.three", 7, "m"),
+        ("a.config.text", 9, "m"),
+        ("x.config.nine", 11, "m"),
+        ("x.config.seven", 11, "m"),
+        ("x.config.six", 11, "m"),
+        ("a.config.ten.eleven", 15, "m"),
+        ("x.config.twelve", 18, "m"),
+    ]
+
+
+def test_variables_of_the_environment_by_other_names(entries_of: Index) -> None:
+    text = (
+        "import os as o\nfrom os import environ as env, getenv as ge\nA = 'BY_CONSTANT'\nTWICE = 'X'\nTWICE = 'Y'\n"
+        "small = 'NO'\ndef f():\n    return o.environ.get(A), env['BY_ALIAS'], ge('BY_FUNCTION')\n"
+        "o.getenv(key='BY_KEYWORD', default='0')\nenv.get(TWICE), env[small], ge(), ge(f'P_{A}'), env['SET'] == 1\n"
+        "env['NOT_READ'] = '1'\ndef environ(x): ...\n"
+    )
+    assert settings_of(entries_of(text)) == [
+        ("BY_ALIAS", 8, "m.f"),
+        ("BY_CONSTANT", 8, "m.f"),
+        ("BY_FUNCTION", 8, "m.f"),
+        ("BY_KEYWORD", 9, "m"),
+        ("SET", 10, "m"),
+    ]
+
+
+def test_the_keys_of_torch_that_the_handbook_is_about(original_entries: list[Entry]) -> None:
+    keys = {entry.name for entry in original_entries if entry.kind == "config key"}
+    assert keys >= {
+        "torch.distributed.config.compile_on_one_rank",
+        "torch._inductor.config._collective.auto_select",
+        "torch._inductor.config._collective.one_shot_all_reduce_threshold_bytes",
+        "torch._inductor.config.reorder_for_compute_comm_overlap",
+    }
 
 
 def test_imports_that_may_not_happen_are_marked(entries_of: Index) -> None:

@@ -152,18 +152,11 @@ class _Pass:
     def add_settings(self, tree: ast.Module, text: str) -> None:
         """Adds the environment variables and config keys that the module reads."""
         entries = self.record.entries
-        modules = {
-            bound: target
-            for place, target in self.record.targets
-            if (bound := entries[place].name.rpartition(".")[2]) == target.rpartition(".")[2]
-            or f" as {bound}" in entries[place].signature
-        }
+        imports = [entries[place] for place, _ in self.record.targets]
         owners = [entry for entry in entries if entry.kind in _OWNERS]
-        for reading in settings.readings(tree, text, modules):
-            around = [owner for owner in owners if owner.line <= reading.line <= owner.end_line]
-            owner = min(around, key=lambda owner: owner.end_line - owner.line)
+        for reading in settings.readings(tree, text, imports, owners):
             self.add(reading.kind, reading.name, (reading.line, reading.end_line), reading.text, None)
-            entries[-1] = entries[-1]._replace(summary=f"read in {owner.name}")
+            entries[-1] = entries[-1]._replace(summary=f"read in {reading.owner}")
 
     def _push(self, body: list[ast.stmt], scope: Scope, guard: str = "") -> None:
         if scope.kind != "function":

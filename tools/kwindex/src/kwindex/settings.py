@@ -2,14 +2,17 @@
 
 import ast
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from kwindex.link import target_of
+from kwindex.model import Entry
 from kwindex.render import expression, string_of
 
-_READING = (ast.Attribute, ast.Subscript, ast.Call, ast.Compare)
 _STRINGS = (ast.JoinedStr, ast.FormattedValue)
 _READS = {"get", "pop", "setdefault", "__getitem__"}
+_ENVIRONMENT = {"os.environ": "environ", "os.getenv": "getenv"}
+_CONFIG = "config"
 
 
 class Reading(NamedTuple):
@@ -20,6 +23,53 @@ class Reading(NamedTuple):
     line: int
     end_line: int
     text: str
+    owner: str
+    """The qualified name of what it stands in."""
+
+
+class Import(NamedTuple):
+    """What an imported name stands for, and whether that is a module for sure."""
+
+    path: str
+    is_module: bool
+
+
+class Imports:
+    """What the names that a file imports stand for, each where it is imported.
+
+    Args:
+        statements: The qualified name of each import, and its statement for this name alone.
+
+    Example:
+        >>> imports = Imports([("m.f.config", "from lib import config"), ("m.lib", "import lib.config")])
+        >>> imports.meaning("m.f.g", "config").path, imports.meaning("m", "config"), imports.meaning("m", "lib").path
+        ('lib.config', None, 'lib')
+    """
+
+    def __init__(self, statements: Iterable[tuple[str, str]]) -> None:
+        self._known: dict[str, Import] = {}
+        for name, statement in statements:
+            is_module = statement.startswith("import ")
+            is_first_part = is_module and " as " not in statement.partition("  # ")[0]
+            path = name.rpartition(".")[2] if is_first_part else target_of(statement)
+            self._known[name] = Import(path, is_module)
+
+    def meaning(self, owner: str, name: str) -> Import | None:
+        """Returns what a name means in a definition, looking outward as Python does."""
+        while owner:
+            found = self._known.get(f"{owner}.{name}")
+            if found is not None:
+                return found
+            owner = owner.rpartition(".")[0]
+        return None
+
+    def bound(self, ends: str) -> set[str]:
+        """Returns the names that stand for a path with this end."""
+        return {
+            name.rpartition(".")[2]
+            for name, one in self._known.items()
+            if one.path == ends or one.path.endswith(f".{ends}")
+        }
 
 
 def may_read(text: str) -> bool:
@@ -32,46 +82,81 @@ def may_read(text: str) -> bool:
     return "environ" in text or "getenv" in text or "config." in text
 
 
-def readings(tree: ast.Module, text: str, modules: Mapping[str, str]) -> Iterator[Reading]:
+def readings(tree: ast.Module, text: str, entries: Sequence[Entry], owners: Iterable[Entry]) -> Iterator[Reading]:
     r"""Yields each setting that a module reads, once, in the order of the source.
 
-    Only what stands around the words of such a reading is looked at: most of a tree is not.
+    Only what stands around the words of such a reading is looked at: most of a tree is not. A key of a config module
+    is all that is read of it, `config.triton.cudagraphs`; a function of the module that is called is none.
 
     Args:
         tree: The syntax tree of the module.
         text: Its source.
-        modules: What the names that it imports stand for; those that end in `config` are config modules.
+        entries: Its imports.
+        owners: Its definitions, itself first: an outer one before an inner one.
 
     Example:
-        >>> text = "a = os.environ.get('A', '0')\nb = cfg.size"
-        >>> [(r.kind, r.name, r.line) for r in readings(ast.parse(text), text, {"cfg": "lib.config"})]
-        [('environment variable', 'A', 1), ('config key', 'lib.config.size', 2)]
+        >>> text = "import lib.config as cfg\na = os.environ.get('A', '0')\nb = cfg.cpu.size"
+        >>> module = Entry("m", "module", "m.py", 1, 3, "", "")
+        >>> cfg = Entry("m.cfg", "import", "m.py", 1, 1, "import lib.config as cfg", "")
+        >>> [(r.kind, r.name, r.line) for r in readings(ast.parse(text), text, [cfg], [module])]
+        [('environment variable', 'A', 2), ('config key', 'lib.config.cpu.size', 3)]
     """
-    configs = {bound: path for bound, path in modules.items() if path.rpartition(".")[2] == "config"}
-    lines = _lines_of(text, configs)
+    imports = Imports((entry.name, entry.signature) for entry in entries)
+    environment = {"environ", "getenv"} | imports.bound("os.environ") | imports.bound("os.getenv")
+    lines = _lines_of(text, environment, imports.bound(_CONFIG))
+    if not lines:
+        return
+    found = sorted(_candidates(tree, lines), key=lambda node: node.lineno)
+    constants = _constants(tree)
     first: dict[tuple[str, str], Reading] = {}
-    stack: list[ast.AST] = [tree] if lines else []
-    while stack:
-        node = stack.pop()
-        if isinstance(node, _READING):
-            kind, name = _setting(node, configs)
-            if name:
-                end = node.end_lineno or node.lineno
-                found = Reading(kind, name, node.lineno, end, expression(node, 120))
-                known = first.get((kind, name))
-                if known is None or found.line < known.line:
-                    first[kind, name] = found
-        inside_string = isinstance(node, _STRINGS)  # whose parts do not know their lines
-        stack += (child for child in ast.iter_child_nodes(node) if inside_string or _holds(child, lines))
+    for node, owner in _owned(found, owners):
+        kind, name = _variable(node, owner, imports, constants)
+        if not name:
+            kind, name = _config_key(node, owner, imports)
+        if name and (kind, name) not in first:
+            end = node.end_lineno or node.lineno
+            first[kind, name] = Reading(kind, name, node.lineno, end, expression(node, 120), owner)
     yield from sorted(first.values(), key=lambda reading: (reading.line, reading.kind, reading.name))
 
 
-def _lines_of(text: str, configs: Iterable[str]) -> list[int]:
+def _candidates(tree: ast.Module, lines: list[int]) -> Iterator[ast.expr]:
+    """Yields the expressions on some lines that may read a setting; of `a.b.c` only the whole."""
+    stack: list[ast.AST] = [tree]
+    while stack:
+        node = stack.pop()
+        children: Iterable[ast.AST] = ast.iter_child_nodes(node)
+        if isinstance(node, ast.Call | ast.Subscript | ast.Compare | ast.Attribute):
+            yield node
+            if isinstance(node, ast.Call) and _chain(node.func):
+                children = [*node.args, *node.keywords]
+            elif isinstance(node, ast.Attribute) and _chain(node):
+                children = ()
+        inside_string = isinstance(node, _STRINGS)  # whose parts do not know their lines
+        stack += (child for child in children if inside_string or _holds(child, lines))
+
+
+def _owned(nodes: Iterable[ast.expr], owners: Iterable[Entry]) -> Iterator[tuple[ast.expr, str]]:
+    """Yields expressions, in the order of their lines, with the innermost definition that each stands in."""
+    left = sorted(owners, key=lambda owner: (owner.line, -owner.end_line), reverse=True)
+    around: list[Entry] = []
+    for node in nodes:
+        while left and left[-1].line <= node.lineno:
+            inner = left.pop()
+            while around and around[-1].end_line < inner.line:
+                around.pop()
+            around.append(inner)
+        while len(around) > 1 and around[-1].end_line < node.lineno:
+            around.pop()
+        yield node, around[-1].name
+
+
+def _lines_of(text: str, environment: Iterable[str], configs: Iterable[str]) -> list[int]:
     """Returns the lines on which a word stands that a reading needs."""
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-    places = [place for word in ("environ", "getenv") for place in _places(text, word)]
-    places += [place for name in configs for place in _places(text, name) if _whole(text, place, len(name))]
+    words = {*environment, *configs}
+    places = {place for name in words for place in _places(text, name) if _whole(text, place, len(name))}
+    places.update(place + 1 for place in _places(text, f".{_CONFIG}."))
     lines: list[int] = []
     line, counted = 1, 0
     for place in sorted(places):
@@ -106,34 +191,72 @@ def _holds(node: ast.AST, lines: list[int]) -> bool:
     return place < len(lines) and lines[place] <= end
 
 
-def _setting(node: ast.expr, configs: Mapping[str, str]) -> tuple[str, str]:
-    """Returns the kind and name of the setting that an expression reads, ('', '') for any other."""
-    variable = None
-    if isinstance(node, ast.Call) and node.args:
+def _constants(tree: ast.Module) -> dict[str, str]:
+    """Returns the strings that a module's names in capitals are, where each is bound once."""
+    found: dict[str, str | None] = {}
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        for target in targets:
+            if isinstance(target, ast.Name) and target.id.isupper():
+                found[target.id] = None if target.id in found else string_of(getattr(node, "value", None))
+    return {name: text for name, text in found.items() if text}
+
+
+def _variable(node: ast.expr, owner: str, imports: Imports, constants: Mapping[str, str]) -> tuple[str, str]:
+    """Returns the environment variable that an expression reads, ('', '') for any other."""
+    asked: ast.expr | None = None
+    if isinstance(node, ast.Call):
         callee = node.func
-        if isinstance(callee, ast.Attribute):
-            reads = callee.attr == "getenv" or (callee.attr in _READS and _is_environ(callee.value))
-        else:
-            reads = isinstance(callee, ast.Name) and callee.id == "getenv"
-        variable = string_of(node.args[0]) if reads else None
-    elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load) and _is_environ(node.value):
-        variable = string_of(node.slice)
+        if _is(callee, "os.getenv", owner, imports) or (
+            isinstance(callee, ast.Attribute)
+            and callee.attr in _READS
+            and _is(callee.value, "os.environ", owner, imports)
+        ):
+            asked = next(iter([*node.args, *(word.value for word in node.keywords if word.arg == "key")]), None)
+    elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load):
+        asked = node.slice if _is(node.value, "os.environ", owner, imports) else None
     elif isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In | ast.NotIn):
-        variable = string_of(node.left) if _is_environ(node.comparators[0]) else None
-    elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
-        return _config_key(node, configs)
-    if variable and variable.isprintable() and not any(c.isspace() for c in variable):
-        return "environment variable", variable
+        asked = node.left if _is(node.comparators[0], "os.environ", owner, imports) else None
+    name = constants.get(asked.id) if isinstance(asked, ast.Name) else string_of(asked)
+    if name and name.isprintable() and not any(c.isspace() for c in name):
+        return "environment variable", name
     return "", ""
 
 
-def _config_key(node: ast.Attribute, configs: Mapping[str, str]) -> tuple[str, str]:
-    if isinstance(node.value, ast.Name) and node.value.id in configs and not node.attr.startswith("__"):
-        return "config key", f"{configs[node.value.id]}.{node.attr}"
-    return "", ""
+def _is(node: ast.expr, path: str, owner: str, imports: Imports) -> bool:
+    """Says whether an expression is `os.environ` or `os.getenv`, under whatever name."""
+    word = _ENVIRONMENT[path]
+    if isinstance(node, ast.Attribute):
+        return node.attr == word
+    if not isinstance(node, ast.Name):
+        return False
+    known = imports.meaning(owner, node.id)
+    return known.path == path if known is not None else node.id == word
 
 
-def _is_environ(node: ast.expr) -> bool:
-    return (isinstance(node, ast.Attribute) and node.attr == "environ") or (
-        isinstance(node, ast.Name) and node.id == "environ"
-    )
+def _config_key(node: ast.expr, owner: str, imports: Imports) -> tuple[str, str]:
+    """Returns the key of a config module that an expression reads, ('', '') for any other."""
+    chain = _chain(node.func)[:-1] if isinstance(node, ast.Call) else _chain(node)
+    if len(chain) < 2 or (isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load)):
+        return "", ""
+    known = imports.meaning(owner, chain[0])
+    if known is None:
+        return "", ""
+    path, rest = known.path.split("."), chain[1:]
+    if path[-1] != _CONFIG:
+        if not known.is_module or _CONFIG not in rest[:-1]:
+            return "", ""
+        place = rest.index(_CONFIG) + 1
+        path, rest = path + rest[:place], rest[place:]
+    if rest[0].startswith("__"):
+        return "", ""
+    return "config key", ".".join([*path, *rest])
+
+
+def _chain(node: ast.expr) -> list[str]:
+    """Returns the parts of a dotted name, none for any other expression."""
+    parts = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return [node.id, *reversed(parts)] if isinstance(node, ast.Name) else []
