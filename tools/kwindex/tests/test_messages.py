@@ -36,6 +36,66 @@ def test_errors_are_templates_at_the_place_that_raises_them(entries_of: Index) -
     ]
 
 
+def errors_of(entries: list[Entry]) -> list[tuple[int, str]]:
+    return [(line, text) for _, line, text, _ in told(entries, "error")]
+
+
+def test_messages_that_are_bound_to_a_name_first(entries_of: Index) -> None:
+    text = (
+        "TEXT = 'of the module'\ndef f(x):\n    msg = f'got {x}'\n    raise ValueError(msg)\n"
+        "def g(x):\n    if x:\n        msg = 'first'\n    else:\n        msg = 'second'\n    raise E(msg)\n"
+        "    msg = 'third'\n    msg += f' and {x}'\n    raise E(msg)\n"
+        "def h(x):\n    raise E(TEXT)\ndef i(msg):\n    raise E(msg)\n"
+        "def j():\n    msg: str = 'is {}'\n    raise E(msg.format(1)) from None\n    msg = other\n    raise E(msg)\n"
+        "def k():\n    error = lib.E('made before')\n    raise error\n    raise TEXT\n    raise unknown\n"
+        "    assert x, TEXT\n"
+    )
+    assert errors_of(entries_of(text)) == [
+        (4, "ValueError: got {x}"),
+        (10, "E: first"),
+        (10, "E: second"),
+        (13, "E: third"),
+        (13, "E: third and {x}"),
+        (15, "E: of the module"),
+        (20, "E: is {}"),
+        (25, "lib.E: made before"),
+        (28, "AssertionError: of the module"),
+    ]
+
+
+def test_messages_in_other_forms(entries_of: Index) -> None:
+    text = (
+        "raise E(textwrap.dedent('''\n    On\n    two lines.'''))\nraise E('a' if x else f'b {x}')\n"
+        "raise E('one ' + ('two' if x else 'three'))\nraise E('of more'.strip(), f(x))\nraise E(', '.join(names))\n"
+    )
+    assert errors_of(entries_of(text)) == [
+        (1, "E: On two lines."),
+        (4, "E: a"),
+        (4, "E: b {x}"),
+        (5, "E: one three"),
+        (5, "E: one two"),
+        (6, "E: of more"),
+    ]
+
+
+def test_what_checks_of_torch_raise(entries_of: Index) -> None:
+    text = (
+        "torch._check(x > 0, lambda: f'need {x}')\ntorch._check_index(x, message=lambda: 'no such')\n"
+        "torch._check_with(NotImplementedError, x, lambda: 'not done')\ntorch._check(x)\nself._check(x, 'ours')\n"
+        "torch._check_value(x, said)\ntorch.check_more(x, lambda: 'no')\n"
+        "def f(x):\n    msg = 'bound'\n    torch._check_type(x, lambda: msg)\n"
+        "    unimplemented(gb_type='Odd call', context='', explanation=f'{x} is odd.', hints=[])\n"
+        "    exc.unimplemented(gb_type=x, explanation=y)\n    unimplemented('text')\n"
+    )
+    assert errors_of(entries_of(text)) == [
+        (1, "RuntimeError: need {x}"),
+        (2, "IndexError: no such"),
+        (3, "NotImplementedError: not done"),
+        (10, "TypeError: bound"),
+        (11, "Unsupported: Odd call{…}{x} is odd."),
+    ]
+
+
 def test_deprecations_say_what_replaces_them(entries_of: Index) -> None:
     text = (
         "@deprecated('`f` is deprecated. Please use `lib.g` instead.', category=FutureWarning)\ndef f(): ...\n"
@@ -43,12 +103,15 @@ def test_deprecations_say_what_replaces_them(entries_of: Index) -> None:
         "    warnings.warn(f'{x} goes in favor of new_name', category=FutureWarning)\n"
         "    warnings.warn('careful', UserWarning)\n    warnings.warn('use new_name')\n"
         "@typing_extensions.deprecated('gone')\nclass C: ...\n@other('use `x`')\ndef i(): ...\n"
+        "warnings.warn(FutureWarning('i is old, use lib.j'))\nmsg = 'k is old'\nwarn(msg, DeprecationWarning)\n"
     )
     assert told(entries_of(text), "deprecation") == [
         ("m.f", 1, "`f` is deprecated. Please use `lib.g` instead.", "replaced by lib.g"),
         ("m.h", 4, "h is old", ""),
         ("m.h", 5, "{x} goes in favor of new_name", "replaced by new_name"),
         ("m.C", 8, "gone", ""),
+        ("m", 12, "i is old, use lib.j", "replaced by lib.j"),
+        ("m", 14, "k is old", ""),
     ]
 
 

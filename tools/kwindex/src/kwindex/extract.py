@@ -15,7 +15,7 @@ from typing import Any
 from kwindex import registrations, settings
 from kwindex.errors import SourceError
 from kwindex.imports import bindings
-from kwindex.messages import deprecation, raised, replacement, template
+from kwindex.messages import checked, deprecation, raised, replacement, templates
 from kwindex.model import Entry, FileRecord
 from kwindex.render import (
     Function,
@@ -36,6 +36,7 @@ _PROPERTIES = {"property", "cached_property", "abstractproperty", "setter", "get
 _OWNERS = {"module", "class", "function", "method", "property", "nested function"}
 _ABSENCE = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"}
 _BINDINGS = (ast.Assign, ast.AnnAssign)
+_TOLD = (ast.Constant, ast.JoinedStr, ast.BinOp, ast.Call, ast.IfExp)
 _DISPLAYS = (ast.Tuple, ast.List)
 _MAKERS = {"__init__", "__post_init__", "setUp"}
 
@@ -207,12 +208,27 @@ class _Pass:
         for target in node.targets:
             if isinstance(target, ast.Name):
                 registrations.remember(target.id, node.value, scope)
+                self._note(target.id, node.value, scope)
             self._bind(target, node, None, scope)
         self._register(node.value, scope, "", node)
+
+    def _note(self, name: str, value: ast.expr, scope: Scope) -> None:
+        """Keeps what a name is bound to, where that may be a message or an error that is raised."""
+        if isinstance(value, _TOLD):
+            scope.note(name, value)
+        else:
+            scope.forget(name)
+
+    def _added(self, node: ast.AugAssign, scope: Scope) -> None:
+        if isinstance(node.target, ast.Name) and isinstance(node.op, ast.Add):
+            for value in scope.values(node.target.id)[-1:]:
+                scope.note(node.target.id, value)
+                scope.note(node.target.id, ast.BinOp(value, ast.Add(), node.value))
 
     def _annotated(self, node: ast.AnnAssign, scope: Scope) -> None:
         if node.value is not None and isinstance(node.target, ast.Name):
             registrations.remember(node.target.id, node.value, scope)
+            self._note(node.target.id, node.value, scope)
         self._bind(node.target, node, node.annotation, scope)
 
     def _bind(
@@ -259,14 +275,15 @@ class _Pass:
     # messages
 
     def _raise(self, node: ast.Raise, scope: Scope) -> None:
-        message = raised(node)
-        if message:
-            self.add("error", scope.prefix, _lines(node), message, None)
+        self._errors(raised(node, scope.values), node, scope)
 
     def _assert(self, node: ast.Assert, scope: Scope) -> None:
-        message = template(node.msg)
-        if message:
-            self.add("error", scope.prefix, _lines(node), f"AssertionError: {message}", None)
+        told = templates([node.msg], scope.values) if node.msg is not None else []
+        self._errors([f"AssertionError: {text}" for text in told], node, scope)
+
+    def _errors(self, messages: list[str], node: ast.stmt, scope: Scope) -> None:
+        for message in messages:
+            self.add("error", scope.prefix, _lines(node), message, None)
 
     def _deprecation(self, text: str, name: str, node: ast.expr | ast.stmt) -> None:
         if text:
@@ -279,7 +296,8 @@ class _Pass:
 
     def _call(self, node: ast.Expr, scope: Scope) -> None:
         self._register(node.value, scope, "", node)
-        self._deprecation(deprecation(node.value, False), scope.prefix, node)
+        self._errors(checked(node.value, scope.values), node, scope)
+        self._deprecation(deprecation(node.value, False, scope.values), scope.prefix, node)
 
     def _register(self, node: ast.expr, scope: Scope, decorated: str, place: ast.stmt) -> None:
         if not registrations.may_register(node, decorated != ""):
@@ -334,6 +352,7 @@ _READERS: dict[type[ast.stmt], _Reader] = {
     ast.ClassDef: _Pass._class,
     ast.Assign: _Pass._assign,
     ast.AnnAssign: _Pass._annotated,
+    ast.AugAssign: _Pass._added,
     ast.Import: _Pass._import,
     ast.ImportFrom: _Pass._import,
     ast.Expr: _Pass._call,

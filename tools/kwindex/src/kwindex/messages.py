@@ -3,6 +3,7 @@
 import ast
 import keyword
 import re
+from collections.abc import Callable, Sequence
 
 from kwindex.render import cut, expression, string_of
 
@@ -10,34 +11,90 @@ LONGEST_TEMPLATE = 380
 _HOLE = "{…}"
 _HOLES = re.compile(r"\{[^{}]*\}|…$")
 _PERCENT = re.compile(r"%(?:\(\w+\))?[#0 +-]*[\d*]*(?:\.[\d*]+)?[sdrifgxXeEc]")
+_DEEPEST, _MOST = 50, 4
+_SAME_TEXT = {"format", "strip", "rstrip", "lstrip"}
+_OF_TEXT = {"dedent", "cleandoc"}
+
+Look = Callable[[str], Sequence[ast.expr]]
+"""What gives the expressions that a name may be bound to at the place at hand."""
+
+
+def unknown(name: str) -> Sequence[ast.expr]:
+    """Returns nothing: no name is known.
+
+    Example:
+        >>> unknown("x")
+        ()
+    """
+    return ()
+
+
+def templates(nodes: Sequence[ast.expr], look: Look = unknown) -> list[str]:
+    """Returns the texts that string expressions may be, holes between them, their computed parts as holes in braces.
+
+    There is more than one where a text is one or the other, or is bound to a name in several places.
+
+    Example:
+        >>> def of(text):
+        ...     return templates([ast.parse(text, mode="eval").body])
+        >>> of("f'got {x!r}'"), of("'%d of ' % n + str(m)"), of("x"), of("'a' if x else 'b'")
+        (['got {x}'], ['{…} of {…}'], [], ['a', 'b'])
+    """
+    reader = _Reader(look)
+    found: dict[str, None] = {}
+    while reader.turn < min(reader.turns, _MOST):
+        parts = [text for node in nodes if _HOLES.sub("", text := reader.text(node, 0)).strip()]
+        if parts:
+            found[cut(_HOLE.join(cut(part, LONGEST_TEMPLATE) for part in parts), LONGEST_TEMPLATE)] = None
+        reader.turn += 1
+    return list(found)
 
 
 def template(node: ast.expr | None) -> str:
     """Returns the text of a string expression, its computed parts as holes in braces; '' for any other.
 
     Example:
-        >>> [template(ast.parse(text, mode="eval").body) for text in ("f'got {x!r}'", "'%d of ' % n + str(m)", "x")]
-        ['got {x}', '{…} of {…}', '']
+        >>> template(ast.parse("'{} is {}'.format(1, 2)", mode="eval").body)
+        '{} is {}'
     """
-    text = _template(node, 0) if node is not None else ""
-    return cut(text, LONGEST_TEMPLATE) if _HOLES.sub("", text).strip() else ""
+    return next(iter(templates([node])), "") if node is not None else ""
 
 
-def _template(node: ast.expr, depth: int) -> str:
-    literal = string_of(node)
-    if literal is not None:
-        return literal
-    if isinstance(node, ast.JoinedStr):
-        return "".join(_part(part) for part in node.values)
-    if isinstance(node, ast.BinOp) and depth < 50:
-        if isinstance(node.op, ast.Mod):
-            return _PERCENT.sub(_HOLE, _template(node.left, depth + 1)).replace("%%", "%")
-        if isinstance(node.op, ast.Add):
-            left, right = _template(node.left, depth + 1), _template(node.right, depth + 1)
-            return f"{left or _HOLE}{right or _HOLE}" if left or right else ""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "format":
-        return _template(node.func.value, depth + 1)
-    return ""
+class _Reader:
+    """Reads string expressions; where one may be several texts, `turn` says which, and `turns` how many there are."""
+
+    def __init__(self, look: Look) -> None:
+        self.turn, self.turns = 0, 1
+        self._look = look
+
+    def text(self, node: ast.expr, depth: int) -> str:
+        """Returns the text of an expression, '' where it is not known."""
+        literal = string_of(node)
+        if literal is not None or depth >= _DEEPEST:
+            return literal or ""
+        if isinstance(node, ast.JoinedStr):
+            return "".join(_part(part) for part in node.values)
+        if isinstance(node, ast.BinOp):
+            if isinstance(node.op, ast.Mod):
+                return _PERCENT.sub(_HOLE, self.text(node.left, depth + 1)).replace("%%", "%")
+            if isinstance(node.op, ast.Add):
+                left, right = self.text(node.left, depth + 1), self.text(node.right, depth + 1)
+                return f"{left or _HOLE}{right or _HOLE}" if left or right else ""
+        if isinstance(node, ast.Call):
+            return self._called(node, depth)
+        if isinstance(node, ast.IfExp):
+            return self._one_of((node.body, node.orelse), depth)
+        return self._one_of(self._look(node.id), depth) if isinstance(node, ast.Name) else ""
+
+    def _called(self, node: ast.Call, depth: int) -> str:
+        word = _last(node.func)
+        if isinstance(node.func, ast.Attribute) and word in _SAME_TEXT:
+            return self.text(node.func.value, depth + 1)
+        return self.text(node.args[0], depth + 1) if word in _OF_TEXT and node.args else ""
+
+    def _one_of(self, nodes: Sequence[ast.expr], depth: int) -> str:
+        self.turns = max(self.turns, len(nodes))
+        return self.text(nodes[min(self.turn, len(nodes) - 1)], depth + 1) if nodes else ""
 
 
 def _part(node: ast.expr) -> str:
@@ -46,46 +103,90 @@ def _part(node: ast.expr) -> str:
     return string_of(node) or ""
 
 
-def raised(node: ast.Raise) -> str:
-    """Returns what a traceback would show of a raise statement: `Error: template`, '' where it holds no text.
+def _last(callee: ast.expr) -> str:
+    return callee.attr if isinstance(callee, ast.Attribute) else getattr(callee, "id", "")
+
+
+def raised(node: ast.Raise, look: Look = unknown) -> list[str]:
+    """Returns what a traceback would show of a raise statement: `Error: template`, nothing where it holds no text.
 
     Several texts, as of an error made from keywords, stand in their order with holes between them.
 
     Example:
         >>> raised(ast.parse("raise ShapeError(where='gather', got=f'{n} ranks')").body[0])
-        'ShapeError: gather{…}{n} ranks'
+        ['ShapeError: gather{…}{n} ranks']
     """
-    call = node.exc
-    if not isinstance(call, ast.Call):
-        return ""
-    values = [*call.args, *(word.value for word in call.keywords)]
-    text = cut(_HOLE.join(filter(None, map(template, values))), LONGEST_TEMPLATE)
-    error = expression(call.func)
-    return f"{error}: {text}" if text and "(" not in error else ""
+    made = look(node.exc.id) if isinstance(node.exc, ast.Name) else [node.exc]
+    found: dict[str, None] = {}
+    for call in made:
+        error = expression(call.func) if isinstance(call, ast.Call) else ""
+        if isinstance(call, ast.Call) and error and "(" not in error:
+            values = [*call.args, *(word.value for word in call.keywords)]
+            found.update(dict.fromkeys(f"{error}: {text}" for text in templates(values, look)))
+    return list(found)
+
+
+_CHECKS = {
+    "_check": "RuntimeError",
+    "_check_tensor_all": "RuntimeError",
+    "_check_index": "IndexError",
+    "_check_value": "ValueError",
+    "_check_type": "TypeError",
+    "_check_not_implemented": "NotImplementedError",
+}
+"""What torch's own checks raise where their condition does not hold."""
+
+
+def checked(node: ast.expr, look: Look = unknown) -> list[str]:
+    """Returns what a call raises that torch has in place of a raise statement, as `raised` does.
+
+    Example:
+        >>> checked(ast.parse("torch._check(n > 0, lambda: f'need more than {n}')", mode="eval").body)
+        ['RuntimeError: need more than {n}']
+        >>> checked(ast.parse("unimplemented(gb_type='Odd', explanation='It is.', hints=[])", mode="eval").body)
+        ['Unsupported: Odd{…}It is.']
+    """
+    if not isinstance(node, ast.Call):
+        return []
+    word, named = _last(node.func), {one.arg: one.value for one in node.keywords}
+    if word == "unimplemented" and {"gb_type", "explanation"} <= named.keys():
+        return [f"Unsupported: {text}" for text in templates([named["gb_type"], named["explanation"]], look)]
+    if not isinstance(node.func, ast.Attribute) or _last(node.func.value) != "torch":
+        return []
+    told = [*node.args[1:2], *(named[word] for word in ("message",) if word in named)]
+    error = _CHECKS.get(word, "")
+    if word == "_check_with" and len(node.args) > 2:
+        error, told = expression(node.args[0]), node.args[2:3]
+    texts = [one.body if isinstance(one, ast.Lambda) else one for one in told]
+    return [f"{error}: {text}" for text in templates(texts, look)] if error else []
 
 
 _WARNINGS = {"DeprecationWarning", "FutureWarning", "PendingDeprecationWarning"}
 
 
-def deprecation(node: ast.expr, decorates: bool) -> str:
+def deprecation(node: ast.expr, decorates: bool, look: Look = unknown) -> str:
     """Returns the text with which a call of `warnings.warn` or a decorator says that something is deprecated.
 
     Example:
         >>> deprecation(ast.parse("warnings.warn('f is old, use g', FutureWarning)", mode="eval").body, False)
         'f is old, use g'
+        >>> deprecation(ast.parse("warn(DeprecationWarning('f is old'))", mode="eval").body, False)
+        'f is old'
         >>> deprecation(ast.parse("deprecated('use g')", mode="eval").body, True)
         'use g'
     """
     if not isinstance(node, ast.Call) or not node.args:
         return ""
-    callee = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    callee, told = _last(node.func), node.args[0]
     if decorates:
-        return template(node.args[0]) if callee == "deprecated" else ""
+        return template(told) if callee == "deprecated" else ""
     if callee not in {"warn", "warn_once"}:
         return ""
+    if isinstance(told, ast.Call) and _last(told.func) in _WARNINGS:
+        return next(iter(templates(told.args[:1], look)), "")
     categories = [*node.args[1:2], *(word.value for word in node.keywords if word.arg == "category")]
     named = any(expression(category).rpartition(".")[2] in _WARNINGS for category in categories)
-    return template(node.args[0]) if named else ""
+    return next(iter(templates([told], look)), "") if named else ""
 
 
 _NAME = r"[`'\"]*(?P<name>[A-Za-z_]\w*(?:(?:\.|::)\w+)*(?:\(\))?)"

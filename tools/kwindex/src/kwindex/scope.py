@@ -28,7 +28,7 @@ class Scope:
         'm.f.g'
     """
 
-    __slots__ = ("_meanings", "fields", "kind", "outer", "prefix", "self_name")
+    __slots__ = ("_meanings", "_told", "_values", "fields", "kind", "outer", "prefix", "self_name")
 
     def __init__(self, kind: str, prefix: str, outer: "Scope | None", self_name: str = "") -> None:
         self.kind = kind
@@ -39,6 +39,8 @@ class Scope:
         self.fields: set[str] = set()
         """The names listed so far that a body lists once, at their first binding."""
         self._meanings: dict[str, Meaning] = {}
+        self._values: dict[str, list[ast.expr]] = {}
+        self._told: set[str] = set()
 
     def qualify(self, name: str) -> str:
         """Returns the qualified name of something bound here."""
@@ -57,6 +59,37 @@ class Scope:
                 return found
             scope = scope.outer
         return None
+
+    def note(self, name: str, value: ast.expr) -> None:
+        """Notes what a name is bound to; what it was before no longer counts once `values` was asked for it."""
+        if name in self._told:
+            self._told.discard(name)
+            self._values[name] = []
+        self._values.setdefault(name, []).append(value)
+
+    def forget(self, name: str) -> None:
+        """Notes that what a name is bound to is not known any more."""
+        self._values.pop(name, None)
+
+    def values(self, name: str) -> list[ast.expr]:
+        """Returns the expressions that a name may be bound to here, looking outward as Python does.
+
+        Example:
+            >>> scope = Scope("module", "m", None)
+            >>> for word in ("one", "two", "three"):
+            ...     scope.note("text", ast.Constant(word))
+            ...     found = [value.value for value in scope.values("text")] if word != "one" else []
+            >>> found
+            ['three']
+        """
+        scope: Scope | None = self
+        while scope is not None:
+            found = scope._values.get(name)
+            if found is not None:
+                scope._told.add(name)
+                return found
+            scope = scope.outer
+        return []
 
     def dotted(self, node: ast.expr) -> str:
         """Returns a dotted expression with its first name resolved, '' for any other expression."""
