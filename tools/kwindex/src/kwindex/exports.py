@@ -126,9 +126,10 @@ def check(tags: Path | None, lists: Path | None) -> None:
     """
     if tags is not None and not _may_replace_tags(tags / TAGS):
         raise not_ours(tags / TAGS)
-    for name in (INVENTORY, LIST) if lists is not None else ():
-        if os.path.lexists(lists / name) and not (lists / "keywords.md").exists():
-            raise not_ours(lists / name)
+    if lists is not None and not (lists / "keywords.md").exists():
+        for name in (INVENTORY, LIST):
+            if os.path.lexists(lists / name):
+                raise not_ours(lists / name)
 
 
 def _may_replace_tags(path: Path) -> bool:
