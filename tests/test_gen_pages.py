@@ -12,7 +12,7 @@ import torch
 
 from comm_core import Collective, Missing, World, catalog, run
 from comm_core.errors import CommError, ShapeError
-from tools.gen import drift, error_page, examples, figures, life, messages
+from tools.gen import drift, error_page, examples, figures, life, markup, messages
 from tools.gen.picture import drawn, label
 from tools.gen.sources import ROOT, distributions
 
@@ -74,6 +74,20 @@ def test_the_graph_on_the_page_is_what_is_traced() -> None:
     traced = pages["docs/reference/collectives/all_reduce.md"].split("## In a traced graph")[1].split("\n## ")[0]
     assert "torch.ops._c10d_functional.all_reduce.default(x_1, 'sum'" in traced
     assert "torch.ops._c10d_functional.wait_tensor.default(all_reduce)" in traced
+
+
+def test_words_in_angle_brackets_stay_on_the_page(tmp_path: Path) -> None:
+    assert markup.prose("`<a>` is <Cx, y> | z") == "`<a>` is &lt;Cx, y> \\| z"
+    (page,) = [one for one in life.pages(distributions()) if one.path.endswith("/all_reduce.md")]
+    assert "sum over ranks &lt;Cx, y> == sum over ranks &lt;x, C'y>" in page.text
+    (tmp_path / "a").mkdir()
+    for text in (
+        "<p>of <pid of rank 0></p>",
+        "<P><svg><path/></svg><script>'<no>'</script><!-- <no> --><b>x < y</b></P>",
+    ):
+        (tmp_path / "a/index.html").write_text(text)
+        said = [line.split(" is no tag")[0] for line in markup.unknown_tags(tmp_path)]
+        assert said == (["a/index.html: <pid>"] if "pid" in text else [])
 
 
 def test_every_collective_has_its_figures_and_the_one_that_moves_nothing_says_that_it_has_none() -> None:

@@ -20,6 +20,7 @@ from comm_core.catalog import CATALOG
 
 from . import examples, figures, messages
 from .doors import linked
+from .markup import prose
 from .mentions import docstring_of, files_mentioning, mentioning
 from .picture import drawn
 from .reference import HEAD, cell
@@ -188,7 +189,7 @@ def errors(entry: Collective) -> list[str]:
 
 def tests(entry: Collective) -> list[str]:
     """The contract, which runs over every entry, and the tests that name this one's functions."""
-    contract = [f"| `{file.relative_to(ROOT)}` | {cell(first_line_of(file))} |" for file in contract_files()]
+    contract = [f"| `{file.relative_to(ROOT)}` | {prose(first_line_of(file))} |" for file in contract_files()]
     found = [f"`{file}::{name}`" for file, name in named_tests(entry)]
     shown = [f"- {one}" for one in found[:12]] + ([f"- and {len(found) - 12} more"] if len(found) > 12 else [])
     return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .doors import PublicName, public_names
+from .markup import prose
 from .sources import GENERATED, Distribution, Module, Output
 
 HEAD = f"<!-- {GENERATED} -->\n\n"
@@ -62,7 +63,7 @@ def overview(distributions: list[Distribution]) -> str:
 def door(distribution: Distribution) -> str:
     """A package's page: its docstring, then its public names, each with a link to its definition."""
     names = public_names(distribution)
-    inside = [f"- [`{module.name}`][{module.name}]: {module.summary}" for module in inner_modules(distribution)]
+    inside = [f"- [`{module.name}`][{module.name}]: {prose(module.summary)}" for module in inner_modules(distribution)]
     options = "    options:\n      members: false\n      show_root_toc_entry: false\n"
     return "\n".join(
         [
@@ -80,7 +81,7 @@ def door(distribution: Distribution) -> str:
 
 def name_table(names: list[PublicName]) -> list[str]:
     """A table row per public name."""
-    rows = [f"| [`{one.name}`][{one.path}] | {one.kind} | {cell(one.summary)} |" for one in names]
+    rows = [f"| [`{one.name}`][{one.path}] | {one.kind} | {prose(one.summary)} |" for one in names]
     return ["| name | kind | what it is |", "|---|---|---|", *rows]
 
 
@@ -93,7 +94,7 @@ def all_names(distributions: list[Distribution]) -> str:
     """Every public name of every package, in alphabetical order."""
     found = [(one, d) for d in distributions for one in public_names(d)]
     rows = [
-        f"| [`{one.name}`][{one.path}] | `{d.package}` | {cell(one.summary)} |"
+        f"| [`{one.name}`][{one.path}] | `{d.package}` | {prose(one.summary)} |"
         for one, d in sorted(found, key=lambda pair: (pair[0].name.lower(), pair[1].name))
     ]
     table = ["| name | package | what it is |", "|---|---|---|", *rows]

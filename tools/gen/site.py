@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from . import halves, inventory, palette
+from . import halves, inventory, markup, palette
 from .index import Index
 from .sources import Distribution
 
@@ -28,8 +28,9 @@ def build(folder: Path) -> None:
 
 
 def lacking(folder: Path, index: Index, distributions: list[Distribution]) -> list[str]:
-    """The public names that the site does not document, and what the palette leads to and is not there."""
+    """What is not on the site: public names, what the palette leads to, and words that became tags of HTML."""
     undocumented = [
         f"{name}: not in the site's inventory" for name in inventory.missing(folder / "objects.inv", distributions)
     ]
-    return undocumented + [f"{place}: not on the site" for place in palette.dead(folder, index, distributions)]
+    dead = [f"{place}: not on the site" for place in palette.dead(folder, index, distributions)]
+    return undocumented + dead + markup.unknown_tags(folder)

@@ -1,6 +1,6 @@
 """The memory that the ranks of a group share: an anonymous file that lives as long as somebody has it mapped.
 
-Rank 0 makes a memfd, and the others open it as /proc/<pid of rank 0>/fd/<number>. The kernel allows that to processes
+Rank 0 makes a memfd, and the others open it as `/proc/<pid of rank 0>/fd/<number>`. The kernel allows that to processes
 of the same user only. Passing the descriptor over a unix socket would do as well, but needs rank 0 to serve each peer
 in turn, a name for the socket, and a check of who connects, because abstract names are open to all users. There is no
 name under /dev/shm, so nothing can collide and nothing is left behind, however the ranks end.
