@@ -90,6 +90,7 @@ typedef struct shm_mail {
     shm_aside *asides, **asides_end;
     uint32_t pending, busy; /* errands, and lanes with a message of which the rest is to come, asked for or not */
     int driven, greedy, closing;
+    uint32_t elsewhere, elsewhere_left; /* ranks of other hosts, which may answer receives from anyone; those that left */
 } shm_mail;
 
 /* mail.c: what moves, without waiting; all with the hand's lock held */
@@ -112,6 +113,8 @@ int shm_post(shm_mail *mail, shm_errand *errand); /* takes a reference; 0, or wh
 shm_status shm_await(shm_mail *mail, shm_errand *errand, const shm_patience *patience);
 int shm_mail_arrived(shm_mail *mail, shm_envelope *envelopes, int *sources, int most); /* that nobody asked for */
 int shm_probe(shm_mail *mail, shm_errand *errand); /* whether it has finished, after a try */
+int shm_take_back(shm_mail *mail, shm_errand *errand); /* a receive, if nothing has come for it; whether that was so */
+void shm_mail_elsewhere(shm_mail *mail, uint32_t ranks, uint32_t left);
 int64_t shm_mail_due_in(shm_hand *hand, int64_t now);
 void shm_mail_work(shm_hand *hand);
 shm_status shm_mail_flush(shm_mail *mail, const shm_patience *patience); /* until what was sent is in the rings */

@@ -18,6 +18,8 @@ PyObject *answer(shm_status status);
 shm_group *read_move(PyObject *const *args, Py_ssize_t nargs, const movement *kind, shm_call *given,
                      shm_patience *patience);
 
+shm_errand *message_of(PyObject *request); /* NULL with an error set, or for a collective */
+
 PyObject *py_launch(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
 PyObject *py_launch_late(PyObject *module, PyObject *args);
 PyObject *py_refuse(PyObject *module, PyObject *args);

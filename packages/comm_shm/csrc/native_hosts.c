@@ -1,5 +1,5 @@
 /* What a group on several hosts asks of the C core beside its collectives: see hosts.py and spanning.py. */
-#include "door.h"
+#include "native.h"
 
 #include <stdlib.h>
 
@@ -40,9 +40,42 @@ static PyObject *py_reduce_here(PyObject *module, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+/* take_back(request) -> bool: whether nothing had come for this receive; then its status is SHM_ELSEWHERE */
+static PyObject *py_take_back(PyObject *module, PyObject *request) {
+    (void)module;
+    int taken;
+    shm_errand *errand = message_of(request);
+    if (errand == NULL)
+        return PyErr_Occurred() ? NULL : PyBool_FromLong(0);
+    Py_BEGIN_ALLOW_THREADS
+    taken = shm_take_back(errand->mail, errand);
+    Py_END_ALLOW_THREADS
+    return PyBool_FromLong(taken);
+}
+
+/* elsewhere(group, ranks, left): how many ranks of other hosts may answer receives from anyone, and how many have left */
+static PyObject *py_elsewhere(PyObject *module, PyObject *args) {
+    (void)module;
+    PyObject *capsule;
+    unsigned int ranks, left;
+    if (!PyArg_ParseTuple(args, "OII", &capsule, &ranks, &left))
+        return NULL;
+    shm_group *group = group_of(capsule);
+    if (group == NULL)
+        return NULL;
+    if (!shm_foreign(group) && !group->closed) {
+        Py_BEGIN_ALLOW_THREADS
+        shm_mail_elsewhere(group->mail, ranks, left);
+        Py_END_ALLOW_THREADS
+    }
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef functions[] = {
     {"break_group", py_break_group, METH_O, NULL},
     {"reduce_here", py_reduce_here, METH_VARARGS, NULL},
+    {"take_back", py_take_back, METH_O, NULL},
+    {"elsewhere", py_elsewhere, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -27,6 +27,11 @@ static shm_request *request_of(const handle *it) {
 
 static handle *handle_of(PyObject *capsule) { return PyCapsule_GetPointer(capsule, CAPSULE); }
 
+shm_errand *message_of(PyObject *request) {
+    handle *it = handle_of(request);
+    return it == NULL ? NULL : it->errand;
+}
+
 static void free_handle(PyObject *capsule) {
     handle *it = handle_of(capsule);
     if (it == NULL)

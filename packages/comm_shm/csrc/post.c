@@ -71,6 +71,24 @@ int shm_probe(shm_mail *mail, shm_errand *errand) {
     return shm_is_finished(&errand->request);
 }
 
+int shm_take_back(shm_mail *mail, shm_errand *errand) {
+    shm_hand_lock(&mail->hand);
+    shm_errand *one = mail->asked;
+    while (one != NULL && one != errand)
+        one = (shm_errand *)(void *)one->request.next;
+    if (one != NULL)
+        shm_mail_give_up(mail, errand, SHM_ELSEWHERE);
+    shm_hand_unlock(&mail->hand);
+    return one != NULL;
+}
+
+void shm_mail_elsewhere(shm_mail *mail, uint32_t ranks, uint32_t left) {
+    shm_hand_lock(&mail->hand);
+    mail->elsewhere = ranks;
+    mail->elsewhere_left = left;
+    shm_hand_unlock(&mail->hand);
+}
+
 /* -- working on the mail -------------------------------------------------------------------------------------------- */
 
 static shm_status gone(shm_group *group, uint32_t peer) {
@@ -85,14 +103,14 @@ static shm_status gone(shm_group *group, uint32_t peer) {
 
 /* First see who is gone, then take what they left, then fail what can no longer be. */
 static void bury(shm_mail *mail) {
-    uint32_t world = mail->group->world, left = 0;
+    uint32_t world = mail->group->world, left = mail->elsewhere_left, others = world - 1 + mail->elsewhere;
     for (uint32_t peer = 0; peer < world; peer++) {
         shm_status status = gone(mail->group, peer);
         shm_mail_move(mail);
         shm_mail_fail_lost(mail, peer, status);
         left += status == SHM_LEFT;
     }
-    while (left == world - 1 && left > 0 && mail->asked != NULL && mail->asked->peer == SHM_ANY_SOURCE)
+    while (left == others && left > 0 && mail->asked != NULL && mail->asked->peer == SHM_ANY_SOURCE)
         shm_mail_give_up(mail, mail->asked, SHM_LEFT);
 }
 

@@ -36,7 +36,8 @@ typedef enum {
     /* of messages from rank to rank, see mail.h; none of them breaks the group */
     SHM_MISFIT = 10, /* the receiver had asked for another size or dtype */
     SHM_CUT = 11,    /* the sender had given up in the middle of a message: nothing can follow it */
-    SHM_NO_ROOM = 12 /* no memory for the ring, or for a message that came before it was asked for */
+    SHM_NO_ROOM = 12, /* no memory for the ring, or for a message that came before it was asked for */
+    SHM_ELSEWHERE = 13 /* a receive from anyone was taken back: a rank of another host has answered it */
 } shm_status;
 
 /* In the order of c10d's ReduceOp. For a premultiplied sum the inputs are scaled before they come here. */

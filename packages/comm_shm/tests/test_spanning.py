@@ -7,30 +7,12 @@ import torch.distributed as dist
 from comm_core.errors import MismatchError
 from comm_core.testing import run_ranks
 from comm_shm.codes import DEFINED, PREMUL_SUM, REDUCE_OPS
+from packages.comm_shm.tests.spans import on_hosts
 
 pytestmark = pytest.mark.needs_shm
 
 LAYOUTS = ["ab", "aab", "aba", "abc", "abba", "aaabb", "abcab"]
 SIZES = [0, 1, 7, 20_000, 70_001]
-
-
-def on_hosts(layout, body, *args, backend="gloo"):
-    """Run `body(group over several hosts, *args)` on as many ranks as the layout has letters, one for each host."""
-
-    def ranked(group):
-        import os
-
-        os.environ["COMM_SHM_HOST"] = layout[group.rank]
-        try:
-            span = dist.new_group(backend="shm")
-        finally:
-            del os.environ["COMM_SHM_HOST"]
-        try:
-            return body(span, *args)
-        finally:
-            dist.destroy_process_group(span)
-
-    return run_ranks(ranked, len(layout), backend)
 
 
 def drawn(rank, numel, dtype=torch.float32):

@@ -4,24 +4,10 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from comm_core.errors import CommError, MismatchError, RankFailedError, RankTimeoutError, ShapeError
+from comm_core.errors import MismatchError, RankFailedError, RankTimeoutError, ShapeError
+from packages.comm_shm.tests.spans import attempt, joined
 
 pytestmark = pytest.mark.needs_shm
-
-
-def attempt(call):
-    try:
-        call()
-    except CommError as error:
-        return type(error), str(error)
-    return None, ""
-
-
-def joined(rank, world, store, layout, **options):
-    import os
-
-    os.environ["COMM_SHM_HOST"] = layout[rank]
-    dist.init_process_group("shm", store=store, rank=rank, world_size=world, **options)
 
 
 DISAGREEMENTS = {

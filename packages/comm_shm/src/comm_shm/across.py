@@ -3,14 +3,18 @@
 Two gloo groups: of the ranks that speak for their hosts, and of all ranks, for what goes from one rank to another. A
 rank that fails writes its error into the store, unless one stands there, and closes its connections: whoever waits for
 it finds them closed, looks into the store, and raises the error that stands there. So every rank raises the first one.
+A rank that leaves says so in the store as well.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +22,7 @@ import torch
 
 from comm_core import errors
 from comm_core.errors import CommError, RankFailedError, RankTimeoutError, first_line
-from comm_shm.faults import REBUILD, Scene
+from comm_shm.faults import REBUILD, Scene, Status
 from comm_shm.hosts import Hosts
 
 if TYPE_CHECKING:
@@ -26,7 +30,11 @@ if TYPE_CHECKING:
 
 GRACE_S = 2.0  # who is told of a late rank by its own host need not guess
 _FAULT = "shm/fault"
+_LEFT = "shm/left"
+_SOON = timedelta(seconds=0.5)  # in which a rank writes why it has broken what its host shares
+_END_S = 5.0  # for threads that wait for other hosts, once the connections are closed
 _TAGS = 1 << 30  # gloo's tags below this are of messages, see distant_mail.py
+_NOBODYS = (1 << 31) - 1  # no message has this one
 
 
 class Across:
@@ -42,8 +50,12 @@ class Across:
     def __init__(self, hosts: Hosts, speakers: Any, everyone: Any, store: Store) -> None:
         self.hosts = hosts
         self.everyone = everyone
+        self.failed: CommError | None = None
         self._speakers = speakers
         self._store = store
+        self._lines = [gloo for gloo in (speakers, everyone) if gloo is not None]
+        self._threads: set[threading.Thread] = set()
+        weakref.finalize(self, _end, self._lines, self._threads, os.getpid())  # also when the program ends
         self._swaps = 0
         self._trades = 0
 
@@ -76,16 +88,76 @@ class Across:
         try:
             told = json.loads(self._store.compare_set(_FAULT, "", mine))
         except (RuntimeError, ValueError):  # the store went with the rank that served it
-            return error
-        found: CommError = getattr(errors, told[0])(*told[1:])
-        return found
+            told = json.loads(mine)
+        self.failed = _error(told)
+        return self.failed
 
-    def close(self) -> None:
-        """Close the connections; who waits for this rank notices."""
-        for group in (self._speakers, self.everyone):
-            if group is not None:
-                group.shutdown()
-        self._speakers = self.everyone = None
+    def told(self) -> CommError | None:
+        """Return the error that the first rank wrote that failed, if any has."""
+        with contextlib.suppress(RuntimeError, ValueError):
+            if self.failed is None:
+                self._store.wait([_FAULT], _SOON)
+                return _error(json.loads(self._store.get(_FAULT)))
+        return self.failed and self.failed.again()
+
+    def fate(self, rank: int) -> Status:
+        """Return what has become of a rank whose connection is closed."""
+        if self.everyone is None:
+            return Status.CLOSED if self.failed is None else Status.BROKEN
+        with contextlib.suppress(RuntimeError):
+            if self._store.check([_FAULT]):
+                return Status.BROKEN
+            if self._store.check([f"{_LEFT}/{rank}"]):
+                return Status.LEFT
+        return Status.DIED
+
+    def start(self, body: Callable[..., None], *given: Any) -> None:
+        """Run something in a thread that ends when the connections are closed."""
+
+        def run() -> None:
+            try:
+                body(*given)
+            finally:
+                self._threads.discard(threading.current_thread())
+
+        thread = threading.Thread(target=run, name="comm_shm messages", daemon=True)
+        self._threads.add(thread)
+        thread.start()
+
+    def leave(self, *, sends: bool) -> None:
+        """Close the connections of a rank that leaves the group; if it still sends, those of messages stay open."""
+        with contextlib.suppress(RuntimeError):
+            self._store.set(f"{_LEFT}/{self.hosts.rank}", "")
+        self.close(kept=self.everyone if sends else None)
+
+    def close(self, kept: Any = None) -> None:
+        """Close the connections, but for those that are kept; who waits for this rank notices."""
+        self._speakers, self.everyone = None, kept
+        for gloo in [gloo for gloo in self._lines if gloo is not kept]:
+            self._lines.remove(gloo)
+            _hang_up(gloo)
+
+
+def _error(told: list[str]) -> CommError:
+    error: CommError = getattr(errors, told[0])(*told[1:])
+    return error
+
+
+def _hang_up(gloo: Any) -> None:
+    """Close a group's connections, which gloo does when a wait takes too long; its `shutdown` leaves them open."""
+    for peer in range(gloo.size()):
+        if peer != gloo.rank():
+            with contextlib.suppress(RuntimeError):
+                gloo.recv([torch.empty(1, dtype=torch.uint8)], peer, _NOBODYS).wait(timedelta(milliseconds=1))
+
+
+def _end(lines: list[Any], threads: set[threading.Thread], owner: int) -> None:
+    """Close what is open: a thread that waits in gloo while the interpreter ends would take the process down."""
+    if os.getpid() == owner:
+        while lines:
+            _hang_up(lines.pop())
+        for thread in threads - {threading.current_thread()}:
+            thread.join(_END_S)
 
 
 class Wire(NamedTuple):

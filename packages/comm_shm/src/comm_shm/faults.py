@@ -26,6 +26,7 @@ class Status(IntEnum):
     MISFIT = 10
     CUT = 11
     NO_ROOM = 12
+    ELSEWHERE = 13
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,6 @@ class Spanning:
         self.across = across
         self.hosts = inside.hosts
         self.pair = (0, 0, 0, 0)
-        self.failed: CommError | None = None
         self._serial = 0
         self._bodies: dict[str, Callable[[Call], int]] = {
             "announce": lambda call: Status.OK,
@@ -82,8 +81,8 @@ class Spanning:
         Raises:
             CommError: a rank is late, gone, or failed before; all ranks of all hosts raise the same.
         """
-        if self.failed is not None:
-            raise self.failed.again()
+        if self.across.failed is not None:
+            raise self.across.failed.again()
         self.inside.where = COLLECTIVES[call.code]
         reducing = name in ("all_reduce_one_of", "reduce_scatter")
         op = reduce_op if reduce_op is not None else call.last if reducing else 0
@@ -100,10 +99,10 @@ class Spanning:
             raise
 
     def _fail(self, error: CommError) -> CommError:
-        self.failed = self.across.first(error)
+        failed = self.across.first(error)
         self.inside.native.break_group(self.inside.handle)
         self.across.close()
-        return self.failed
+        return failed
 
     def _scene(self, limit: float) -> Scene:
         return Scene(self.inside.where, self.hosts.rank, self.inside.ranks, limit, [], (0, 0))

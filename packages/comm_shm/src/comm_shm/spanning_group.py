@@ -7,11 +7,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from comm_core import compat
 from comm_core.errors import CommError, TransportError, first_line
 from comm_shm import rendezvous
 from comm_shm.across import Across
 from comm_shm.agreement import BackendOptions
+from comm_shm.distant_mail import Letter
+from comm_shm.faults import Status
 from comm_shm.group import SharedMemoryGroup, joined
 from comm_shm.hosts import Hosts, split
 from comm_shm.inside import Inside
@@ -20,6 +24,7 @@ from comm_shm.spanning import Spanning
 from comm_shm.spanning_native import SpanningNative
 from comm_shm.torch_compat import gloo_group, prefixed
 from comm_shm.turns import Request
+from comm_shm.work import Started
 
 _WHERE = 'backend "shm"'
 
@@ -39,15 +44,34 @@ class SpanningGroup(SharedMemoryGroup):
     def __init__(self, options: BackendOptions, spanning: Spanning) -> None:
         super().__init__(options, spanning.inside.handle)
         self.hosts = spanning.hosts
+        self._spanning = spanning
         self._native: Any = SpanningNative(spanning)
         self._all_reduce = _the_long_way
 
-    def failure(self, status: int, started: Any, limit: float) -> CommError:
+    def failure(self, status: int, started: Started, limit: float) -> CommError:
         """Return the error for a status."""
         request = started.request
         if isinstance(request, Request) and request.error is not None:
             return request.error
+        if started.message and status == Status.BROKEN:
+            return self._fault(status, started.where, limit)
         return super().failure(status, started, limit)
+
+    def abort(self) -> None:
+        """Give the memory back at once; what was started fails, here and on the other ranks."""
+        self._spanning.across.leave(sends=False)
+        super().abort()
+
+    def _fault(self, status: int, where: str, limit: float) -> CommError:
+        if status == Status.BROKEN:  # the first rank that failed has said why
+            return self._spanning.across.told() or self._spanning.inside.fault(status, limit)
+        return super()._fault(status, where, limit)
+
+    def _posted(self, where: str, flat: torch.Tensor, address: tuple[int, int]) -> Started:
+        started = super()._posted(where, flat, address)
+        if isinstance(started.request, Letter):
+            started.request.keep = started.keep
+        return started
 
 
 def _the_long_way(*_given: object) -> int:

@@ -6,14 +6,16 @@ So the whole surface of `SharedMemoryGroup` works on several hosts as it does on
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 from comm_shm.codes import COLLECTIVES, UNKNOWN
-from comm_shm.distant_mail import Letter, Mail
+from comm_shm.distant_mail import Letter
 from comm_shm.faults import Status
 from comm_shm.inside import memory
+from comm_shm.post_office import Near, PostOffice
 from comm_shm.spanning import Call, Spanning
 from comm_shm.turns import Request, Turns
 
@@ -30,7 +32,7 @@ class SpanningNative:
     def __init__(self, spanning: Spanning) -> None:
         self._spanning = spanning
         self._turns = Turns()
-        self._mail = Mail(lambda: spanning.across.everyone, spanning.hosts.rank)
+        self._office = PostOffice(spanning.inside, spanning.across)
         self._owner = os.getpid()
         self._closed = False
         for name in _MOVES:
@@ -93,28 +95,29 @@ class SpanningNative:
         call = Call(code, dtype, numel, 0, 0, 0, 1, limit)
         return self._usable() or self._turns.start(lambda: self._spanning.perform("announce", call, refusal, 0))
 
-    def post(self, _group: Any, receives: bool, peer: int, tag: int, *content: int) -> Letter | int:
+    def post(self, _group: Any, receives: bool, peer: int, tag: int, *content: int) -> Near | Letter | int:
         """Start to send or receive a message: code of its dtype, elements, bytes and address."""
         dtype, numel, size, address = content
-        return self._usable() or self._mail.post(bool(receives), peer, tag, (dtype, numel, size, address))
+        return self._usable() or self._office.post(bool(receives), peer, tag, (dtype, numel, size, address))
 
-    def wait(self, request: Request, timeout_s: float, _help: bool) -> int:
+    def wait(self, request: Request | Near, timeout_s: float, _help: bool) -> int:
         """Return the status of what was started, once it has one or the time is over."""
-        if isinstance(request, Letter):
-            return self._mail.wait(request, timeout_s)
-        return int(request.status) if request.wait(timeout_s) else int(Status.TIMED_OUT)
+        return request.result(timeout_s)
 
-    def finished(self, request: Request) -> bool:
+    def finished(self, request: Request | Near) -> bool:
         """Return whether what was started has finished."""
         return request.finished
 
-    def tell(self, request: Request, callable: Callable[[], None]) -> bool:
+    def tell(self, request: Request | Near, callable: Callable[[], None]) -> bool:
         """Return whether `callable` will be called when it has finished."""
         return request.tell(callable)
 
     def drain(self, _group: Any, timeout_s: float) -> int:
-        """Run what was started."""
-        return Status.OK if self._turns.drain(timeout_s) else Status.TIMED_OUT
+        """Run what was started, and write what was sent to ranks of this host."""
+        deadline = time.monotonic() + timeout_s
+        if not self._turns.drain(timeout_s):
+            return Status.TIMED_OUT
+        return self._office.drain(max(deadline - time.monotonic(), 0.0))
 
     # -- what is asked after a failure ---------------------------------------------------------------------------
 
@@ -136,16 +139,17 @@ class SpanningNative:
     def scene(self, _request: Request) -> None:
         """Return that nothing was kept beside the error itself."""
 
-    def message(self, request: Letter) -> tuple[int, int, int, int, int, int]:
+    def message(self, request: Near | Letter) -> tuple[int, int, int, int, int, int]:
         """Return a message's other end, tag and sizes."""
         return request.described()
 
-    def regret(self, _group: Any, _peer: int) -> None:
-        """Return that no message was put aside: every sender waits for the verdict."""
+    def regret(self, _group: Any, peer: int) -> tuple[int, int, int, int, int, int] | None:
+        """Return a message to a rank of this host that was put aside and then did not fit, if there is one."""
+        return self._office.regret(peer)
 
     def arrived(self, _group: Any) -> list[tuple[int, int, int, int, int, int]]:
-        """Return that no message waits unasked that this rank knows of."""
-        return []
+        """Return the messages that nobody has asked for yet."""
+        return self._office.arrived()
 
     def close_group(self, _group: Any) -> None:
         """Close the connections and give the memory back."""
@@ -153,5 +157,5 @@ class SpanningNative:
             return
         self._closed = True
         self._turns.stop()
-        self._spanning.across.close()
+        self._office.close()
         self._spanning.inside.native.close_group(self._spanning.inside.handle)

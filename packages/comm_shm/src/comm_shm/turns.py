@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any
 
 from comm_core.errors import CommError
 from comm_shm.faults import Status
@@ -52,6 +51,10 @@ class Request:
     def wait(self, timeout_s: float) -> bool:
         """Wait until it has finished; return whether it has."""
         return self._done.wait(min(timeout_s, threading.TIMEOUT_MAX))
+
+    def result(self, timeout_s: float) -> int:
+        """Return its status once it has finished, or that the time is over."""
+        return int(self.status) if self.wait(timeout_s) else int(Status.TIMED_OUT)
 
     def tell(self, callable: Callable[[], None]) -> bool:
         """Return whether it will be called when this has finished; if not, it has."""
@@ -117,8 +120,3 @@ class Turns:
 
 def _stop() -> int:
     return Status.OK
-
-
-def settled(request: Any, timeout_s: float) -> int:
-    """Return the status of a request once it has finished, or that the time is over."""
-    return int(request.status) if request.wait(timeout_s) else Status.TIMED_OUT
