@@ -273,6 +273,10 @@ def test_update_reads_one_file_anew(tree: Tree, tmp_path: Path, command: Command
     assert (done.returncode, json.loads(done.stdout)["read"]) == (0, 1)
     assert command("search", "broadcast", "--index", tmp_path / "out").stdout.startswith("m.broadcast")
     assert command("update", root / "o.py", "--out", tmp_path / "out").returncode == 2
+    assert done.stderr == ""
+    command("build", root, "--out", tmp_path / "out", "--tags", "--pages")
+    done = command("update", root / "m.py", "--out", tmp_path / "out")
+    assert (done.returncode, "tags and pages as before" in done.stderr) == (0, True)
 
 
 def test_evaluate_prints_figures(index: Path, tmp_path: Path, command: Command) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from mkdocstrings import Inventory
@@ -62,3 +64,35 @@ def test_the_list_names_every_module_with_its_page(tree: Callable[..., Path], tm
     write_pages([root], read_index(out), out, title="mine")
     text = (out / "pages/llms.txt").read_text()
     assert text == "# mine\n\n## Modules\n\n- [a](a.py_docs.md): First.\n- [b](b/__init__.py_docs.md)\n"
+
+
+def test_no_name_and_no_docstring_breaks_a_list(
+    tree: Callable[..., Path], tmp_path: Path, command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    names = ("a b/sp.py", "per%cent#hash?q.py", "x](y.py", "[z]<b>.py")
+    root, out = (
+        tree(dict.fromkeys(names, '"""<script>x</script> [a](javascript:b) &lt;"""\ndef f(): ...\n')),
+        tmp_path / "out",
+    )
+    assert command("build", root, "--out", out, "--pages").returncode == 0
+    text = (out / "pages/llms.txt").read_text()
+    rows = re.findall(r"^- \[((?:\\.|[^\]\\])+)\]\(([^\s()<>]+)\): (.*)$", text, re.MULTILINE)
+    assert len(rows) == len(names) == len(text.splitlines()) - 4
+    assert {unquote(target) for _, target, _ in rows} == {f"{name}_docs.md" for name in names}
+    assert {said for _, _, said in rows} == {r"&lt;script>x&lt;/script> \[a\](javascript:b) &amp;lt;"}
+    read = Inventory.parse_sphinx(BytesIO((out / "pages/objects.inv").read_bytes()))
+    files = {unquote(item.uri.partition("#")[0]) for item in read.values()}
+    assert files >= {f"{name}_docs.md" for name in names}
+    assert all((out / "pages" / file).is_file() for file in files)
+
+
+def test_no_order_of_the_sources_is_in_what_is_written(
+    tree: Callable[..., Path], tmp_path: Path, command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    root = tree({"b/m.py": SOURCE, "a/n.py": SOURCE})
+    made = []
+    for order in (("a", "b"), ("b", "a")):
+        out = tmp_path / "".join(order)
+        assert command("build", *(root / one for one in order), "--out", out, "--pages", "--tags").returncode == 0
+        made.append({path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()})
+    assert made[0] == made[1]

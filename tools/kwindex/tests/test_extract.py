@@ -266,3 +266,18 @@ def test_settings_are_found_wherever_they_are_read(entries_of: Callable[[str], l
     for lines in (text, text.replace("\n", "\r\n")):
         found = {entry.name for entry in entries_of(lines) if entry.kind == "environment variable"}
         assert found == {"IN_A_DECORATOR", "IN_A_DEFAULT", "IN_A_STRING", "IN_A_LIST"}
+
+
+def test_a_name_has_the_part_of_the_value_that_it_takes(entries_of: Callable[[str], list[Entry]]) -> None:
+    text = (
+        "a, [b, c] = 1, (2, 3)\nd, *e = 4, 5\nf, g = h()\ni = j, k = 6, 7\n"
+        "class C:\n    def __init__(self, n):\n        self.p, self.q = n, None\n        self.r, self.s = n\n"
+    )
+    signatures = {entry.name: entry.signature for entry in entries_of(text) if entry.line != 6 and "." in entry.name}
+    assert signatures == {
+        **{"m.a": "a = 1", "m.b": "b = 2", "m.c": "c = 3", "m.i": "i = (6, 7)", "m.j": "j = 6", "m.k": "k = 7"},
+        **dict.fromkeys(("m.d", "m.e"), "(d, *e) = (4, 5)"),
+        **dict.fromkeys(("m.f", "m.g"), "(f, g) = h()"),
+        **{"m.C": "class C", "m.C.p": "p = n", "m.C.q": "q = None"},
+        **dict.fromkeys(("m.C.r", "m.C.s"), "(self.r, self.s) = n"),
+    }

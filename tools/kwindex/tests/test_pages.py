@@ -274,3 +274,32 @@ def test_the_original_with_nested_lowerings_shows_them_all(originals: list[Path]
         assert any(re.fullmatch(rf"(.*\.)?{node.name}(-\d+)?", anchor) for anchor in anchors), node.name
     for mojibake in ("Ã", "â†", "\ufffd"):
         assert mojibake not in "".join(pages.values())
+
+
+def test_of_several_modules_of_one_name_the_nearest_is_meant(tree: Callable[..., Path], tmp_path: Path) -> None:
+    utils, user = "def saw(): ...\n", "from utils import saw\ndef test_saw(): saw()\n"
+    files = {
+        "a/utils.py": utils,
+        "b/utils.py": utils,
+        "a/test_a.py": user,
+        "b/deep/test_b.py": user,
+        "c/test_c.py": user,
+    }
+    pages = written(tree(files), tmp_path / "out")
+    assert "| [`utils.saw`](utils.py_docs.md) |" in pages["a/test_a.py_docs.md"]
+    assert "| [`utils.saw`](../utils.py_docs.md) |" in pages["b/deep/test_b.py_docs.md"]
+    assert "| `utils.saw` |" in pages["c/test_c.py_docs.md"], "nothing says which one"
+    for folder, test in (("a", "test_a"), ("b", "deep/test_b")):
+        links = {link for link in rendered(pages[f"{folder}/utils.py_docs.md"]).links if "test_" in link}
+        assert links == {f"{test}.py_docs.md", f"{test}.py_docs.md#test_saw"}
+
+
+def test_a_folder_says_what_could_not_be_read_in_it(tree: Callable[..., Path], tmp_path: Path) -> None:
+    root = tree({"a/m.py": "x = 1\n", "a/bad.py": "\ndef f(:\n", "only/broken.py": b"\xe9"})
+    (root / "a/gone.py").symlink_to("nowhere")
+    pages = written(root, tmp_path / "out")
+    assert "## Not read" not in pages["index.md"]
+    lines = pages["a/index.md"].split("## Not read")[1].strip().splitlines()
+    assert lines[2:] == ["| `bad.py` | 2 | invalid syntax |", "| `gone.py` |  | No such file or directory |"]
+    assert "| `broken.py` | 1 | byte 0xe9 is not utf-8; save the file as UTF-8 |" in pages["only/index.md"]
+    assert check_links(pages) > 20

@@ -25,7 +25,14 @@ def run_build(options: argparse.Namespace) -> int:
 
 def run_update(options: argparse.Namespace) -> int:
     """Reads some files of an index anew."""
-    return _said(update(options.out, options.files), options.json)
+    code = _said(update(options.out, options.files), options.json)
+    left = [name for name in ("tags", "pages") if (Path(options.out) / name).exists()]
+    if left:
+        again = " ".join(f"--{name}" for name in left)
+        print(
+            f"kwindex: {' and '.join(left)} as before; `kwindex build SRC... {again}` writes them anew", file=sys.stderr
+        )
+    return code
 
 
 def _said(built: Built, as_json: bool) -> int:
@@ -55,6 +62,7 @@ def _export(options: argparse.Namespace) -> None:
     from kwindex import exports
     from kwindex.discover import discover
     from kwindex.pages import write_pages
+    from kwindex.render import printable
     from kwindex.store import read_index
 
     out = Path(options.out)
@@ -64,7 +72,7 @@ def _export(options: argparse.Namespace) -> None:
         text = exports.tags_text(entries, exports.openable(paths, out))
         exports.write(out / exports.TAGS, text.encode("utf-8", "backslashreplace"))
     if options.pages:
-        title = ", ".join(Path(source).resolve().name for source in options.sources)
+        title = printable(", ".join(sorted({Path(source).resolve().name for source in options.sources})))
         with _progress_bar("writing pages") as progress:
             write_pages(
                 options.sources, entries, out, source_address=options.source_address, title=title, progress=progress

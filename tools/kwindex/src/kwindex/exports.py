@@ -1,6 +1,7 @@
 """The index for other tools: tags for editors, an inventory for documentation sites, a list for language models."""
 
 import os
+import re
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -74,7 +75,7 @@ def inventory_data(entries: Iterable[Entry], project: str, pages: Mapping[Entry,
     Args:
         entries: The entries of an index.
         project: What the inventory is of.
-        pages: For each entry that is shown, its page and anchor.
+        pages: For each entry that is shown, the address of its page, with the anchor.
 
     Example:
         >>> entry = Entry("m.f", "function", "m.py", 1, 1, "f()", "")
@@ -104,11 +105,16 @@ def list_text(title: str, entries: Iterable[Entry], pages: Mapping[Entry, str]) 
         - [m](m.py_docs.md): Does it.
     """
     rows = [
-        f"- [{entry.name}]({pages[entry]})" + (f": {entry.summary}" if entry.summary else "")
+        f"- [{_words(entry.name)}]({pages[entry]})" + (f": {_words(entry.summary)}" if entry.summary else "")
         for entry in sorted(entries)
         if entry.kind == "module" and entry in pages
     ]
-    return "\n".join([f"# {title}", "", "## Modules", "", *rows]) + "\n"
+    return "\n".join([f"# {_words(title)}", "", "## Modules", "", *rows]) + "\n"
+
+
+def _words(text: str) -> str:
+    """Returns text with which nothing begins in Markdown: no tag, no link, no picture."""
+    return re.sub(r"([\\\[\]])", r"\\\1", text).replace("&", "&amp;").replace("<", "&lt;")
 
 
 def check(tags: Path | None, lists: Path | None) -> None:

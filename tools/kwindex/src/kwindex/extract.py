@@ -27,6 +27,8 @@ from kwindex.render import (
     first_sentence,
     function_signature,
     string_of,
+    unpacked,
+    unpacking,
 )
 from kwindex.scope import Meaning, Scope
 from kwindex.syntax import syntax_tree
@@ -36,6 +38,7 @@ _PROPERTIES = {"property", "cached_property", "abstractproperty", "setter", "get
 _OWNERS = {"module", "class", "function", "method", "property", "nested function"}
 _ABSENCE = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"}
 _BINDINGS = (ast.Assign, ast.AnnAssign)
+_Binding = ast.Assign | ast.AnnAssign
 _TOLD = (ast.Constant, ast.JoinedStr, ast.BinOp, ast.Call, ast.IfExp)
 _DISPLAYS = (ast.Tuple, ast.List)
 _MAKERS = {"__init__", "__post_init__", "setUp"}
@@ -209,7 +212,7 @@ class _Pass:
             if isinstance(target, ast.Name):
                 registrations.remember(target.id, node.value, scope)
                 self._note(target.id, node.value, scope)
-            self._bind(target, node, None, scope)
+            self._bind(target, node, None, scope, node.value)
         self._register(node.value, scope, "", node)
 
     def _note(self, name: str, value: ast.expr, scope: Scope) -> None:
@@ -229,35 +232,40 @@ class _Pass:
         if node.value is not None and isinstance(node.target, ast.Name):
             registrations.remember(node.target.id, node.value, scope)
             self._note(node.target.id, node.value, scope)
-        self._bind(node.target, node, node.annotation, scope)
+        self._bind(node.target, node, node.annotation, scope, node.value)
 
     def _bind(
-        self, target: ast.expr, node: ast.Assign | ast.AnnAssign, annotation: ast.expr | None, scope: Scope
+        self, target: ast.expr, node: _Binding, annotation: ast.expr | None, scope: Scope, value: ast.expr | None
     ) -> None:
         """Lists what a target binds, where a module's or class's readers can see it."""
         if isinstance(target, ast.Name):
             if scope.kind != "function":
-                self._name(target.id, node, annotation, scope)
+                self._name(target.id, node, annotation, scope, value)
         elif isinstance(target, ast.Attribute):
             if scope.self_name and scope.outer is not None and _is_name(target.value, scope.self_name):
-                self._name(target.attr, node, annotation, scope.outer)
+                self._name(target.attr, node, annotation, scope.outer, value)
         elif isinstance(target, _DISPLAYS):
-            for part in target.elts:
-                self._bind(part, node, annotation, scope)
+            for part, own in unpacked(target.elts, value):
+                self._bind(part, node, annotation, scope, own)
         elif isinstance(target, ast.Starred):
-            self._bind(target.value, node, annotation, scope)
+            self._bind(target.value, node, annotation, scope, None)
 
-    def _name(self, name: str, node: ast.Assign | ast.AnnAssign, annotation: ast.expr | None, scope: Scope) -> None:
+    def _name(
+        self, name: str, node: _Binding, annotation: ast.expr | None, scope: Scope, value: ast.expr | None
+    ) -> None:
         if name == "_" or name in scope.fields:
             return
         scope.fields.add(name)
         if scope.kind == "class":
             kind = "field"
-        elif is_type_alias(name, annotation, node.value):
+        elif is_type_alias(name, annotation, value):
             kind = "type alias"
         else:
             kind = "constant" if constant_name(name, annotation) else "variable"
-        signature = assignment(name, annotation, node.value)
+        if value is None and isinstance(node, ast.Assign):
+            signature = unpacking(node)
+        else:
+            signature = assignment(name, annotation, value)
         self.add(kind, scope.qualify(name), _lines(node), signature, self._notes.get(node))
 
     def _type_statement(self, node: Any, scope: Scope) -> None:

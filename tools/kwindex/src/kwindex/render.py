@@ -223,6 +223,30 @@ def assignment(name: str, annotation: ast.expr | None, value: ast.expr | None) -
     return f"{name}{kind} = {expression(value)}" if value is not None else f"{name}{kind}"
 
 
+def unpacked(targets: list[ast.expr], value: ast.expr | None) -> list[tuple[ast.expr, ast.expr | None]]:
+    """Returns each of several targets with the value that it takes, None where that does not stand in the source.
+
+    Example:
+        >>> node = ast.parse("a, b = 1, 2").body[0]
+        >>> [(target.id, own.value) for target, own in unpacked(node.targets[0].elts, node.value)]
+        [('a', 1), ('b', 2)]
+    """
+    values = value.elts if isinstance(value, ast.Tuple | ast.List) else []
+    if len(values) != len(targets) or any(isinstance(one, ast.Starred) for one in (*targets, *values)):
+        return [(target, None) for target in targets]
+    return list(zip(targets, values, strict=True))
+
+
+def unpacking(node: ast.Assign) -> str:
+    """Returns a whole assignment, for a name that takes a part of its value.
+
+    Example:
+        >>> unpacking(ast.parse("a, *b = f()").body[0])
+        '(a, *b) = f()'
+    """
+    return " = ".join(map(expression, (*node.targets, node.value)))
+
+
 def first_sentence(docstring: str | None) -> str:
     r"""Returns the first sentence of a docstring on one line.
 

@@ -174,7 +174,7 @@ def _definition(page: SourcePage, entry: Entry, indent: str, places: Places) -> 
 def _imports(page: SourcePage, tree: Tree, places: Places) -> list[str]:
     rows = []
     for one in page.outline.imports:
-        found = tree.module_of(one.target)
+        found = tree.module_of(one.target, page.file)
         target = code(one.target)
         shown = link(target, page.docs, found.docs) if found is not None and found.file != page.file else target
         rows.append((shown, code(one.bound), plain(one.when), places.line(page.file, one.line)))
@@ -208,7 +208,7 @@ def _called(page: SourcePage, tree: Tree, places: Places) -> list[str]:
     by_line = {entry.line: entry for entry in page.entries if entry.kind in ("function", "method")}
     rows = []
     for line, names in sorted(page.outline.calls.items()):
-        known = [name for name in names if tree.module_of(name) is not None] or names
+        known = [name for name in names if tree.module_of(name, page.file) is not None] or names
         if line in by_line and known:
             rows.append(
                 (code(by_line[line].name.rpartition(".")[2]), ", ".join(map(code, known)), places.line(page.file, line))

@@ -48,10 +48,16 @@ def index_page(folder: str, tree: Tree) -> str:
         for other in tree.folders
         if other and dirname(other) == folder
     ]
+    unread = [
+        (code(basename(problem.file)), str(problem.line or ""), plain(problem.why))
+        for problem in tree.unread
+        if dirname(problem.file) == folder
+    ]
     links = " · ".join(_around(folder, here))
     lines = [MARK, "", f"# {code(folder or 'all files')}", "", links, ""]
     lines += section("Files", table(["file", "keywords", "sort", "lines", "what it is"], files))
     lines += section("Folders", table(["folder", "files", "what it is"], inside))
+    lines += section("Not read", table(["file", "line", "why"], unread))
     return "\n".join(lines).rstrip() + "\n"
 
 

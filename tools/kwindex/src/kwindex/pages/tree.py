@@ -4,9 +4,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from posixpath import basename, dirname
 
-from kwindex.model import Entry
+from kwindex.model import Entry, Problem
 from kwindex.pages.outline import Outline
 
 REGISTERED = ("op", "kernel", "gradient", "lowering", "decomposition", "side effect")
@@ -78,17 +79,22 @@ class Tree:
         {}
     """
 
-    def __init__(self, pages: Iterable[SourcePage]) -> None:
+    def __init__(self, pages: Iterable[SourcePage], unread: Iterable[Problem] = ()) -> None:
         self.files = {page.file: page for page in sorted(pages, key=lambda page: page.file)}
-        self._by_module = {page.module: page for page in self.files.values()}
+        self.unread = sorted(unread)
+        """The files that could not be read, and why."""
+        self._by_module: dict[str, list[SourcePage]] = {}
+        for page in self.files.values():
+            self._by_module.setdefault(page.module, []).append(page)
 
     @cached_property
     def folders(self) -> dict[str, list[SourcePage]]:
-        """Every folder with the files right in it; folders that hold only folders too."""
+        """Every folder with the files right in it; folders that hold only folders, or what could not be read, too."""
         found: dict[str, list[SourcePage]] = {}
         for page in self.files.values():
-            folder = dirname(page.file)
-            found.setdefault(folder, []).append(page)
+            found.setdefault(dirname(page.file), []).append(page)
+        for folder in [*found, *(dirname(problem.file) for problem in self.unread)]:
+            found.setdefault(folder, [])
             while folder:
                 folder = dirname(folder)
                 found.setdefault(folder, [])
@@ -99,11 +105,18 @@ class Tree:
         prefix = f"{folder}/" if folder else ""
         return [page for file, page in self.files.items() if file.startswith(prefix)]
 
-    def module_of(self, target: str) -> SourcePage | None:
-        """Returns the file that a dotted name leads to: the module of that name, or the one that holds it."""
+    def module_of(self, target: str, near: str) -> SourcePage | None:
+        """Returns the file that a dotted name leads to: the module of that name, or the one that holds it.
+
+        Of several modules of one name it is the one that shares most folders with the file that uses the name; none
+        where several share as many, as nothing then says which is meant.
+        """
         while target:
             if target in self._by_module:
-                return self._by_module[target]
+                shared = [(_shared(page.file, near), page) for page in self._by_module[target]]
+                most = max(folders for folders, _ in shared)
+                nearest = [page for folders, page in shared if folders == most]
+                return nearest[0] if len(nearest) == 1 else None
             target = target.rpartition(".")[0]
         return None
 
@@ -112,7 +125,7 @@ class Tree:
         """For each file the files that it imports, each once, in the order of their paths."""
         found = {}
         for file, page in self.files.items():
-            targets = {self.module_of(one.target) for one in page.outline.imports}
+            targets = {self.module_of(one.target, file) for one in page.outline.imports}
             found[file] = sorted({target.file for target in targets if target is not None} - {file})
         return found
 
@@ -133,14 +146,14 @@ class Tree:
             by_line = {entry.line: entry for entry in page.entries if entry.kind in ("function", "method")}
             for line, calls in page.outline.calls.items():
                 if line in by_line:
-                    for file, names in self._by_file(calls).items():
+                    for file, names in self._by_file(calls, page.file).items():
                         found[file].append((page, by_line[line], names))
         return found
 
-    def _by_file(self, calls: list[str]) -> dict[str, list[str]]:
+    def _by_file(self, calls: list[str], near: str) -> dict[str, list[str]]:
         found: dict[str, list[str]] = defaultdict(list)
         for name in calls:
-            target = self.module_of(name)
+            target = self.module_of(name, near)
             if target is not None:
                 found[target.file].append(name)
         return found
@@ -178,6 +191,12 @@ class Tree:
             for name in sorted(public_names(page)):
                 found[name].append(page.file)
         return found
+
+
+def _shared(one: str, other: str) -> int:
+    """Returns how many folders two files have in common, from the top."""
+    folders = zip(one.split("/")[:-1], other.split("/")[:-1], strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], folders))
 
 
 _COMMON = 6

@@ -1,13 +1,14 @@
 """Writing the pages: all that the sources ask for, and none that an earlier build left."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
+from urllib.parse import quote
 
 from kwindex import exports
-from kwindex.discover import discover
+from kwindex.discover import SourceFile, discover
 from kwindex.errors import KwindexError, SourceError
-from kwindex.model import Entry
+from kwindex.model import Entry, Problem
 from kwindex.pages import folder_pages
 from kwindex.pages.file_pages import MARK, Places, docs_page, keywords_page
 from kwindex.pages.outline import outline
@@ -71,7 +72,9 @@ def tree_of(sources: Iterable[str | Path], entries: Iterable[Entry]) -> Tree:
         >>> tree_of([__file__], []).files
         {}
     """
-    return Tree(_read(list(sources), entries))
+    found, by_file = discover(list(sources)), _by_file(entries)
+    unread = list(found.problems)
+    return Tree([page for source in found.files for page in _read(source, by_file, unread)], unread)
 
 
 def places_at(address: str) -> Places:
@@ -93,7 +96,7 @@ def _write_lists(tree: Tree, folder: Path, title: str) -> None:
     """Writes the inventory for other sites and the list for language models."""
     shown = [(page, entry) for page in tree.files.values() for entry in page.entries]
     places = {
-        entry: page.docs + (f"#{page.anchor(entry)}" if has_anchor(entry) else "")
+        entry: quote(page.docs) + (f"#{page.anchor(entry)}" if has_anchor(entry) else "")
         for page, entry in shown
         if entry.kind == "module" or has_anchor(entry)
     }
@@ -102,16 +105,21 @@ def _write_lists(tree: Tree, folder: Path, title: str) -> None:
     exports.write(folder / exports.LIST, exports.list_text(title, entries, places).encode("utf-8", "backslashreplace"))
 
 
-def _read(sources: list[str | Path], entries: Iterable[Entry]) -> Iterator[SourcePage]:
-    """Yields the files of the index that can still be read."""
-    by_file = {file: list(found) for file, found in groupby(entries, key=lambda entry: entry.file)}
-    for source in discover(sources).files:
-        if source.file in by_file:
-            try:
-                data = Path(source.path).read_bytes()
-                made = outline(data, source.module, source.file.endswith("__init__.py"))
-            except (OSError, SourceError):  # it changed since it was indexed; the next build says so
-                continue
+def _by_file(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+    return {file: list(found) for file, found in groupby(entries, key=lambda entry: entry.file)}
+
+
+def _read(source: SourceFile, by_file: Mapping[str, list[Entry]], unread: list[Problem]) -> Iterator[SourcePage]:
+    """Yields the page of a file of the index, if it can be read; else it is one more of the unread."""
+    try:
+        data = Path(source.path).read_bytes()
+        made = outline(data, source.module, source.file.endswith("__init__.py"))
+    except OSError as error:
+        unread.append(Problem(source.file, 0, error.strerror or "cannot be read"))
+    except SourceError as error:
+        unread.append(Problem(source.file, error.line, error.why))
+    else:
+        if source.file in by_file:  # else it came after the index was made; the next build says so
             yield SourcePage(source.file, source.module, by_file[source.file], made)
 
 
