@@ -74,7 +74,8 @@ traffic = [
 near = [sent(told_near), sent(told_near, "lo:")]
 dist.barrier()
 os.write(1, b"\n" + json.dumps({
-    "rank": rank, "traffic": traffic, "near": near, "hosts": [list(ranks) for ranks in group.hosts.members], "sum": x[:2].tolist(),
+    "rank": rank, "traffic": traffic, "near": near, "sum": x[:2].tolist(),
+    "hosts": [list(ranks) for ranks in group.hosts.members],
     "gathered": [part[0].item() for part in parts], "mine": mine.tolist(), "swapped": swapped.tolist(),
     "got": got.tolist(),
 }).encode() + b"\n")
