@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from kwindex import Entry, build, read_index
+from kwindex.pages.tree import USED
 
 from .sources import Distribution
 
@@ -26,8 +27,11 @@ class Index:
 
 
 def made_of(distributions: list[Distribution], others: Sequence[Path]) -> Index:
-    """Index the packages of the distributions and some other sources."""
+    """Index the packages of the distributions and some other sources, without what they only use.
+
+    Their pages show decorators beside definitions, and the palette is to load fast.
+    """
     own = [distribution.folder / "src" / distribution.package for distribution in distributions if distribution.package]
     with tempfile.TemporaryDirectory() as folder:
         build([*own, *others], Path(folder, "index"))
-        return Index(tuple(read_index(Path(folder, "index"))))
+        return Index(tuple(entry for entry in read_index(Path(folder, "index")) if entry.kind not in USED))

@@ -138,9 +138,9 @@ def test_imports_carry_their_alias_and_their_resolved_module(tree: Callable[...,
 
 
 def test_signature_summary_and_lines_of_a_decorated_function(entries_of: Index) -> None:
-    entry = entries_of(
+    (entry,) = entries_of(
         "@d\ndef f(a, /, b: int = 3, *c, e=None, **g) -> 'X | None':\n    '''Does it. Then rests.'''\n    return 1\n"
-    )[1]
+    )[2:]
     assert entry == Entry(
         "m.f", "function", "m.py", 2, 4, "f(a, /, b: int = 3, *c, e=None, **g) -> 'X | None'", "Does it."
     )

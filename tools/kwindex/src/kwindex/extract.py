@@ -5,18 +5,15 @@ keeps its own stack, so that deep nesting costs memory and not Python frames.
 """
 
 import ast
-import io
 import itertools
-import tokenize
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 from kwindex import registrations, settings
-from kwindex.errors import SourceError
 from kwindex.imports import bindings
 from kwindex.messages import checked, deprecation, raised, replacement, templates
 from kwindex.model import Entry, FileRecord
+from kwindex.parsing import decode, parse
 from kwindex.render import (
     Function,
     assignment,
@@ -31,8 +28,8 @@ from kwindex.render import (
     unpacking,
 )
 from kwindex.scope import Meaning, Scope
-from kwindex.syntax import syntax_tree
 from kwindex.typelike import constant_name, is_type_alias
+from kwindex.uses import CALLED, DECORATOR, Uses, called, decorator, remapped
 
 _PROPERTIES = {"property", "cached_property", "abstractproperty", "setter", "getter", "deleter"}
 _OWNERS = {"module", "class", "function", "method", "property", "nested function"}
@@ -71,65 +68,6 @@ def extract(data: bytes, file: str, module: str) -> list[Entry]:
     return sorted(visitor.record.entries, key=lambda entry: (entry.line, -entry.end_line, entry))
 
 
-def decode(data: bytes) -> str:
-    r"""Returns the text of a source file, by its coding cookie or as UTF-8.
-
-    Raises:
-        SourceError: A byte is not of the encoding, the encoding is unknown, or there is a null byte.
-
-    Example:
-        >>> decode(b"# coding: latin-1\n# caf\xe9")
-        '# coding: latin-1\n# café'
-    """
-    null = data.find(b"\0")
-    if null >= 0:
-        raise SourceError(data.count(b"\n", 0, null) + 1, "a null byte: not a Python source")
-    try:
-        encoding = _encoding(data)
-        return data.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        byte = data[error.start]
-        raise SourceError(line, f"byte 0x{byte:02x} is not {error.encoding}; save the file as UTF-8") from None
-    except (SyntaxError, LookupError):
-        raise SourceError(1, "the coding comment names no encoding that Python knows") from None
-    except ValueError:  # codecs such as idna and punycode say no more than UnicodeError
-        raise SourceError(1, f"this is not {encoding}, which the coding comment names") from None
-
-
-def _encoding(data: bytes) -> str:
-    """Returns the encoding by the coding comment, else UTF-8; a bad byte is left for decoding to find."""
-    try:
-        return tokenize.detect_encoding(io.BytesIO(data).readline)[0]
-    except SyntaxError:
-        data.decode("utf-8")
-        raise
-
-
-def parse(text: str) -> ast.Module:
-    """Returns the syntax tree, without the warnings that parsing may give.
-
-    Raises:
-        SourceError: The text is not Python, or is nested too deeply to be read.
-
-    Example:
-        >>> parse("def broken(:")
-        Traceback (most recent call last):
-        ...
-        kwindex.errors.SourceError: line 1: invalid syntax
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return syntax_tree(text)
-    except SyntaxError as error:
-        raise SourceError(error.lineno or 1, cut(error.msg, 120)) from None
-    except (RecursionError, MemoryError):
-        raise SourceError(1, "nested too deeply for Python's parser") from None
-    except ValueError as error:
-        raise SourceError(1, cut(str(error), 120)) from None
-
-
 class _Pass:
     """The pass over one file: a stack of statements still to be read, and the record that grows."""
 
@@ -140,6 +78,7 @@ class _Pass:
         self._guard = ""
         """Why imports of the statement at hand may not be there when the module runs."""
         self._notes: dict[ast.stmt, str] = {}
+        self._uses = Uses()
 
     def run(self, body: list[ast.stmt]) -> None:
         """Reads every statement, outer before inner, in the order of the source."""
@@ -147,6 +86,7 @@ class _Pass:
         while self._stack:
             reader, statement, scope, self._guard = self._stack.pop()
             reader(self, statement, scope)
+        self.record.entries.extend(self._uses.entries(self.record.file, self.record.module))
 
     def add(self, kind: str, name: str, lines: tuple[int, int], signature: str, doc: str | None) -> None:
         """Adds an entry to the record."""
@@ -189,6 +129,9 @@ class _Pass:
             kind = "property"
         self.add(kind, name, _lines(node), function_signature(node), docstring_of(node.body))
         self._decorators(node, name, scope)
+        if node.name.startswith("test") and kind != "nested function":
+            for path, call in called(node, scope):
+                self._uses.add(CALLED, path, call, name)
         makes = kind == "method" and node.name in _MAKERS and node.args.args
         self_name = node.args.args[0].arg if makes else ""
         self._push(node.body, Scope("function", name, scope, self_name))
@@ -200,10 +143,11 @@ class _Pass:
         self._push(node.body, Scope("class", name, scope))
 
     def _decorators(self, node: Function | ast.ClassDef, name: str, scope: Scope) -> None:
-        for decorator in node.decorator_list:
+        for made in node.decorator_list:
             if not isinstance(node, ast.ClassDef):
-                self._register(decorator, scope, name, node)
-            self._deprecation(deprecation(decorator, True), name, decorator)
+                self._register(made, scope, name, node)
+            self._deprecation(deprecation(made, True), name, made)
+            self._uses.add(DECORATOR, decorator(made, scope), made, name)
 
     # bindings
 
@@ -213,6 +157,9 @@ class _Pass:
                 registrations.remember(target.id, node.value, scope)
                 self._note(target.id, node.value, scope)
             self._bind(target, node, None, scope, node.value)
+        for place, path, text, instead in remapped(node, scope):
+            self.add("remap", path, _lines(place), text, None)
+            self.record.entries[-1] = self.record.entries[-1]._replace(summary=instead)
         self._register(node.value, scope, "", node)
 
     def _note(self, name: str, value: ast.expr, scope: Scope) -> None:

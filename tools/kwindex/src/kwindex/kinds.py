@@ -32,10 +32,13 @@ TABLE = (
     Kind("lowering", "lowerings", 2, "what a compiler turns an operator into"),
     Kind("decomposition", "decompositions", 0, "an operator written in terms of others"),
     Kind("side effect", "side effects", -4, "an operator marked as never to be removed as dead"),
+    Kind("remap", "remaps", -60, "a function that a table replaces by another"),
     Kind("config key", "config keys", -200, "an attribute of a config module that a file reads"),
     Kind("environment variable", "environment variables", 3, "a variable of the environment that a file reads"),
     Kind("error", "errors", -20, "a message that is raised, its computed parts as holes", named=False),
     Kind("deprecation", "deprecations", -20, "a message that something is deprecated", named=False),
+    Kind("decorator", "decorators", -255, "what a file decorates its definitions with, once a file"),
+    Kind("test", "tests", -255, "what the tests of a file call, once a file"),
     Kind("import", "imports", -250, "a name taken from another module"),
 )
 

@@ -27,7 +27,17 @@ _APART = str.maketrans(_MARKS, " " * len(_MARKS))
 
 _KIND = {kind.word: number for number, kind in enumerate(TABLE)}
 _CALLABLE = {"function", "method", "nested function", "property"}
-_SPOKEN = {"import", "config key", "environment variable", "kernel", "lowering", "gradient"}
+_SPOKEN = {
+    "import",
+    "config key",
+    "environment variable",
+    "kernel",
+    "lowering",
+    "gradient",
+    "remap",
+    "decorator",
+    "test",
+}
 """Kinds whose summaries are made by kwindex or are another entry's: they are not searched by words."""
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode

@@ -8,7 +8,7 @@ from kwindex.kinds import TABLE
 from kwindex.model import Entry
 from kwindex.pages.file_pages import MARK, Places, keyword_rows, last_name
 from kwindex.pages.markdown import block, code, link, plain, section, table
-from kwindex.pages.tree import SourcePage, Tree
+from kwindex.pages.tree import SAID, USED, SourcePage, Tree
 from kwindex.render import first_sentence
 
 INDEX, DOC, SUB = "index.md", "doc.md", "sub.md"
@@ -132,7 +132,7 @@ def letter(entry: Entry) -> str:
 
 
 def _is_keyword(entry: Entry) -> bool:
-    return entry.kind not in ("import", "error", "deprecation")
+    return entry.kind not in ("import", *SAID, *USED)
 
 
 def _docstring(folder: str, tree: Tree) -> str:

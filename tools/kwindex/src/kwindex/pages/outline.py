@@ -5,8 +5,8 @@ import hashlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kwindex.extract import decode, parse
 from kwindex.imports import bindings
+from kwindex.parsing import decode, parse
 from kwindex.render import docstring_of, expression
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
