@@ -9,6 +9,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ import pytest
 Tree = Callable[..., Path]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 SOURCE = "def all_reduce(x):\n    '''Adds up.'''\ndef all_gather_into_tensor(x): ...\n"
-KEYS = {"name", "kind", "file", "line", "end_line", "signature", "summary", "why", "score"}
+KEYS = {"name", "kind", "file", "line", "end_line", "signature", "summary", "why", "score", "path"}
 
 
 @pytest.fixture
@@ -61,6 +62,7 @@ def test_search_json(index: Path, command: Command) -> None:
     assert [hit["name"] for hit in hits] == ["m.all_reduce", "m.all_gather_into_tensor"]
     assert all(hit.keys() == KEYS for hit in hits)
     assert hits[0]["score"] >= hits[1]["score"]
+    assert Path(hits[0]["path"]).read_text().splitlines()[hits[0]["line"] - 1] == "def all_reduce(x):"
     assert len(json.loads(command("search", "all", "--index", index, "--json", "--limit", 1).stdout)) == 1
 
 
@@ -135,6 +137,11 @@ def test_mistakes_in_the_command(
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_version_is_the_installed_one(command: Command) -> None:
+    done = command("--version")
+    assert (done.returncode, done.stdout) == (0, f"kwindex {metadata.version('kwindex')}\n")
 
 
 def test_help_says_the_exit_codes(command: Command) -> None:

@@ -137,3 +137,12 @@ def test_a_folder_that_cannot_be_listed_is_reported(tree: Tree, monkeypatch: pyt
     found = discover([root])
     assert [str(problem) for problem in found.problems] == ["shut: Permission denied"]
     assert [source.file for source in found.files] == ["x.py"]
+
+
+def test_the_lock_of_an_editor_is_no_source(tree: Tree) -> None:
+    root = tree({"m.py": ""})
+    (root / ".#m.py").symlink_to("someone@host.4711:1")
+    (root / "gone.py").symlink_to("nowhere")
+    found = discover([root])
+    assert [source.file for source in found.files] == ["m.py"]
+    assert [problem.file for problem in found.problems] == ["gone.py"]

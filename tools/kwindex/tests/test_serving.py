@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def test_a_session_of_a_client(client: Client) -> None:
         "result"
     ]
     assert about["protocolVersion"] == "2025-03-26"
-    assert about["serverInfo"]["name"] == "kwindex"
+    assert about["serverInfo"] == {"name": "kwindex", "version": metadata.version("kwindex")}
     client.say(json.dumps({"jsonrpc": "2.0", "method": "notifications/initialized"}))
     tools = {tool["name"]: tool for tool in client.ask("tools/list")["result"]["tools"]}
     assert sorted(tools) == ["get_symbol", "outline_file", "search_symbols"]
@@ -90,13 +91,28 @@ def test_a_session_of_a_client(client: Client) -> None:
     assert client.ask("ping")["result"] == {}
 
 
+def test_an_agent_can_open_what_it_is_told(client: Client, root: Path) -> None:
+    (hit,) = client.call("search_symbols", query="allreduce", limit=1)["hits"]
+    (entry,) = client.call("get_symbol", name="m.all_reduce")["entries"]
+    outline = client.call("outline_file", file="m.py")["entries"]
+    assert hit["path"] == entry["path"] == outline[0]["path"] == str(root / "m.py")
+    assert client.call("outline_file", file=str(root / "m.py"))["entries"] == outline
+
+
+def test_a_name_that_is_not_qualified_leads_to_those_that_are(client: Client) -> None:
+    assert client.call("get_symbol", name="wait") == {"entries": [], "did_you_mean": ["m.Mesh.wait"]}
+    assert client.call("get_symbol", name="Mesh.wait")["did_you_mean"] == ["m.Mesh.wait"]
+    assert client.call("get_symbol", name="m.all_redcue")["did_you_mean"] == ["all_reduce"]
+    assert client.call("get_symbol", name=' "') == {"entries": [], "did_you_mean": []}
+
+
 def test_nothing_found_gives_near_names(client: Client) -> None:
     found = client.call("search_symbols", query="reduce_evrything")
     assert found == {"hits": [], "did_you_mean": ["all_reduce"]}
 
 
 def test_an_index_that_is_built_anew_is_seen(client: Client, root: Path, tmp_path: Path) -> None:
-    assert client.call("get_symbol", name="m.broadcast") == {"entries": []}
+    assert client.call("get_symbol", name="m.broadcast")["entries"] == []
     (root / "m.py").write_text(SOURCE + "def broadcast(): ...\n")
     build([root], tmp_path / "out")
     assert client.call("get_symbol", name="m.broadcast")["entries"][0]["line"] == 5

@@ -4,7 +4,7 @@ import ast
 from collections.abc import Callable
 from pathlib import Path
 
-from kwindex import Entry
+from kwindex import Entry, build, open_searcher, read_index
 from kwindex.syntax import syntax_tree
 
 
@@ -17,9 +17,9 @@ def test_a_table_of_remaps_says_what_replaces_what(entries_of: Callable[[str], l
     )
     found = [(e.name, e.line, e.signature, e.summary) for e in entries_of(text) if e.kind == "remap"]
     assert found == [
-        ("dist.gather", 5, "old: new", "replaced by m.new in m.remaps"),
-        ("dist.reduce", 6, "reduce: lib.reduce", "replaced by lib.reduce in m.remaps"),
-        ("lib.a.b", 12, "lib.a.b: new", "replaced by m.C.new in m.C.REMAP"),
+        ("m.remaps.gather", 5, "old: new", "dist.gather is replaced by m.new"),
+        ("m.remaps.reduce", 6, "reduce: lib.reduce", "dist.reduce is replaced by lib.reduce"),
+        ("m.C.REMAP.b", 12, "lib.a.b: new", "lib.a.b is replaced by m.C.new"),
     ]
 
 
@@ -33,7 +33,7 @@ def test_the_remaps_of_torch_are_all_found(original_entries: list[Entry], torch_
     assert isinstance(table, ast.Dict)
     found = [entry for entry in original_entries if entry.kind == "remap"]
     assert [entry.line for entry in found] == [key.lineno for key in table.keys if key is not None]
-    assert {entry.name.rpartition(".")[0] for entry in found} == {"torch.distributed.distributed_c10d"}
+    assert all(entry.summary.startswith("torch.distributed.distributed_c10d.") for entry in found)
 
 
 def test_decorators_are_listed_once_a_file(entries_of: Callable[[str], list[Entry]]) -> None:
@@ -45,8 +45,8 @@ def test_decorators_are_listed_once_a_file(entries_of: Callable[[str], list[Entr
     )
     found = [(e.name, e.line, e.signature, e.summary) for e in entries_of(text) if e.kind == "decorator"]
     assert found == [
-        ("contextlib.contextmanager", 3, "c.contextmanager", "on f, C.t"),
-        ("lib.wrap", 11, "wrap(3, x=4)", "on C.s, D"),
+        ("m.contextlib.contextmanager", 3, "c.contextmanager", "on f, C.t"),
+        ("m.lib.wrap", 11, "wrap(3, x=4)", "on C.s, D"),
     ]
 
 
@@ -59,6 +59,30 @@ def test_what_tests_call_is_listed_once_a_file(entries_of: Callable[[str], list[
     )
     found = [(e.name, e.line, e.signature, e.summary) for e in entries_of(text) if e.kind == "test"]
     assert found == [
-        ("lib.make", 6, "make(1)", "called by test_a, TestB.test_b"),
-        ("torch.distributed.all_reduce", 6, "dist.all_reduce(make(1))", "called by test_a"),
+        ("m.lib.make", 6, "make(1)", "called by test_a, TestB.test_b"),
+        ("m.torch.distributed.all_reduce", 6, "dist.all_reduce(make(1))", "called by test_a"),
     ]
+
+
+def test_no_use_is_taken_for_what_is_used(tree: Callable[..., Path], tmp_path: Path) -> None:
+    used = "from z import wrap, old\ndef new(): ...\nremap = {old: new}\n@wrap\ndef test_a(): old()\n"
+    defined = "def wrap(f):\n    'Wraps.'\ndef old():\n    'Is old.'\n"
+    build([tree({"a.py": used, "b.py": "from z import wrap, old\n", "z.py": defined})], tmp_path / "out")
+    entries = read_index(tmp_path / "out")
+    imports = {
+        (entry.file, entry.name.rpartition(".")[2]): entry.summary for entry in entries if entry.kind == "import"
+    }
+    assert imports == {
+        (file, name): said for file in ("a.py", "b.py") for name, said in (("wrap", "Wraps."), ("old", "Is old."))
+    }
+    searcher = open_searcher(tmp_path / "out")
+    assert [hit.entry.name for hit in searcher.search("pkg:a kind:decorator wrap")] == ["a.z.wrap"]
+    assert [hit.entry.file for hit in searcher.search("z.wrap kind:function")] == ["z.py"]
+
+
+def test_what_is_used_comes_after_what_is_defined_somewhere(tree: Callable[..., Path], tmp_path: Path) -> None:
+    test = "import lib\ndef test_a(): lib.all_reduce()\n@lib.all_reduce\ndef f(): ...\n"
+    files = {"test_m.py": test, "lib/__init__.py": "", "lib/deep.py": "def all_reduce(): ...\n"}
+    build([tree(files)], tmp_path / "out")
+    kinds = [hit.entry.kind for hit in open_searcher(tmp_path / "out").search("lib.all_reduce")]
+    assert kinds == ["function", "decorator", "test"]

@@ -51,6 +51,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
+def version() -> str:
+    """Returns the version that is installed.
+
+    Example:
+        >>> version()[:2]
+        '0.'
+    """
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed  # a search never needs it
+
+    try:
+        return installed("kwindex")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+class _Version(argparse.Action):
+    """Prints the version and ends the command."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"kwindex {version()}")
+        parser.exit(OK)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="kwindex",
@@ -58,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and stop")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_building(commands)
     search = commands.add_parser("search", help="find symbols, operators, messages and types by any spelling")

@@ -101,7 +101,8 @@ class _Walk:
             is_link, is_folder = child.is_symlink(), child.is_dir()
             status = child.stat() if is_source or is_link else None
         except OSError as error:
-            if is_source or "Too many" in (error.strerror or ""):
+            is_lock = name.startswith(".#")  # of an editor: a link to nowhere, as long as a file is being changed
+            if (is_source and not is_lock) or "Too many" in (error.strerror or ""):
                 self.problems.append((path, error.strerror or "cannot be read"))
             return
         real = os.path.realpath(path) if is_link else os.path.join(folder, name)

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from kwindex.cli import NOTHING_FOUND, OK
 from kwindex.errors import KwindexError
@@ -29,7 +30,7 @@ def run_search(options: argparse.Namespace) -> int:
     searcher = open_searcher(options.index)
     hits = searcher.search(query, options.limit)
     if options.json:
-        print(json.dumps([hit.as_dict() for hit in hits], indent=1))
+        print(json.dumps(located([hit.as_dict() for hit in hits], paths_of(options.index)), indent=1))
     else:
         coloured = _coloured(options.color)
         lines = [*shown(hits, coloured, paths_of(options.index) if coloured else {})]
@@ -43,11 +44,11 @@ def _run_searches(options: argparse.Namespace) -> int:
         sys.stdin.reconfigure(errors="replace")
     searcher, code = open_searcher(options.index), OK
     coloured = _coloured(options.color)
-    paths = paths_of(options.index) if coloured else {}
+    paths = paths_of(options.index) if coloured or options.json else {}
     for query in filter(None, map(str.strip, sys.stdin)):
         hits = searcher.search(query, options.limit)
         if options.json:
-            print(json.dumps([hit.as_dict() for hit in hits]))
+            print(json.dumps(located([hit.as_dict() for hit in hits], paths)))
         else:
             print(f"{query}:", *(f"  {line}" for line in shown(hits, coloured, paths)), sep="\n")
         if not hits:
@@ -82,6 +83,16 @@ def shown(hits: Iterable[Hit], coloured: bool, paths: Mapping[str, str]) -> Iter
             text = _link(paths[entry.file], entry.line, text)
         yield f"  {text}"
         yield from (f"  {text}" for text in (entry.signature, entry.summary) if text)
+
+
+def located(rows: Iterable[dict[str, Any]], paths: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Returns rows of entries with the path at which each file is on this machine, '' where that is not known.
+
+    Example:
+        >>> located([{"file": "m.py", "line": 3}], {"m.py": "/src/m.py"})
+        [{'file': 'm.py', 'line': 3, 'path': '/src/m.py'}]
+    """
+    return [{**row, "path": paths.get(row["file"], "")} for row in rows]
 
 
 def _link(path: str, line: int, text: str) -> str:

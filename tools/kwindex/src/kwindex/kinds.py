@@ -37,8 +37,8 @@ TABLE = (
     Kind("environment variable", "environment variables", 3, "a variable of the environment that a file reads"),
     Kind("error", "errors", -20, "a message that is raised, its computed parts as holes", named=False),
     Kind("deprecation", "deprecations", -20, "a message that something is deprecated", named=False),
-    Kind("decorator", "decorators", -255, "what a file decorates its definitions with, once a file"),
-    Kind("test", "tests", -255, "what the tests of a file call, once a file"),
+    Kind("decorator", "decorators", -500, "what a file decorates its definitions with, once a file"),
+    Kind("test", "tests", -500, "what the tests of a file call, once a file"),
     Kind("import", "imports", -250, "a name taken from another module"),
 )
 

@@ -115,7 +115,7 @@ class Hit(NamedTuple):
         return not self.why.startswith(("near", "in the summary"))
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns the hit as `kwindex search --json` prints it.
+        """Returns the hit as `kwindex search --json` prints it, but for where its file is on this machine.
 
         Example:
             >>> entry = Entry("m.f", "function", "m.py", 1, 1, "f()", "")

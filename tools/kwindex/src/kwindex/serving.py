@@ -6,16 +6,19 @@ reader and a validator with it: three tools over stdio need none of them.
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from kwindex.cli import OK
+from kwindex.cli import version as own_version
 from kwindex.errors import KwindexError
+from kwindex.finding import located
 from kwindex.ready import open_searcher
 from kwindex.searcher import Searcher
-from kwindex.store import INDEX
+from kwindex.store import INDEX, paths_of
 
 VERSIONS = ("2025-06-18", "2025-03-26", "2024-11-05")
 """The versions of the protocol that are spoken, the newest first."""
@@ -57,6 +60,7 @@ class Server:
         self._folder = Path(folder)
         self._stamp: tuple[int, int] | None = None
         self._searcher: Searcher | None = None
+        self._paths: dict[str, str] = {}
 
     def answer(self, line: str) -> str | None:
         """Returns the answer to a message, None where it asks for none."""
@@ -82,7 +86,7 @@ class Server:
         if method == "initialize":
             asked = parameters.get("protocolVersion")
             version = asked if asked in VERSIONS else VERSIONS[0]
-            about = {"name": "kwindex", "version": "0.1.0"}
+            about = {"name": "kwindex", "version": own_version()}
             return {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": about}
         if method == "ping":
             return {}
@@ -123,6 +127,7 @@ class Server:
             stamp = None
         if self._searcher is None or stamp != self._stamp:
             self._searcher, self._stamp = open_searcher(self._folder), stamp
+            self._paths = paths_of(self._folder)
         return self._searcher
 
     def search(self, given: dict[str, Any]) -> Any:
@@ -132,22 +137,30 @@ class Server:
             raise KwindexError("the query is empty; give a name, such as all_reduce")
         hits = self.searcher().search(query, limit)
         near = [] if hits else self.searcher().suggest(query)
-        return {"hits": [hit.as_dict() for hit in hits], "did_you_mean": near}
+        return {"hits": located([hit.as_dict() for hit in hits], self._paths), "did_you_mean": near}
 
     def symbol(self, given: dict[str, Any]) -> Any:
-        """Returns all entries of one qualified name."""
+        """Returns all entries of one qualified name; where there is none, the names that end in it, or near ones."""
         searcher, name = self.searcher(), str(given["name"])
         found = [searcher.linked(searcher.entries[number]) for number in searcher.exactly(name)]
-        return {"entries": [entry.as_dict() for entry in found if entry.name == name]}
+        entries = [entry.as_dict() for entry in found if entry.name == name]
+        near: list[str] = []
+        if not entries and name.strip():
+            ends = searcher.search(f'"{name}"', 5) if '"' not in name else []
+            near = list(dict.fromkeys(hit.entry.name for hit in ends)) or searcher.suggest(name)
+        return {"entries": located(entries, self._paths), "did_you_mean": near}
 
     def outline(self, given: dict[str, Any]) -> Any:
         """Returns the entries of one file, in the order of its lines."""
         tables, file = self.searcher().tables, str(given["file"])
         if file not in tables.files:
-            raise KwindexError(f"no file {file} in the index; files are named as in the hits of search_symbols")
+            asked = os.path.abspath(file)
+            file = next((label for label, path in self._paths.items() if path == asked), file)
+        if file not in tables.files:
+            raise KwindexError(f"no file {file} in the index; give a hit's file or path")
         number = tables.files.index(file)
         numbers = range(tables.entry_base[number], tables.entry_base[number + 1])
-        return {"entries": [tables.entry(one).as_dict() for one in numbers]}
+        return {"entries": located([tables.entry(one).as_dict() for one in numbers], self._paths)}
 
 
 TOOLS = {
@@ -162,13 +175,14 @@ TOOLS = {
         Server.search,
     ),
     "get_symbol": Tool(
-        "Returns every entry of a qualified name, such as torch.distributed.distributed_c10d.all_reduce.",
+        "Returns every entry of a qualified name, such as torch.distributed.distributed_c10d.all_reduce; where there "
+        "is none, the qualified names that end in it.",
         (("name", "string", "the qualified name", True),),
         Server.symbol,
     ),
     "outline_file": Tool(
         "Returns all entries of one indexed file, in the order of its lines.",
-        (("file", "string", "the file's path as entries carry it", True),),
+        (("file", "string", "the file as entries carry it, or its path on this machine", True),),
         Server.outline,
     ),
 }

@@ -17,12 +17,14 @@ _MOST = 3
 class Uses:
     """Uses of one file: each name once, where it is used first, with who uses it.
 
+    An entry is named by its module and then by what is used, so that nobody takes it for what is used.
+
     Example:
         >>> uses = Uses()
         >>> for user in "abcde":
         ...     uses.add(DECORATOR, "lib.wrap", ast.parse("wrap(3)").body[0].value, f"m.{user}")
         >>> [(entry.name, entry.signature, entry.summary) for entry in uses.entries("m.py", "m")]
-        [('lib.wrap', 'wrap(3)', 'on a, b, c and 2 more')]
+        [('m.lib.wrap', 'wrap(3)', 'on a, b, c and 2 more')]
     """
 
     def __init__(self) -> None:
@@ -43,7 +45,7 @@ class Uses:
             more = f" and {len(shown) - _MOST} more" if len(shown) > _MOST else ""
             summary = cut(f"{_SAID[kind]} {', '.join(shown[:_MOST])}{more}", LONGEST_SUMMARY)
             end = place.end_lineno or place.lineno
-            yield Entry(path, kind, file, place.lineno, end, expression(place, 200), summary)
+            yield Entry(f"{module}.{path}", kind, file, place.lineno, end, expression(place, 200), summary)
 
 
 def decorator(node: ast.expr, scope: Scope) -> str:
@@ -80,14 +82,14 @@ def called(node: Function, scope: Scope) -> Iterator[tuple[str, ast.expr]]:
 
 
 def remapped(node: ast.Assign, scope: Scope) -> Iterator[tuple[ast.expr, str, str, str]]:
-    """Yields each row of a table of replacements: its place, what is replaced, the row, and what replaces it, in words.
+    """Yields each row of a table of replacements: its place, its name in the table, the row, and what replaces what.
 
     Such a table has `remap` in its name, and names on both sides of its rows.
 
     Example:
         >>> table = ast.parse("remaps = {old: new, 'text': 3}").body[0]
         >>> [row[1:] for row in remapped(table, Scope("module", "m", None))]
-        [('m.old', 'old: new', 'replaced by m.new in m.remaps')]
+        [('m.remaps.old', 'old: new', 'm.old is replaced by m.new')]
     """
     target = node.targets[0]
     if scope.kind == "function" or not isinstance(node.value, ast.Dict) or not isinstance(target, ast.Name):
@@ -95,8 +97,13 @@ def remapped(node: ast.Assign, scope: Scope) -> Iterator[tuple[ast.expr, str, st
     for key, value in zip(node.value.keys, node.value.values, strict=True) if "remap" in target.id.lower() else ():
         old, new = _path(key, scope), _path(value, scope)
         if key is not None and old and new:
-            said = f"replaced by {new} in {scope.qualify(target.id)}"
-            yield key, old, f"{expression(key)}: {expression(value)}", cut(said, LONGEST_SUMMARY)
+            name = f"{scope.qualify(target.id)}.{old.rpartition('.')[2]}"
+            yield (
+                key,
+                name,
+                f"{expression(key)}: {expression(value)}",
+                cut(f"{old} is replaced by {new}", LONGEST_SUMMARY),
+            )
 
 
 def _path(node: ast.expr | None, scope: Scope) -> str:
