@@ -100,8 +100,8 @@ def check_dtype(word: str, dtype: torch.dtype, where: str) -> None:
         ...
         comm_core.errors.ReduceOpError: all_reduce: got reduce op 'band' for torch.float32; need one of sum, ...
     """
-    if not _defined(REDUCE_OPS[word], dtype):
-        words = ", ".join(name for name, op in REDUCE_OPS.items() if _defined(op, dtype))
+    if (word, dtype) not in _DEFINED:
+        words = ", ".join(name for name in REDUCE_OPS if (name, dtype) in _DEFINED)
         raise ReduceOpError(
             where,
             got=f"reduce op {word!r} for {dtype}",
@@ -114,6 +114,14 @@ def _defined(op: ReduceOp, dtype: torch.dtype) -> bool:
     if dtype.is_complex:
         return op.complex
     return op.real if dtype.is_floating_point else op.integral
+
+
+_DEFINED = frozenset(
+    (word, dtype)
+    for word, op in REDUCE_OPS.items()
+    for dtype in vars(torch).values()
+    if isinstance(dtype, torch.dtype) and _defined(op, dtype)
+)
 
 
 def reduce_in_rank_order(word: str, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
