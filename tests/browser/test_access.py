@@ -73,8 +73,9 @@ def test_axe_finds_nothing_on_any_kind_of_page(reader: playwright.Page, address:
 def test_axe_finds_nothing_in_the_palette(reader: playwright.Page, address: str) -> None:
     reader.goto(address)
     reader.get_by_role("button", name="Symbols").click()
-    reader.wait_for_function("() => globalThis.kwindexLoaded === true")
+    reader.wait_for_function("() => document.querySelector('.kwindex-state')?.textContent.includes('symbols')")
     reader.locator("dialog.kwindex input").fill("all_gather")
+    reader.wait_for_selector("dialog.kwindex[data-settled=true]")
     assert reader.get_by_role("option").count() == 10
     assert complaints(reader) == []
 

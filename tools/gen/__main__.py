@@ -63,8 +63,9 @@ def write(wanted: list[Output]) -> list[str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(output.text, encoding="utf-8")
     kept = {o.path for o in wanted}
-    made = [*ROOT.glob("docs/reference/**/*.md"), *ROOT.glob(f"{originals.FOLDER}/**/*.md")]
-    left_over = [p for p in made if p.relative_to(ROOT).as_posix() not in kept]
+    made = ("docs/reference/**/*.md", f"{originals.FOLDER}/**/*.md", f"{palette.FOLDER}/*.js")
+    there = [path for pattern in made for path in ROOT.glob(pattern)]
+    left_over = [p for p in there if p.relative_to(ROOT).as_posix() not in kept]
     for path in left_over:
         path.unlink()
     return [o.path for o in changed] + [f"{p.relative_to(ROOT)} (removed)" for p in left_over]

@@ -26,10 +26,10 @@ FOLDER = "docs/assets/palette"
 def files(index: Index, distributions: list[Distribution]) -> list[Output]:
     """Everything that the palette loads."""
     made = payload(index.entries, addresses(index, distributions))
-    texts = {"names.js": made.names, "details.js": made.details}
     head = f"/* {GENERATED} */\n"
     own = [Output(f"{FOLDER}/{name}", head + asset(name), committed=False) for name in (*SCRIPTS, STYLE)]
-    return own + [Output(f"{FOLDER}/{name}", f"{head}{text};\n", committed=False) for name, text in texts.items()]
+    texts = {"names": head + made.names, **made.parts}  # of a small part the head would be a good part
+    return own + [Output(f"{FOLDER}/{name}.js", f"{text};\n", committed=False) for name, text in texts.items()]
 
 
 def addresses(index: Index, distributions: list[Distribution]) -> Callable[[Entry], Address]:

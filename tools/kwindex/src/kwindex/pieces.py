@@ -70,8 +70,8 @@ def make(entries: Sequence[Entry], problem: Problem | None = None) -> Piece:
         "".join([f"{name}\n" for name in shorts]).encode(),
         owners,
         *_lines((number, _message(entry)) for number, entry in enumerate(entries) if entry.kind in UNNAMED),
-        *_lines((number, types_of(entry.signature)) for number, entry in enumerate(entries) if entry.kind in _CALLABLE),
-        *_lines((number, _doc(entry)) for number, entry in enumerate(entries) if entry.kind not in _SPOKEN),
+        *_lines((number, types(entry)) for number, entry in enumerate(entries) if entry.kind in _CALLABLE),
+        *_lines((number, doc(entry)) for number, entry in enumerate(entries) if entry.kind not in _SPOKEN),
         b"" if problem is None else (_encode(problem._asdict()) + "\n").encode(),
     )
 
@@ -114,12 +114,28 @@ def _message(entry: Entry) -> str:
     return GAP.join(Message.of(text).pieces)
 
 
-def _doc(entry: Entry) -> str:
-    """Returns the words by which an entry is found where no name is: its name's, a tab, and its summary's.
+def types(entry: Entry) -> str:
+    r"""Returns the types by which an entry is found, the result's first; '' where there are none.
+
+    Example:
+        >>> types(Entry("m.f", "function", "m.py", 1, 2, "f(x: int) -> str", ""))
+        'str\x1fint'
+    """
+    return types_of(entry.signature) if entry.kind in _CALLABLE else ""
+
+
+def doc(entry: Entry) -> str:
+    r"""Returns the words by which an entry is found where no name is: its name's, a tab, and its summary's.
 
     Names in the summary stand there twice: as they are, and as the words that they are made of. What stands between
     words is a space, as words are looked for after one.
+
+    Example:
+        >>> doc(Entry("m.f", "function", "m.py", 1, 2, "f()", "Calls all_reduce."))
+        ' m f \t calls all_reduce  all reduce'
     """
+    if entry.kind in _SPOKEN:
+        return ""
     if entry.kind in UNNAMED:
         return f"\t {plain(entry.signature).translate(_APART)}"
     if not entry.summary:

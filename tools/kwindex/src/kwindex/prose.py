@@ -114,9 +114,19 @@ class Prose:
                 text = column.line(line)
                 name = text.partition("\t")[0]
                 in_name = sum(weights[word] for word in counts if f" {word}" in name)
-                points = 70 * weight / whole + 40 * in_name / whole + max(0, 20 - len(text) // 10)
+                points = 70 * weight / whole + 40 * in_name / whole + brevity(text)
                 why = WHOLE if weight >= 0.99 * whole else f"{WHOLE}: most words"
                 yield numbers[line], Match(SUMMARY + round(points), why)
+
+
+def brevity(text: str) -> int:
+    """Returns the points that a short summary with its name gets.
+
+    Example:
+        >>> brevity(" m f adds up"), brevity(200 * "x")
+        (19, 0)
+    """
+    return max(0, 20 - len(text) // 10)
 
 
 def _stem(word: str) -> str:

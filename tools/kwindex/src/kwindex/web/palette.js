@@ -5,52 +5,55 @@
   const folder = own.slice(0, own.lastIndexOf("/") + 1);
   const root = new URL(document.currentScript.dataset.root || "../../", folder);
   const LIMIT = 10;
-  const SLICE_MS = 6;
+  const PAUSE_MS = 120;
   let searcher = null;
-  let asked = false;
   let failed = "";
   let chosen = 0;
   let hits = [];
+  let pause = 0;
 
-  // The index comes when the palette is first opened: the names, then what is shown and searched besides.
+  // The index comes when the palette is first opened: the names, and then what a query needs besides. Rows say more
+  // of their symbols once one pauses.
+  const loading = new Map(); // by name
+
   function load(name) {
-    return new Promise((resolve, reject) => {
-      const script = document.createElement("script");
-      script.src = new URL(name, folder);
-      script.onload = resolve;
-      script.onerror = () => reject(new Error(`${name} cannot be loaded`));
-      document.head.append(script);
-    });
+    if (!loading.has(name)) {
+      const arrived = new Promise((resolve, reject) => {
+        const script = document.createElement("script");
+        script.src = new URL(`${name}.js`, folder);
+        script.onload = resolve;
+        script.onerror = () => reject(new Error(`${name}.js cannot be loaded`));
+        document.head.append(script);
+      });
+      loading.set(name, arrived);
+    }
+    return loading.get(name);
   }
 
-  // Does some of a long work, then lets the keys that were pressed meanwhile be answered, and goes on.
-  async function inSlices(steps) {
-    for (let end = performance.now() + SLICE_MS; !steps.next().done; ) {
-      if (performance.now() < end) continue;
-      await new Promise((resolve) => setTimeout(resolve));
-      end = performance.now() + SLICE_MS;
-    }
-  }
+  globalThis.kwindexNames = (names) => {
+    searcher = new kwindexScorer.Searcher(kwindexScorer.unpack(names));
+  };
+  globalThis.kwindexPart = (name, value) => searcher.add(name, value);
 
   async function fetchIndex() {
-    if (asked) return;
-    asked = true;
-    globalThis.kwindexNames = (names) => {
-      searcher = new kwindexScorer.Searcher(kwindexScorer.unpack(names));
-    };
-    let details = null;
-    globalThis.kwindexDetails = (loaded) => (details = loaded);
     try {
-      await load("scorer.js");
-      await load("names.js");
-      update();
-      await load("details.js");
-      await inSlices(searcher.detailing(details));
-      globalThis.kwindexLoaded = true;
+      await load("scorer");
+      await load("names");
     } catch (error) {
       failed = error.message;
     }
     update();
+  }
+
+  // Loads parts and answers anew, unless the query is another one by then.
+  async function fetchParts(names) {
+    const asked = input.value;
+    try {
+      await Promise.all(names.map(load));
+    } catch (error) {
+      failed = error.message;
+    }
+    if (input.value === asked) update(chosen);
   }
 
   function element(tag, attributes = {}, ...children) {
@@ -79,7 +82,8 @@
   function addressOf(entry) {
     if (!entry.page) return "";
     const inFile = entry.name.slice(entry.name.startsWith(`${entry.module}.`) ? entry.module.length + 1 : 0);
-    const anchor = { 0: "", 1: entry.name, 2: inFile, 3: `${inFile}-${entry.line}` }[entry.anchor];
+    const withLine = entry.line ? `${inFile}-${entry.line}` : "";
+    const anchor = { 0: "", 1: entry.name, 2: inFile, 3: withLine }[entry.anchor];
     const page = location.protocol === "file:" && entry.page.endsWith("/") ? `${entry.page}index.html` : entry.page;
     return new URL(page, root).href + (anchor ? `#${encodeURIComponent(anchor)}` : "");
   }
@@ -89,11 +93,13 @@
     const address = addressOf(entry);
     const title = element("span", { class: "kwindex-name" }, entry.name);
     const facts = element("span", { class: "kwindex-facts" }, `${entry.kind} · ${hit.why}`);
-    const place = element("span", { class: "kwindex-place" }, `${entry.file}:${entry.line}`);
+    const where = entry.line ? `${entry.file}:${entry.line}` : entry.file;
+    const place = element("span", { class: "kwindex-place" }, where);
     const link = element("a", { role: "option", id: `kwindex-${number}`, "aria-selected": "false" }, title, facts, place);
     if (address) link.href = address;
     link.tabIndex = -1; // the field keeps the focus and says which one is chosen
-    for (const text of [entry.signature, entry.summary]) {
+    const texts = entry.line ? [entry.signature, entry.summary] : ["…", "…"]; // rows keep their height, nearly
+    for (const text of texts) {
       if (text && text !== entry.name) link.append(element("span", { class: "kwindex-text" }, text));
     }
     return link;
@@ -109,24 +115,29 @@
     } else input.removeAttribute("aria-activedescendant");
   }
 
-  function update() {
+  function update(choice = 0) {
     const text = input.value.trim();
+    clearTimeout(pause);
     hits = [];
-    let said = "";
-    if (failed) said = failed;
-    else if (!searcher) said = "Loading the index ...";
-    else if (!text) said = `${searcher.entries.length.toLocaleString("en")} symbols`;
+    let [said, settled] = [failed, true];
+    if (!searcher) [said, settled] = [failed || "Loading the index ...", Boolean(failed)];
+    else if (!text) said ||= `${searcher.entries.length.toLocaleString("en")} symbols`;
     else {
       try {
         hits = searcher.search(text, LIMIT);
-        said = hits.length ? `${hits.length} shown` : searcher.detailed ? "Nothing found" : "Loading the rest ...";
+        const [needed, told] = [[...searcher.missing], searcher.lacking(hits.map((hit) => hit.entry))];
+        settled = Boolean(failed) || !(needed.length || told.length);
+        said ||= hits.length ? `${hits.length} shown` : needed.length ? "Searching ..." : "Nothing found";
+        if (!settled && needed.length) fetchParts(needed);
+        else if (!settled) pause = setTimeout(fetchParts, PAUSE_MS, told);
       } catch (error) {
         said = error.message;
       }
     }
     list.replaceChildren(...hits.map(row));
     state.textContent = said;
-    choose(0);
+    choose(choice);
+    dialog.dataset.settled = settled;
   }
 
   function open() {
@@ -168,7 +179,7 @@
     else return;
     event.preventDefault();
   });
-  input.addEventListener("input", update);
+  input.addEventListener("input", () => update());
   dialog.addEventListener("click", (event) => {
     if (event.target === dialog) dialog.close();
     else if (event.target.closest("a[href]")) dialog.close();

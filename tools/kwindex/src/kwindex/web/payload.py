@@ -1,8 +1,8 @@
-"""An index for the palette: its columns as two scripts, names first, and what is shown and searched besides later.
+"""An index for the palette: the names as one script, and besides them parts, of which a query loads those it needs.
 
 They are scripts and not JSON so that a page that was opened as a file can load them. Columns compress well: names that
-follow each other share their owners, and lines only grow. What other columns tell is left out: an entry's name in its
-signature, and an import's summary where what it brings has it.
+follow each other share their owners. What only other queries ask for stays away: words by their first letter, messages,
+types, and what a row of hits shows.
 """
 
 import json
@@ -12,9 +12,9 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from kwindex import pieces, prose, rank, searcher
-from kwindex.kinds import TABLE
-from kwindex.link import LONGEST_CHAIN, link
+from kwindex.kinds import TABLE, UNNAMED
 from kwindex.model import Entry
+from kwindex.signatures import GAP
 from kwindex.spelling import fold, short
 from kwindex.synonyms import LIBRARY
 from kwindex.synonyms import TABLE as SYNONYMS
@@ -22,9 +22,14 @@ from kwindex.synonyms import TABLE as SYNONYMS
 PAGE, BY_NAME, IN_FILE, IN_FILE_AND_LINE = "0", "1", "2", "3"
 """Where on its page an entry stands: nowhere, under its qualified name, under its name in the file, with its line."""
 
+ROWS = 32
+"""Entries whose rows are one part."""
 
-MARK = "§"
-"""Stands for an entry's own name in its signature, and before the summary of an import that is not linked."""
+_INDEXED = re.compile("[a-z0-9_]")
+"""What a word that can be asked for begins with."""
+_HOLE = re.compile(r"\{([^{}]*)\}")
+"""What is filled into a message: only queries in quotes ask for it as it is written."""
+_LETTERS = [f"words-{letter}" for letter in "0abcdefghijklmnopqrstuvwxyz"]
 
 
 class Address(NamedTuple):
@@ -35,10 +40,10 @@ class Address(NamedTuple):
 
 
 class Payload(NamedTuple):
-    """The two scripts."""
+    """The script of the names, and those of the parts, by name."""
 
     names: str
-    details: str
+    parts: dict[str, str]
 
 
 def payload(entries: Iterable[Entry], address: Callable[[Entry], Address]) -> Payload:
@@ -50,15 +55,35 @@ def payload(entries: Iterable[Entry], address: Callable[[Entry], Address]) -> Pa
 
     Example:
         >>> entry = Entry("m.f", "function", "m.py", 1, 2, "f()", "Does it.")
-        >>> payload([entry], lambda entry: Address("m/", BY_NAME)).details
-        'kwindexDetails({"signatures":"§()","summaries":"Does it."})'
+        >>> made = payload([entry], lambda entry: Address("m/", BY_NAME))
+        >>> list(made.parts)
+        ['messages', 'holes', 'types', 'words-d', 'words-f', 'words-i', 'words-m', 'rows-0']
+        >>> made.parts["rows-0"]
+        'kwindexPart("rows-0",{"lines":"1","signatures":"f()","summaries":"Does it."})'
     """
-    ordered = sorted(entries, key=lambda entry: entry.file)
+    ordered = sorted(entries, key=lambda entry: (entry.file, entry.line, entry))  # ties are broken by this order
+    docs = [pieces.doc(entry) for entry in ordered]
+    words = _words([doc for doc in docs if doc])
+    said = [entry.signature if entry.kind in UNNAMED else "" for entry in ordered]
+    values: dict[str, object] = {
+        "messages": _column(_HOLE.sub("{}", text) for text in said),
+        "holes": _column(GAP.join(_HOLE.findall(text)) for text in said),
+        "types": _column(pieces.types(entry) for entry in ordered),
+        **words,
+        **{f"rows-{first // ROWS}": _rows(ordered[first : first + ROWS]) for first in range(0, len(ordered), ROWS)},
+    }
+    parts = {name: f'kwindexPart("{name}",{_encoded(value)})' for name, value in values.items()}
+    names = {**_names(ordered, address), "none": sorted({*_LETTERS} - {*words})}
+    names["docs"] = "".join(base36(prose.brevity(doc)) if doc else "-" for doc in docs)
+    return Payload(f"kwindexNames({_encoded(names)})", parts)
+
+
+def _names(ordered: Sequence[Entry], address: Callable[[Entry], Address]) -> dict[str, Any]:
     addresses = [address(entry) for entry in ordered]
     kinds = {kind.word: number for number, kind in enumerate(TABLE)}
     owners, owner = _numbered([entry.name[: len(entry.name) - len(short(entry.name))] for entry in ordered])
     files, file = _numbered([(entry.file, place.page) for entry, place in zip(ordered, addresses, strict=True)])
-    columns = {
+    return {
         "settings": settings(),
         "files": files,
         "owners": owners,
@@ -67,16 +92,7 @@ def payload(entries: Iterable[Entry], address: Callable[[Entry], Address]) -> Pa
         "shorts": "\n".join(short(entry.name) for entry in ordered),
         "owner": owner,
         "file": file,
-        "lines": ",".join(_lines(ordered)),
-        "ends": ",".join(
-            base36(entry.end_line - entry.line) if entry.end_line > entry.line else "" for entry in ordered
-        ),
     }
-    details = {
-        "signatures": _column(map(_signature, ordered)),
-        "summaries": _column(_summaries(ordered)),
-    }
-    return Payload(f"kwindexNames({_encoded(columns)})", f"kwindexDetails({_encoded(details)})")
 
 
 def settings() -> dict[str, Any]:
@@ -103,12 +119,10 @@ def settings() -> dict[str, Any]:
         "ENDINGS": list(prose._ENDINGS),
         "NAME_LETTERS": pieces._NAME_LETTERS,
         "NAME_WORDS": pieces._NAME_WORDS,
-        "SPOKEN": sorted(pieces._SPOKEN),
         "KINDS": [
             {"word": kind.word, "plural": kind.plural, "weight": kind.weight, "named": kind.named} for kind in TABLE
         ],
-        "MARK": MARK,
-        "LONGEST_CHAIN": LONGEST_CHAIN,
+        "ROWS": ROWS,
         "LIBRARY": LIBRARY,
         "SYNONYMS": {fold(word): list(names) for names, words in SYNONYMS for word in words},
     }
@@ -144,32 +158,31 @@ def _numbered(values: Sequence[Any]) -> tuple[list[Any], str]:
     return list(numbers), ",".join(runs)
 
 
-def _lines(ordered: Sequence[Entry]) -> Iterable[str]:
-    """Yields each line as the step from the one before it in the same file."""
-    for _, group in groupby(ordered, key=lambda entry: entry.file):
-        before = 0
-        for entry in group:
-            yield base36(entry.line - before)
-            before = entry.line
+def _words(docs: Sequence[str]) -> dict[str, str]:
+    """Returns by first letter the words of the docs, each with the steps from one doc that has it to the next.
+
+    A word is found by its beginning, so one that another word of the same doc begins with is left out.
+    """
+    numbers: dict[str, list[int]] = {}
+    for number, doc in enumerate(docs):
+        words = sorted({word for word in doc.split(" ") if _INDEXED.match(word)})
+        for word, following in zip(words, [*words[1:], ""], strict=True):
+            if not following.startswith(word):
+                numbers.setdefault(word, []).append(number)
+    lines: dict[str, list[str]] = {}
+    for word in sorted(numbers):
+        steps = [base36(b - a) for a, b in zip([0, *numbers[word]], numbers[word], strict=False)]
+        letter = word[0] if word[0].isalpha() else "0"
+        lines.setdefault(f"words-{letter}", []).append(f"{word} {','.join(steps)}")
+    return {part: "\n".join(lines[part]) for part in sorted(lines)}
 
 
-def _signature(entry: Entry) -> str:
-    """Returns a signature with a mark for the entry's name; of `from m import NAME` only the module and the mark."""
-    text, own = entry.signature, short(entry.name)
-    if MARK in text:
-        return f"{MARK}{MARK}{text}"
-    found = re.fullmatch(rf"from (\S+) import {re.escape(own)}((?: .*)?)", text) if entry.kind == "import" else None
-    if found is not None:
-        return f"{found[1]}{MARK}{found[2]}"
-    return text.replace(own, MARK, 1) if own else text
-
-
-def _summaries(ordered: Sequence[Entry]) -> Iterable[str]:
-    """Yields summaries; of an import nothing where linking gives its summary, else a mark before it."""
-    linked = link([entry._replace(summary="") if entry.kind == "import" else entry for entry in ordered])
-    for entry, made in zip(ordered, linked, strict=True):
-        known = entry.kind == "import" and entry.summary == made.summary
-        yield "" if known else f"{MARK}{entry.summary}" if entry.kind == "import" else entry.summary
+def _rows(entries: Sequence[Entry]) -> dict[str, str]:
+    return {
+        "lines": ",".join(base36(entry.line) for entry in entries),
+        "signatures": _column(entry.signature for entry in entries),
+        "summaries": _column(entry.summary for entry in entries),
+    }
 
 
 def _column(texts: Iterable[str]) -> str:

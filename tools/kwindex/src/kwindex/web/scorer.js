@@ -1,5 +1,6 @@
 // The search of kwindex for browsers: rank.py, prose.py, pasted.py, signatures.py and grammar.py over one list of
-// entries. Every number comes from Python with the payload; tests hold both against each other, query by query.
+// entries. Every number comes from Python with the payload; tests hold both against each other, query by query. What a
+// query needs beyond the names is in parts of the payload; those that are not there yet are named in `missing`.
 "use strict";
 globalThis.kwindexScorer = (() => {
   const TOKEN = new RegExp(
@@ -111,7 +112,7 @@ globalThis.kwindexScorer = (() => {
   }
 
   function isExact(text, entry) {
-    if (entry.unnamed) return entry.signature.includes(text);
+    if (entry.unnamed) return (entry.signature ?? "").includes(text);
     const { name } = entry;
     return text === name || text === entry.short || name.endsWith(`.${text}`) || name.endsWith(`::${text}`);
   }
@@ -351,32 +352,6 @@ globalThis.kwindexScorer = (() => {
   }
 
   const before = (text, mark) => (text.includes(mark) ? text.slice(0, text.indexOf(mark)) : text);
-  const splitLast = (text, mark) => {
-    const place = text.lastIndexOf(mark);
-    return place < 0 ? ["", "", text] : [text.slice(0, place), mark, text.slice(place + mark.length)];
-  };
-
-  function typesOf(signature) {
-    const opened = signature.indexOf("(");
-    const rest = signature.slice(opened + 1);
-    if (opened < 0 || !(rest.includes(": ") || rest.includes("->"))) return "";
-    let [inner, arrow, result] = splitLast(rest, ")");
-    if (!result.includes("->")) {
-      [inner, arrow, result] = splitLast(rest, ") -> ");
-      if (!arrow) [inner, result] = [splitLast(rest.endsWith("…") ? rest.slice(0, -1) : rest, ")")[0] || rest, ""];
-    }
-    const types = [normal(result.replaceAll("->", "")) || "?"];
-    parted(inner).forEach((parameter, place) => {
-      parameter = parameter.trim();
-      const colon = parameter.indexOf(": ");
-      const name = colon < 0 ? parameter : parameter.slice(0, colon);
-      const annotation = colon < 0 ? "" : parameter.slice(colon + 2);
-      if (name === "/" || name === "*") return;
-      if (place === 0 && colon < 0 && (name === "self" || name === "cls")) return;
-      types.push(annotation ? normal(parted(annotation, "=")[0]) : "?");
-    });
-    return types.every((kind) => kind === "?") ? "" : types.join(GAP);
-  }
 
   function askedTypes(text) {
     const arrow = text.indexOf("->");
@@ -458,21 +433,6 @@ globalThis.kwindexScorer = (() => {
     return word;
   }
 
-  const W = "[\\p{L}\\p{N}_]";
-  const COMPOUND = new RegExp(
-    `(?<!${W})(?:${W}+_${W}+|[A-Za-z]+[a-z][A-Z]${W}*|[A-Z][A-Z]+[a-z]${W}*)(?!${W})`, "gu",
-  );
-
-  // Words are looked for after a space, so that marks between words are made spaces.
-  const apartIn = (text) => plain(text).replace(/[-\/()[\]{}<>.,:;!?'"`*=+&|#@$%^~\\]/g, " ");
-
-  function docOf(entry, P) {
-    if (entry.unnamed) return `\t ${apartIn(entry.signature)}`;
-    if (!entry.summary || P.SPOKEN.includes(entry.kind)) return "";
-    const inner = (entry.summary.match(COMPOUND) || []).map((name) => subtokens(name).join(" "));
-    return ["", ...subtokens(entry.name.slice(-P.NAME_LETTERS)).slice(-P.NAME_WORDS), "\t", apartIn(entry.summary), ...inner].join(" ");
-  }
-
   function roundHalfEven(value) {
     const floor = Math.floor(value);
     const rest = value - floor;
@@ -505,7 +465,9 @@ globalThis.kwindexScorer = (() => {
         if (!this.groups.has(entry.short)) this.groups.set(entry.short, { forms: formsOf(entry.short), entries: [] });
         this.groups.get(entry.short).entries.push(entry);
       }
-      this.detailed = false;
+      this.docs = this.entries.filter((entry) => entry.brevity >= 0);
+      this.parts = new Map(data.none.map((name) => [name, []])); // what is there of the payload besides the names
+      this.missing = new Set(); // what the last search would have needed, too
     }
 
     addOwner(owner) {
@@ -522,40 +484,29 @@ globalThis.kwindexScorer = (() => {
       return this.weights[entry.kind].weight + (test ? this.P.TEST : 0) - depth;
     }
 
-    // Lays out what signatures and summaries make findable; until then a search is one by names.
-    detail(details) {
-      for (const _ of this.detailing(details));
+    // Takes a part of the payload.
+    add(name, value) {
+      const [what, which] = name.split("-");
+      const laid = { messages: messagesOf, holes: filled, types: typesOf, words: wordsOf, rows: rowsOf }[what];
+      this.parts.set(name, laid(value, this.entries, this.P.ROWS * which));
     }
 
-    // The same in steps, so that keys are answered between them.
-    *detailing(details) {
-      unpackDetails(this.entries, details, this.P);
-      const callable = new Set(["function", "method", "nested function", "property"]);
-      const [typed, messages, docs] = [[], [], []];
-      for (const entry of this.entries) {
-        if (entry.number % 100 === 99) yield;
-        const types = callable.has(entry.kind) ? typesOf(entry.signature) : "";
-        if (types) typed.push([entry, types]);
-        if (entry.unnamed) {
-          const told = message(entry.kind === "error" ? entry.signature : `: ${entry.signature}`);
-          if (told.pieces.length) messages.push([entry, told]);
-        }
-        const doc = docOf(entry, this.P);
-        if (doc) docs.push([entry, doc]);
-      }
-      const starts = [];
-      let start = 0;
-      for (const [, doc] of docs) {
-        starts.push(start);
-        start += doc.length + 1;
-      }
-      Object.assign(this, { types: typed, messages, docs, starts, text: docs.map(([, doc]) => doc).join("\n") });
-      this.holding = new Map();
-      this.detailed = true;
+    // A part, or null where it is not there yet.
+    part(name) {
+      if (!this.parts.has(name)) this.missing.add(name);
+      return this.parts.get(name) ?? null;
+    }
+
+    // Returns the parts that say what rows of these entries show, as far as they are not there yet.
+    lacking(entries) {
+      const names = entries.map((entry) => `rows-${Math.floor(entry.number / this.P.ROWS)}`);
+      return [...new Set(names)].filter((name) => !this.parts.has(name));
     }
 
     search(text, limit = 10) {
+      this.missing.clear();
       const asked = request(text, this.P.KINDS);
+      if (asked.exact && this.part("messages")) this.part("holes"); // so messages are there as they are written
       const hits = new Map();
       const offer = (entry, points, why) => {
         if (!accepts(asked, entry)) return;
@@ -581,7 +532,7 @@ globalThis.kwindexScorer = (() => {
       if (mayBeName) steps.unshift(() => this.byTypo(wanted, offer));
       if (wanted.words.length === 2) steps.unshift(() => this.byProse(asked.text, offer, true)); // both, not misspelled
       if (wanted.words.length >= this.P.WORDY) steps.reverse();
-      for (const step of steps) if (!hits.size) step();
+      for (const step of steps) if (!hits.size && !this.missing.size) step();
     }
 
     manner(wanted, name) {
@@ -619,7 +570,7 @@ globalThis.kwindexScorer = (() => {
 
     byType(asked, offer) {
       const heads = [...asked.parameters, asked.result].map((kind) => before(before(kind, "["), "|"));
-      for (const [entry, types] of this.types || []) {
+      for (const [entry, types] of this.part("types") || []) {
         if (!heads.every((head) => types.includes(head))) continue;
         const far = distance(asked, types);
         if (far === null || far > this.P.FARTHEST_TYPES) continue;
@@ -632,7 +583,7 @@ globalThis.kwindexScorer = (() => {
       let pasted = plain(text);
       pasted = pasted.slice(SAID.exec(pasted)[0].length);
       if (pasted.length < P.LEAST_PASTED || !pasted.includes(" ")) return;
-      for (const [entry, told] of this.messages || []) {
+      for (const [entry, told] of this.part("messages") || []) {
         const { longest } = told;
         const head = told.pieces[0].slice(0, P.HEAD);
         if (pasted.includes(longest) || pasted.includes(head)) {
@@ -651,11 +602,11 @@ globalThis.kwindexScorer = (() => {
 
     byProse(text, offer, wholly = false) {
       const P = this.P;
-      if (!this.detailed) return;
       const { docs } = this;
       const asked = (plain(text).match(/[a-z0-9_]+/g) || []).filter((word) => !P.STOP.includes(word));
       const stems = [...new Set(asked.map((word) => ` ${stem(word, P)}`))];
-      const all = stems.map((word) => ({ word, numbers: this.docsWith(word) }));
+      const all = stems.map((word) => ({ word, numbers: this.docsWith(word.slice(1)) }));
+      if (this.missing.size) return;
       const holding = all.sort((a, b) => a.numbers.length - b.numbers.length).slice(0, P.MOST_PROSE_WORDS);
       if (!holding.length) return;
       const words = holding.map(({ word }) => word);
@@ -668,36 +619,31 @@ globalThis.kwindexScorer = (() => {
       }
       for (const [number, part] of covered) {
         if (part < P.LEAST_COVERED * whole) continue;
-        const [entry, doc] = docs[number];
-        const name = before(doc, "\t");
+        const entry = docs[number];
+        const name = this.nameWords(entry);
         const inName = words.reduce((sum, word) => (name.includes(word) ? sum + weight.get(word) : sum), 0);
-        const points = (70 * part) / whole + (40 * inName) / whole + Math.max(0, 20 - Math.floor(doc.length / 10));
+        const points = (70 * part) / whole + (40 * inName) / whole + entry.brevity;
         const why = part >= 0.99 * whole ? "in the summary" : "in the summary: most words";
         if (!wholly || part >= 0.99 * whole) offer(entry, P.SUMMARY + roundHalfEven(points), why);
       }
     }
 
-    // The numbers of the docs that hold a word; while it is typed, they are among those of its beginning.
-    docsWith(word) {
-      if (this.holding.size > 1000) this.holding.clear();
-      const known = this.holding.get(word);
-      if (known) return known;
-      let begun = null;
-      for (let end = word.length - 1; end > 1 && !begun; end--) begun = this.holding.get(word.slice(0, end));
-      const found = begun ? begun.filter((number) => this.docs[number][1].includes(word)) : this.docsThatHold(word);
-      this.holding.set(word, found);
-      return found;
+    // The numbers of the docs that hold a word that begins so.
+    docsWith(beginning) {
+      const lines = this.part(`words-${/[a-z]/.test(beginning[0]) ? beginning[0] : "0"}`) || [];
+      const numbers = new Set();
+      for (const line of lines) {
+        if (!line.startsWith(beginning)) continue;
+        let number = 0;
+        for (const step of line.slice(line.indexOf(" ") + 1).split(",")) numbers.add((number += parseInt(step, 36)));
+      }
+      return [...numbers];
     }
 
-    docsThatHold(word) {
-      const { text, starts } = this;
-      const numbers = [];
-      let number = 0;
-      for (let place = text.indexOf(word); place >= 0; place = text.indexOf(word, place + word.length)) {
-        while (number + 1 < starts.length && starts[number + 1] <= place) number++;
-        if (numbers.at(-1) !== number) numbers.push(number);
-      }
-      return numbers;
+    // The words of a name that count as the entry's, each after a space.
+    nameWords(entry) {
+      if (entry.unnamed) return "";
+      return ["", ...subtokens(entry.name.slice(-this.P.NAME_LETTERS)).slice(-this.P.NAME_WORDS)].join(" ");
     }
 
     counted(hit) {
@@ -720,80 +666,63 @@ globalThis.kwindexScorer = (() => {
       compare(a.entry.name, b.entry.name) ||
       compare(a.entry.kind, b.entry.kind) ||
       compare(a.entry.file, b.entry.file) ||
-      a.entry.line - b.entry.line ||
-      a.entry.end - b.entry.end ||
-      compare(a.entry.signature || "", b.entry.signature || "")
+      a.entry.number - b.entry.number // as payload.py orders them
     );
   }
 
   const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
 
-  // The payload: columns of names, and later their signatures and summaries.
+  // The payload: columns of names, and parts.
 
   function unpack(names) {
     const kinds = names.settings.KINDS.map((kind) => kind.word);
     const shorts = names.shorts.split("\n");
     const owners = spread(names.owner);
     const files = spread(names.file);
-    let line = 0;
-    const lines = names.lines.split(",").map((step, number) => {
-      line = parseInt(step, 36) + (number && files[number] === files[number - 1] ? line : 0);
-      return line;
-    });
-    const ends = names.ends.split(",");
     const entries = shorts.map((short, number) => {
       const [file, page] = names.files[files[number]];
       const name = names.owners[owners[number]] + short;
-      const entry = { name, kind: kinds[parseInt(names.kinds[number], 36)], file, line: lines[number], number };
-      entry.end = entry.line + (ends[number] ? parseInt(ends[number], 36) : 0);
-      entry.page = page;
-      entry.anchor = names.anchors[number];
-      return entry;
+      const kind = kinds[parseInt(names.kinds[number], 36)];
+      const brevity = names.docs[number] === "-" ? -1 : parseInt(names.docs[number], 36);
+      return { name, kind, file, page, number, brevity, anchor: names.anchors[number] };
     });
     const modules = new Map(entries.filter((entry) => entry.kind === "module").map((entry) => [entry.file, entry.name]));
     for (const entry of entries) entry.module = modules.get(entry.file) || "";
-    return { settings: names.settings, entries };
+    return { settings: names.settings, none: names.none, entries };
   }
 
-  // Signatures and summaries: what payload.py left out is put back, by the rules of link.py for imports.
-  function unpackDetails(entries, details, P) {
-    const signatures = details.signatures.split("\n");
-    const told = details.summaries.split("\n");
-    const [summaries, targets] = [new Map(), new Map()];
-    entries.forEach((entry, number) => {
-      entry.signature = signatureOf(entry, signatures[number], P.MARK);
-      const [known, value] =
-        entry.kind === "import" ? [targets, targetOf(entry.signature)] : [summaries, told[number]];
-      if (!known.has(entry.name)) known.set(entry.name, value);
+  function messagesOf(column, entries) {
+    const messages = [];
+    column.split("\n").forEach((text, number) => {
+      const entry = entries[number];
+      if (!entry.unnamed) return;
+      entry.template = text;
+      const told = message(entry.kind === "error" ? text : `: ${text}`);
+      if (told.pieces.length) messages.push([entry, told]);
     });
-    const linked = (target) => {
-      for (let left = P.LONGEST_CHAIN; left && target !== undefined; left--) {
-        if (summaries.has(target)) return summaries.get(target);
-        target = targets.get(target);
-      }
-      return "";
-    };
-    entries.forEach((entry, number) => {
-      const text = told[number];
-      if (entry.kind !== "import") entry.summary = text;
-      else entry.summary = text ? text.slice(P.MARK.length) : linked(targetOf(entry.signature));
+    return messages;
+  }
+
+  function filled(column, entries) {
+    column.split("\n").forEach((holes, number) => {
+      const [entry, texts] = [entries[number], holes.split(GAP)];
+      if (entry.unnamed) entry.signature = entry.template.replace(/\{\}/g, () => `{${texts.shift()}}`);
     });
   }
 
-  function signatureOf(entry, coded, mark) {
-    if (coded.startsWith(mark + mark)) return coded.slice(2 * mark.length);
-    const place = coded.indexOf(mark);
-    if (place < 0) return coded;
-    const head = coded.slice(0, place);
-    const own = entry.short + coded.slice(place + mark.length);
-    return entry.kind === "import" && head && !head.includes(" ") ? `from ${head} import ${own}` : head + own;
+  function typesOf(column, entries) {
+    return column.split("\n").flatMap((types, number) => (types ? [[entries[number], types]] : []));
   }
 
-  function targetOf(statement) {
-    const words = statement.split(" ");
-    if (words[0] === "import" && words.length > 1) return words[1];
-    if (words[0] !== "from" || words.length < 4) return "";
-    return words[3] === "*" ? words[1] : `${words[1]}.${words[3]}`;
+  function wordsOf(lines) {
+    return lines.split("\n");
+  }
+
+  function rowsOf({ lines, signatures, summaries }, entries, first) {
+    const [told, said] = [signatures.split("\n"), summaries.split("\n")];
+    return lines.split(",").forEach((line, place) => {
+      Object.assign(entries[first + place], { line: parseInt(line, 36), signature: told[place], summary: said[place] });
+    });
   }
 
   // Runs of equal numbers, as `number*times`, back to one number each.
