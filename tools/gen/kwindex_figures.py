@@ -121,6 +121,6 @@ def payload() -> list[str]:
         *rows,
         "",
         f"For 10,000 symbols the names are {share(figures['bytes']['names.js'][1])}. With what it needs besides, half "
-        f"of the golden queries load at most {share(figures['loads half'])} where they are the first that is asked, and "
-        f"none more than {share(figures['loads most'])}; the aim is {LIMIT_KB} kB.",
+        f"of the golden queries load at most {share(figures['loads half'])} where they are the first that is asked, "
+        f"and none more than {share(figures['loads most'])}; the aim is {LIMIT_KB} kB.",
     ]
