@@ -137,6 +137,28 @@ def test_every_error_class_has_a_section_and_a_builtin_beside_it() -> None:
             assert f"| [{kind.__name__}](#{kind.__name__.lower()}) | `{base.__name__}` |" in text
 
 
+def test_every_error_class_says_what_to_do() -> None:
+    assert list(error_page.ADVICE) == list(messages.kinds())
+    text = error_page.page().text
+    assert text.count("\n**What to do.** ") == len(messages.kinds())
+
+
+def test_words_that_are_bound_to_a_name_first_stand_on_the_page(tmp_path: Path) -> None:
+    tree = messages.syntax_tree(
+        "HINT = 'try it'\ndef f(x):\n    got, need = f'{x} things', 'one thing'\n"
+        "    if x:\n        need = 'two things'\n"
+        "    def g(y):\n        raise ShapeError('here' if y else WHERE, got=got, need=need, hint=HINT)\n"
+        "    raise ShapeError(x, got=y)\n"
+    )
+    first, second = sorted(messages.made(tree, "m.py", 10), key=lambda message: message.line)
+    assert (first.where, first.got, first.need) == ("here", "{x} things", "one thing or two things")
+    assert (first.hint, first.line) == ("try it", 17)
+    assert (second.where, second.got, second.need) == ("{x}", "{y}", "")
+    rows = [line for line in error_page.page().text.splitlines() if line.startswith("| `")]
+    bare = [row for row in rows if re.search(r"\| `\{(?:got|need|hint)\}` \|", row)]
+    assert bare == [], "what an error got or needs stands in the code, not only the name of a variable"
+
+
 def test_drift_finds_nested_definitions_and_tells_what_came_and_went(tmp_path: Path) -> None:
     file = tmp_path / "m.py"
     file.write_text(

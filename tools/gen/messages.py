@@ -5,19 +5,22 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from kwindex.messages import template
+from kwindex.messages import Look, templates, unknown
+from kwindex.render import unpacked
 from kwindex.syntax import syntax_tree
 
 from .mentions import names
 from .reference import cell
 from .sources import ROOT
 
+Bound = dict[str, list[ast.expr]]
 WORDS = ("where", "got", "need", "hint")
 ERRORS = ROOT / "packages/comm_core/src/comm_core/errors.py"
 
@@ -60,18 +63,50 @@ def of_function(function: Callable[..., Any]) -> list[Message]:
 def made(tree: ast.AST, file: str, before: int) -> list[Message]:
     """The errors that a piece of code makes; `before` lines stand above it."""
     found = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in kinds():
-            said = dict(zip(WORDS, map(shown, node.args), strict=False))
-            said |= {word.arg: shown(word.value) for word in node.keywords if word.arg in WORDS}
+    for node, look in calls(tree):
+        if isinstance(node.func, ast.Name) and node.func.id in kinds():
+            said = {word: shown(value, look) for word, value in zip(WORDS, node.args, strict=False)}
+            said |= {word.arg: shown(word.value, look) for word in node.keywords if word.arg in WORDS}
             where, got, need, hint = (said.get(word, "") for word in WORDS)
             found.append(Message(node.func.id, where, got, need, hint, file, before + node.lineno))
     return found
 
 
-def shown(node: ast.expr) -> str:
-    """The text of one word of a message; what is computed stands in braces."""
-    return template(node) or f"{{{ast.unparse(node)}}}"
+def calls(tree: ast.AST) -> Iterator[tuple[ast.Call, Look]]:
+    """Every call in a piece of code, with what tells what a name is bound to there."""
+    stack: list[tuple[ast.AST, tuple[Bound, ...]]] = [(tree, ())]
+    while stack:
+        node, around = stack.pop()
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef):
+            around = (bound(node), *around)
+        if isinstance(node, ast.Call):
+            yield node, _look(around)
+        stack += ((child, around) for child in ast.iter_child_nodes(node))
+
+
+def _look(around: tuple[Bound, ...]) -> Look:
+    known = ChainMap(*around)
+    return lambda name: known.get(name, ())
+
+
+def bound(scope: ast.Module | ast.FunctionDef | ast.AsyncFunctionDef) -> Bound:
+    """The texts that the names of a module or function are bound to, in it or in what stands in it."""
+    found: Bound = {}
+    inside: Iterable[ast.AST] = scope.body if isinstance(scope, ast.Module) else ast.walk(scope)
+    for node in inside:
+        if not isinstance(node, ast.Assign):
+            continue
+        for target in node.targets:
+            pairs = unpacked(target.elts, node.value) if isinstance(target, ast.Tuple) else [(target, node.value)]
+            for name, value in pairs:
+                if isinstance(name, ast.Name) and value is not None:
+                    found.setdefault(name.id, []).append(value)
+    return found
+
+
+def shown(node: ast.expr, look: Look = unknown) -> str:
+    """The text of one word of a message, or the texts that it may be; what is computed stands in braces."""
+    return " or ".join(templates([node], look)) or f"{{{ast.unparse(node)}}}"
 
 
 @cache
