@@ -47,6 +47,18 @@ def test_the_reader_of_ctags_finds_a_name(tree: Callable[..., Path], tmp_path: P
     assert "line:2" in said
 
 
+def test_operators_are_tags_with_all_that_is_registered_for_them(tree: Callable[..., Path], tmp_path: Path) -> None:
+    text = "lib = torch.library.Library('mine', 'DEF')\nlib.define('add.out(Tensor a) -> Tensor')\n"
+    root = tree(
+        {"m.py": text + "lib.impl('add.out', f)\n@register_lowering(torch.ops.mine.add.out)\ndef lower(x): ...\n"}
+    )
+    build([root], tmp_path / "out")
+    rows = [line.split("\t") for line in tags_text(read_index(tmp_path / "out"), {"m.py": "m.py"}).splitlines()]
+    assert [row[:4] for row in rows if row[0].startswith("mine")] == [
+        ["mine::add.out", "m.py", f'{line};"', kind] for line, kind in ((2, "o"), (3, "k"), (5, "l"))
+    ]
+
+
 def test_the_inventory_is_read_by_documentation_sites(tree: Callable[..., Path], tmp_path: Path) -> None:
     root, out = tree({"m.py": SOURCE}), tmp_path / "out"
     build([root], out)

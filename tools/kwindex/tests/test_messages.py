@@ -115,6 +115,18 @@ def test_deprecations_say_what_replaces_them(entries_of: Index) -> None:
     ]
 
 
+def test_a_docstring_may_say_that_something_is_deprecated(entries_of: Index) -> None:
+    text = (
+        "def f():\n    '''Does it.\n\n    .. deprecated:: 2.0\n        Use `lib.g` instead.\n\n    More.\n    '''\n"
+        "class C:\n    'Was. .. deprecated:: no directive'\n"
+        "class D:\n    '''Is.\n\n    .. deprecated:: use lib.E\n    '''\n"
+    )
+    assert told(entries_of(text), "deprecation") == [
+        ("m.f", 1, "2.0 Use `lib.g` instead.", "replaced by lib.g"),
+        ("m.D", 11, "use lib.E", "replaced by lib.E"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "name"),
     [

@@ -276,6 +276,20 @@ def test_the_original_with_nested_lowerings_shows_them_all(originals: list[Path]
         assert mojibake not in "".join(pages.values())
 
 
+def test_a_folder_of_too_many_keywords_leads_to_those_in_it(
+    tree: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kwindex.pages.folder_pages.MOST_KEYWORDS", 5)
+    many = "".join(f"def f{number}(): ...\n" for number in range(4))
+    pages = written(tree({"a/m.py": many, "b/n.py": many, "own.py": "def here(): ...\n"}), tmp_path / "out")
+    assert "These are 12." in pages["sub.md"]
+    assert "| [`a`](a/sub.md) | 5 |" in pages["sub.md"]
+    assert "[`here`](own.py_docs.md#here)" in pages["sub.md"]
+    assert "f0" not in pages["sub.md"]
+    assert "[`f0`](m.py_docs.md#f0)" in pages["a/sub.md"]
+    assert check_links(pages) > 20
+
+
 def test_of_several_modules_of_one_name_the_nearest_is_meant(tree: Callable[..., Path], tmp_path: Path) -> None:
     utils, user = "def saw(): ...\n", "from utils import saw\ndef test_saw(): saw()\n"
     files = {

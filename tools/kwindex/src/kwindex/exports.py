@@ -30,6 +30,10 @@ _LETTERS = {
     "variable": "v",
     "type alias": "t",
     "op": "o",
+    "kernel": "k",
+    "gradient": "g",
+    "lowering": "l",
+    "decomposition": "d",
     "import": "i",
 }
 _ROLES = {
@@ -60,7 +64,7 @@ def tags_text(entries: Iterable[Entry], paths: Mapping[str, str]) -> str:
     """
     lines = []
     for entry in entries:
-        scope, _, name = entry.name.rpartition(".")
+        scope, _, name = ("", "", entry.name) if "::" in entry.name else entry.name.rpartition(".")
         if entry.kind in _LETTERS and entry.file in paths and name not in ("", "*"):
             within = f"\tscope:{scope}" if scope else ""
             ends = f"\tend:{entry.end_line}" if entry.end_line > entry.line else ""

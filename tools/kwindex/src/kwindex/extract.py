@@ -11,7 +11,7 @@ from typing import Any
 
 from kwindex import registrations, settings
 from kwindex.imports import bindings
-from kwindex.messages import checked, deprecation, raised, replacement, templates
+from kwindex.messages import checked, deprecated_by, deprecation, raised, replacement, templates
 from kwindex.model import Entry, FileRecord
 from kwindex.parsing import decode, parse
 from kwindex.render import (
@@ -127,7 +127,9 @@ class _Pass:
         kind = {"class": "method", "module": "function"}.get(scope.kind, "nested function")
         if kind == "method" and any(_last(decorator) in _PROPERTIES for decorator in node.decorator_list):
             kind = "property"
-        self.add(kind, name, _lines(node), function_signature(node), docstring_of(node.body))
+        doc = docstring_of(node.body)
+        self.add(kind, name, _lines(node), function_signature(node), doc)
+        self._deprecation(deprecated_by(doc), name, node)
         self._decorators(node, name, scope)
         if node.name.startswith("test") and kind != "nested function":
             for path, call in called(node, scope):
@@ -138,7 +140,9 @@ class _Pass:
 
     def _class(self, node: ast.ClassDef, scope: Scope) -> None:
         name = scope.qualify(node.name)
-        self.add("class", name, _lines(node), class_signature(node), docstring_of(node.body))
+        doc = docstring_of(node.body)
+        self.add("class", name, _lines(node), class_signature(node), doc)
+        self._deprecation(deprecated_by(doc), name, node)
         self._decorators(node, name, scope)
         self._push(node.body, Scope("class", name, scope))
 

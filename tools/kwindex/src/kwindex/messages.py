@@ -189,6 +189,20 @@ def deprecation(node: ast.expr, decorates: bool, look: Look = unknown) -> str:
     return next(iter(templates([told], look)), "") if named else ""
 
 
+_DIRECTIVE = re.compile(r"^[ \t]*\.\. deprecated::[ \t]*(.*(?:\n[ \t]+\S.*)*)", re.MULTILINE)
+
+
+def deprecated_by(docstring: str | None) -> str:
+    r"""Returns what a docstring's directive says of a deprecation.
+
+    Example:
+        >>> deprecated_by("Does it.\n\n    .. deprecated:: 2.0\n        Use g.\n\n    More.")
+        '2.0 Use g.'
+    """
+    found = _DIRECTIVE.search(docstring) if docstring and ".. deprecated::" in docstring else None
+    return cut(found[1], LONGEST_TEMPLATE).strip() if found else ""
+
+
 _NAME = r"[`'\"]*(?P<name>[A-Za-z_]\w*(?:(?:\.|::)\w+)*(?:\(\))?)"
 _REPLACED = (
     re.compile(rf"(?:please|instead|should|must|,|;|\.|:|^)?\s*\buse\s+(?:the\s+)?{_NAME}", re.IGNORECASE),

@@ -1,7 +1,7 @@
 """The three pages of a folder (what is in it, how it stands among the others, its keywords) and those of the whole."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from posixpath import basename, dirname
 
 from kwindex.kinds import TABLE
@@ -13,6 +13,8 @@ from kwindex.render import first_sentence
 
 INDEX, DOC, SUB = "index.md", "doc.md", "sub.md"
 KEYWORDS = "keywords"
+MOST_KEYWORDS = 5_000
+"""Keywords that one page shows, about a megabyte; a folder of more leads to the folders in it."""
 _MOST_NEIGHBOURS = 12
 
 
@@ -83,7 +85,8 @@ def doc_page(folder: str, tree: Tree) -> str:
 def sub_page(folder: str, tree: Tree, places: Places) -> str:
     """Returns the keywords of a folder and of all folders in it; without imports, which are not defined there.
 
-    A folder that holds nothing but one folder leads to that one's page, which would be the same.
+    A folder that holds nothing but one folder leads to that one's page, which would be the same; one that holds too
+    many for a page shows those of its own files and leads to the pages of the folders in it.
     """
     here = path_in(folder, SUB)
     lines = [MARK, "", f"# Keywords below {code(folder or 'all files')}", "", " · ".join(_around(folder, here)), ""]
@@ -91,8 +94,20 @@ def sub_page(folder: str, tree: Tree, places: Places) -> str:
     if len(inside) == 1 and not tree.folders[folder]:
         lead = link(code(path_in(inside[0], SUB)), here, path_in(inside[0], SUB))
         return "\n".join([*lines, f"All of them are in one folder: {lead}."]) + "\n"
-    found = [(page, entry) for page in tree.below(folder) for entry in page.entries if _is_keyword(entry)]
+    found = _keywords(tree.below(folder))
+    if len(found) > MOST_KEYWORDS and inside:
+        rows = [
+            (link(code(basename(other)), here, path_in(other, SUB)), f"{len(_keywords(tree.below(other))):,}")
+            for other in inside
+        ]
+        lines += [f"These are {len(found):,}. Those in folders:", "", *table(["folder", "keywords"], rows), ""]
+        found = _keywords(tree.folders[folder])
+        lines += ["Those of the files here:", ""] if found else []
     return "\n".join([*lines, *keyword_rows(here, found, places)]).rstrip() + "\n"
+
+
+def _keywords(pages: Iterable[SourcePage]) -> list[tuple[SourcePage, Entry]]:
+    return [(page, entry) for page in pages for entry in page.entries if _is_keyword(entry)]
 
 
 def keyword_pages(tree: Tree, places: Places) -> Iterator[tuple[str, str]]:
