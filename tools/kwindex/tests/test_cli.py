@@ -66,6 +66,16 @@ def test_search_json(index: Path, command: Command) -> None:
     assert len(json.loads(command("search", "all", "--index", index, "--json", "--limit", 1).stdout)) == 1
 
 
+def test_a_damaged_index_is_not_taken_for_one_without_the_name(index: Path, command: Command) -> None:
+    data = (index / "index.json").read_bytes()
+    (index / "index.json").write_bytes(data.replace(b'"kind": "function"', b'"kind": "functio\xff"'))
+    done = command("search", "all_reduce", "--index", index)
+    assert (done.returncode, done.stdout) == (70, "")
+    assert done.stderr.endswith("kwindex: a mistake of kwindex, or the index is damaged; build it again\n")
+    (index / "index.json").write_bytes(data)
+    assert command("search", "all_reduce", "--index", index).returncode == 0
+
+
 def test_queries_from_stdin(index: Path, command: Command) -> None:
     done = command("search", "-", "--index", index, "--json", stdin="allreduce\n\nagit\n")
     lines = done.stdout.splitlines()

@@ -12,7 +12,7 @@ from importlib import import_module
 
 from kwindex.errors import KwindexError
 
-OK, NOTHING_FOUND, USAGE, UNREADABLE, INTERRUPTED = 0, 1, 2, 3, 130
+OK, NOTHING_FOUND, USAGE, UNREADABLE, BROKEN, INTERRUPTED = 0, 1, 2, 3, 70, 130
 DEFAULT_FOLDER = "kwindex-out"
 
 _EXIT_CODES = """\
@@ -21,6 +21,7 @@ exit codes:
   1  the search, or one of several, found nothing; near names are on stderr
   2  the command cannot be carried out as given; stderr says why
   3  some files could not be read: each is on stderr as path:line: why; all others are indexed
+ 70  kwindex failed, or its index is damaged: stderr has the traceback
 """
 
 
@@ -49,6 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("kwindex: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except Exception:  # not by Python's own exit code for it, which says that nothing was found
+        import traceback
+
+        traceback.print_exc()
+        print("kwindex: a mistake of kwindex, or the index is damaged; build it again", file=sys.stderr)
+        return BROKEN
 
 
 def version() -> str:
