@@ -94,6 +94,13 @@ def test_words_need_no_quotes(index: Path, command: Command) -> None:
     assert command("search", "gather", "tensor", "--index", index).stdout.startswith("m.all_gather_into_tensor")
 
 
+def test_a_query_may_begin_with_an_arrow(tree: Tree, tmp_path: Path, command: Command) -> None:
+    command("build", tree({"m.py": "def made() -> Plank: ...\n"}), "--out", tmp_path / "out")
+    for query in (("->Plank",), ("-> Plank",), ("->", "Plank"), ("kind:function", "->Plank")):
+        done = command("search", *query, "--index", tmp_path / "out")
+        assert (done.returncode, done.stdout[:6], done.stderr) == (0, "m.made", "")
+
+
 def test_nothing_found(index: Path, command: Command) -> None:
     done = command("search", "reduce_evrything", "--index", index)
     assert (done.returncode, done.stdout) == (1, "")

@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         >>> main(["search", "x", "--index", "/no/such/folder"])
         2
     """
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args([f" {one}" if one.startswith("->") else one for one in given])  # types, no option
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # no name is a reason to fail on a narrow encoding
     try:
