@@ -67,6 +67,12 @@ def collectives(rank, world, numel):
         dist.all_to_all_single(out, rows, give, give, group=group)
         return out
 
+    def almost_even(group):
+        give = [2] * last + [3 if rank == last else 2]
+        out = torch.empty(sum(give), numel)
+        dist.all_to_all_single(out, torch.full_like(out, rank), give, give, group=group)
+        return out
+
     return {
         "all_reduce": in_place(dist.all_reduce),
         "all_reduce product": in_place(dist.all_reduce, op=dist.ReduceOp.MIN),
@@ -77,6 +83,7 @@ def collectives(rank, world, numel):
         "all_to_all": into(dist.all_to_all_single, whole, whole.clone()),
         "gather, scatter, reduce": rooted,
         "uneven all_to_all": uneven,
+        "all_to_all that is even for all but one": almost_even,
     }
 
 
@@ -138,6 +145,44 @@ def test_the_bits_are_the_same_on_every_rank(layout):
 
     first, *others = on_hosts(layout, body)
     assert all(other == first for other in others)
+
+
+@pytest.mark.parametrize("layout", ["ab", "aabb", "abcab"])
+def test_little_data_takes_one_exchange_and_gives_the_bits_of_much(layout):
+    def body(span):
+        rank, world = dist.get_rank(), dist.get_world_size()
+        across = span._native._spanning.across
+        counted, wrong = {}, []
+
+        def exchanges(name, call, *given):
+            before = across._swaps, across._trades
+            call(*given)
+            counted[name] = across._swaps - before[0], across._trades - before[1]
+
+        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+            much = torch.randn(40_000 * world, generator=torch.Generator().manual_seed(rank)).to(dtype)
+            for op in (dist.ReduceOp.SUM, dist.ReduceOp.AVG, dist.ReduceOp.MAX):
+                few, whole = much[:100].clone(), much.clone()
+                exchanges("all_reduce", dist.all_reduce, few, op, span)
+                dist.all_reduce(whole, op, span)
+                parts = [torch.empty(size, dtype=dtype) for size in (9, 40_000)]
+                for part in parts:
+                    rows = much.view(world, -1)[:, : part.numel()].reshape(-1)
+                    exchanges(f"reduce_scatter of {part.numel()}", dist.reduce_scatter_tensor, part, rows, op, span)
+                if not torch.equal(few, whole[:100]) or not torch.equal(parts[0], parts[1][:9]):
+                    wrong.append((dtype, op))
+        little, lots = torch.ones(2 * world), torch.ones(40_000 * world)
+        exchanges("broadcast", dist.broadcast, little, world - 1, span)
+        exchanges("all_gather", dist.all_gather_into_tensor, torch.empty(2 * world**2), little, span)
+        exchanges("all_to_all", dist.all_to_all_single, torch.empty_like(little), little, None, None, span)
+        exchanges("large all_to_all", dist.all_to_all_single, torch.empty_like(lots), lots, None, None, span)
+        return wrong, counted, span.hosts.speaks
+
+    for wrong, counted, speaks in on_hosts(layout, body):
+        assert wrong == []
+        for name in ("all_reduce", "reduce_scatter of 9", "broadcast", "all_gather", "all_to_all"):
+            assert counted[name] == (int(speaks), 0)
+        assert counted["large all_to_all"] == (int(speaks), 1)
 
 
 @pytest.mark.parametrize("layout", ["ab", "aab", "abcab"])

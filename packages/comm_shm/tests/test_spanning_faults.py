@@ -12,6 +12,7 @@ pytestmark = pytest.mark.needs_shm
 
 DISAGREEMENTS = {
     "size": (lambda x: dist.all_reduce(x[:3]), "all_reduce(sum) of 3 float32"),
+    "much": (lambda x: dist.all_reduce(torch.ones(100_000)), "all_reduce(sum) of 100000 float32"),
     "dtype": (lambda x: dist.all_reduce(x.double()), "all_reduce(sum) of 4 float64"),
     "reduce op": (lambda x: dist.all_reduce(x, op=dist.ReduceOp.MAX), "all_reduce(max) of 4 float32"),
     "collective": (lambda x: dist.barrier(), "barrier"),
@@ -20,7 +21,7 @@ DISAGREEMENTS = {
 }
 
 
-@pytest.mark.parametrize("layout", ["ab", "aab", "abac"])
+@pytest.mark.parametrize("layout", ["ab", "aab", "abb", "abac"])
 def test_a_disagreement_raises_on_every_rank_of_every_host(fleet, layout):
     def body(rank, world, store, layout):
         joined(rank, world, store, layout)

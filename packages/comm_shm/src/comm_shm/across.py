@@ -61,8 +61,10 @@ class Across:
 
     def swap(
         self, outgoing: Mapping[int, torch.Tensor], incoming: Mapping[int, torch.Tensor], scene: Scene, limit: float
-    ) -> None:
-        """Send bytes to other hosts and receive bytes from them; called by the ranks that speak for them.
+    ) -> Callable[[], None]:
+        """Start to send bytes to other hosts and receive bytes from them; called by the ranks that speak for them.
+
+        What comes may be shorter than the room for it. Return what waits for the end.
 
         Raises:
             RankTimeoutError: they did not come in time.
@@ -71,15 +73,15 @@ class Across:
         self._swaps += 1
         names = [ranks[0] for ranks in self.hosts.members]
         wire = Wire(self._speakers, self._swaps % _TAGS, names, scene)
-        wire.exchange(outgoing, incoming, limit)
+        return wire.exchange(outgoing, incoming, limit)
 
     def trade(
         self, outgoing: Mapping[int, torch.Tensor], incoming: Mapping[int, torch.Tensor], scene: Scene, limit: float
-    ) -> None:
-        """Send bytes to ranks and receive bytes from ranks, directly."""
+    ) -> Callable[[], None]:
+        """Start to send bytes to ranks and receive bytes from ranks, directly; return what waits for the end."""
         self._trades += 1
         wire = Wire(self.everyone, _TAGS + self._trades % _TAGS, range(self.hosts.world), scene)
-        wire.exchange(outgoing, incoming, limit)
+        return wire.exchange(outgoing, incoming, limit)
 
     def first(self, error: CommError) -> CommError:
         """Return the error that the first rank wrote that failed: this one, if that is this rank."""
@@ -174,8 +176,8 @@ class Wire(NamedTuple):
 
     def exchange(
         self, outgoing: Mapping[int, torch.Tensor], incoming: Mapping[int, torch.Tensor], limit: float
-    ) -> None:
-        """Send to and receive from ranks of the gloo group.
+    ) -> Callable[[], None]:
+        """Start to send to and receive from ranks of the gloo group; return what waits for the end.
 
         Raises:
             RankTimeoutError: a rank did not come in time.
@@ -187,9 +189,13 @@ class Wire(NamedTuple):
                 if x.numel():
                     with self._naming(peer, deadline):
                         works.append((peer, start([x], peer, self.tag)))
-        for peer, work in works:
-            with self._naming(peer, deadline):
-                work.wait(timedelta(seconds=max(deadline - time.monotonic(), 0.001)))
+
+        def end() -> None:
+            for peer, work in works:
+                with self._naming(peer, deadline):
+                    work.wait(timedelta(seconds=max(deadline - time.monotonic(), 0.001)))
+
+        return end
 
     @contextlib.contextmanager
     def _naming(self, peer: int, deadline: float) -> Iterator[None]:

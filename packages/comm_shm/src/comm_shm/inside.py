@@ -4,17 +4,36 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from comm_core.errors import CommError
-from comm_shm.codes import COLLECTIVE_CODE, UNKNOWN, RankState
+from comm_shm.codes import COLLECTIVE_CODE, DTYPES, PREMUL_SUM, REDUCE_OPS, UNKNOWN, RankState
 from comm_shm.faults import Scene, Status, fault
 from comm_shm.hosts import Hosts
 
 _CODE = COLLECTIVE_CODE["barrier"]  # of every call in here: what the ranks do is agreed before, across all hosts
 NOTHING = (0, 0, 0, 0, 0, 0, 0)  # what a rank has announced before its first collective
+_SUM, _AVG = REDUCE_OPS.index("sum"), REDUCE_OPS.index("avg")
+
+
+class Call(NamedTuple):
+    """A collective as the C core is given it; the addresses are of memory that the caller keeps."""
+
+    code: int
+    dtype: int
+    numel: int
+    detail: int
+    x: int
+    out: int
+    last: int
+    limit: float
+
+    @property
+    def reduces(self) -> int:
+        """The reduce op that hosts combine with: an average is a sum that is divided at the end."""
+        return _SUM if self.last in (_AVG, PREMUL_SUM) else self.last
 
 
 class Inside:
@@ -45,6 +64,16 @@ class Inside:
         )
         return out
 
+    def all_gather_alike(self, x: torch.Tensor, limit: float) -> torch.Tensor | None:
+        """Return the bytes of every rank of this host, None where they bring different numbers of them."""
+        out = torch.empty((len(self.hosts.mine), x.numel()), dtype=torch.uint8)
+        given = (_CODE, UNKNOWN, x.numel(), 0, x.data_ptr(), out.data_ptr(), 1, limit)
+        status = self.native.all_gather(self.handle, *given)
+        if status == Status.MISMATCH:
+            return None
+        self._check(status, limit)
+        return out
+
     def broadcast(self, x: torch.Tensor, limit: float, root: int = 0) -> None:
         """Copy the bytes of one rank of this host, by default the one that speaks for it, to the others."""
         at = x.data_ptr()
@@ -65,6 +94,18 @@ class Inside:
             self.native.all_to_all(self.handle, _CODE, UNKNOWN, 0, address, x.data_ptr(), out.data_ptr(), 1, limit),
             limit,
         )
+
+    def fold(self, out: torch.Tensor, parts: Sequence[torch.Tensor], call: Call) -> None:
+        """Reduce parts in their order, in this rank alone; an average is only summed."""
+        sources = [part.data_ptr() for part in parts]
+        numel = out.numel() // DTYPES[call.dtype].itemsize
+        self.native.reduce_here(out.data_ptr(), sources, numel, call.dtype, call.reduces)
+
+    def divide(self, data: torch.Tensor, call: Call) -> None:
+        """Make the sum of all ranks an average, where that is what was asked for."""
+        if call.last == _AVG and data.numel():
+            x = data.view(DTYPES[call.dtype])
+            (torch.view_as_real(x) if x.is_complex() else x).div_(self.hosts.world)
 
     def states(self) -> list[RankState]:
         """Return what is known of every rank of the group: of other hosts' only what they announced last."""

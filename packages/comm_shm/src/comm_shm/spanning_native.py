@@ -14,9 +14,9 @@ from typing import Any
 from comm_shm.codes import COLLECTIVES, UNKNOWN
 from comm_shm.distant_mail import Letter
 from comm_shm.faults import Status
-from comm_shm.inside import memory
+from comm_shm.inside import Call, memory
 from comm_shm.post_office import Near, PostOffice
-from comm_shm.spanning import Call, Spanning
+from comm_shm.spanning import Spanning
 from comm_shm.turns import Request, Turns
 
 _MOVES = ("announce", "all_reduce_one_of", "broadcast", "all_gather", "reduce_scatter", "all_to_all")
