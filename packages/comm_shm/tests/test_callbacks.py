@@ -281,3 +281,32 @@ def test_ddp_with_power_sgd_is_that_of_gloo(world):
 
     for gloo, shm in zip(run_ranks(body, world, "gloo"), run_ranks(body, world, "shm"), strict=True):
         torch.testing.assert_close(shm, gloo, rtol=0, atol=0)
+
+
+def test_ddp_with_power_sgd_of_several_buckets_is_told_and_does_not_hang():
+    """Whichever callback is first starts its collectives first, and that may be another one on another rank."""
+
+    def body(group):
+        from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook
+
+        torch.manual_seed(0)
+        layers = [torch.nn.Linear(64, 64) for _ in range(8)]
+        model = torch.nn.parallel.DistributedDataParallel(torch.nn.Sequential(*layers), bucket_cap_mb=0.03)
+        state = powerSGD_hook.PowerSGDState(
+            None, matrix_approximation_rank=1, start_powerSGD_iter=2, min_compression_rate=0.5
+        )
+        model.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
+        x = torch.randn(8, 64, generator=torch.Generator().manual_seed(group.rank))
+        try:
+            for _ in range(6):
+                model(x).square().mean().backward()
+        except RuntimeError as error:
+            return str(error)
+        return [p.grad for p in model.parameters()]
+
+    first, second = run_ranks(body, 2, "shm", timeout=60.0)
+    if isinstance(first, list):
+        torch.testing.assert_close(first, second, rtol=0, atol=0)
+    else:
+        assert "MismatchError" in first
+        assert "MismatchError" in second
