@@ -151,6 +151,7 @@ FIXED_BY_OTHERS = {"staticmethod"}  # autograd.Function's hooks take one paramet
 NAMES_FIXED_BY_TORCH = {
     "local_map",
     "all_gather_tensor_inplace",
+    "reduce_scatter_inplace",
     "reduce_scatter_tensor_inplace",
     "all_to_all_inplace",
     "reduce_scatter_tensor_coalesced",

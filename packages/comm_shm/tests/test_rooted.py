@@ -49,3 +49,37 @@ def test_roots_that_differ_raise_on_every_rank(world, what):
         return None
 
     assert world.run(body) == [(MismatchError, [1.0] * 4)] * world.size
+
+
+def test_a_gather_into_one_tensor_is_one_into_its_parts(world):
+    """As torch calls it from 2.14 on: the output of ranks that are not the root is any tensor."""
+
+    def body(group):
+        me, n, good = group.rank, group.world, []
+        calls = dist.group.WORLD
+        for root in range(n):
+            for shape in ((2, 3), (0, 3), ()):
+                options = dist.GatherOptions()
+                options.rootRank = root
+                x = torch.full(shape, float(me))
+                out = torch.full((n, *shape), -1.0) if me == root else x.new_empty(0)
+                calls.gather_single(out, x, options).wait()
+                wanted = torch.arange(float(n)).view(n, *[1] * len(shape)).expand(n, *shape)
+                good.append(torch.equal(out, wanted) if me == root else out.numel() == 0)
+        return all(good)
+
+    assert world.run(body) == [True] * world.size
+
+
+@pytest.mark.world(2, backend="shm")
+def test_a_gather_into_one_tensor_of_another_size_is_refused(world):
+    def body(group):
+        out = torch.zeros(7) if group.rank == 0 else torch.zeros(0)
+        try:
+            dist.group.WORLD.gather_single(out, torch.ones(4)).wait()
+        except CommError as error:
+            dist.barrier()
+            return type(error).__name__, out.sum().item()
+        return None
+
+    assert world.run(body) == [("ShapeError", 0.0), ("MismatchError", 0.0)]

@@ -17,6 +17,7 @@ OWN = [
     "all_reduce_inplace",
     "all_to_all_inplace",
     "all_gather_inplace",
+    "reduce_scatter_inplace",
 ]
 
 

@@ -125,6 +125,9 @@ def every_function(group):
         "reduce_scatter_tensor_coalesced": lambda x: fc.reduce_scatter_tensor_coalesced(
             [x, x.t()], "sum", [0, 1], group
         )[1],
+        "reduce_scatter_inplace": lambda x: fc.reduce_scatter_inplace(
+            x.new_zeros(2, 2), list(x.split(2)), "sum", group
+        ),
         "reduce_scatter_tensor_inplace": lambda x: fc.reduce_scatter_tensor_inplace(x[:2] * 1, x, "sum", group),
         "reduce_scatter_v": lambda x: fc.reduce_scatter_v(x, "sum", 0, group),
         "reduce_scatter_v 1": lambda x: fc.reduce_scatter_v(x.t(), "max", 1, group),
@@ -148,6 +151,7 @@ NO_GRAPH = {  # public functions that a graph has nothing of
 }
 GROWS = {  # functions whose graph has some nodes for each rank
     "all_gather_inplace": "it writes a tensor for each rank",
+    "reduce_scatter_inplace": "it reads a tensor for each rank",
 }
 NO_GRADIENT = {"batch_p2p_ops_inplace", "irecv_inplace", "isend_inplace"}
 

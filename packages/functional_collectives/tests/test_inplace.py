@@ -32,6 +32,9 @@ def _cases(n, r):
         ),
         "all_gather list": ("all_gather_inplace", lambda: ([new(2 * n, 4 * n) for _ in range(n)], x.clone()), {}),
         "all_gather scalars": ("all_gather_inplace", lambda: ([new(()) for _ in range(n)], x[0, 1].clone()), {}),
+        "reduce_scatter list": ("reduce_scatter_inplace", lambda: (new(2, 4 * n), list(x.clone().split(2))), {}),
+        "reduce_scatter strided": ("reduce_scatter_inplace", lambda: (new(4 * n, 2).t(), list(x.clone().split(2))), {}),
+        "reduce_scatter scalars": ("reduce_scatter_inplace", lambda: (new(()), list(x[:n, 1].unbind())), {"op": "max"}),
     }
 
 
@@ -39,6 +42,20 @@ def _equal(ours, theirs):
     if isinstance(ours, list):
         return len(ours) == len(theirs) and all(map(torch.equal, ours, theirs))
     return torch.equal(ours, theirs)
+
+
+class ListsOfTorch:
+    """What torch's module has only from 2.14 on, by `torch.distributed`."""
+
+    __name__ = "torch.distributed"
+
+    @staticmethod
+    def reduce_scatter_inplace(output, input_list, op="sum"):
+        import torch.distributed as dist
+
+        whole = torch.empty(output.shape)  # gloo is wrong about strided ones
+        dist.reduce_scatter(whole, input_list, getattr(dist.ReduceOp, op.upper()))
+        return output.copy_(whole)
 
 
 def _as_torch(group):
@@ -52,7 +69,7 @@ def _as_torch(group):
     del cases["all_gather scalars"]  # gloo refuses torch's
     for case, (name, make, more) in cases.items():
         results = []
-        for module in (fc, torchs):
+        for module in (fc, torchs if hasattr(torchs, name) else ListsOfTorch):
             tensors = make()
             result = getattr(module, name)(*tensors, **more)
             if result is not tensors[0]:
@@ -80,6 +97,7 @@ def _as_functional(group):
             x, output_split_sizes, input_split_sizes, group
         ),
         "all_gather_inplace": lambda _, x: list(fc.all_gather_tensor(x.unsqueeze(0), 0, group).unbind(0)),
+        "reduce_scatter_inplace": lambda _, xs, op="sum": fc.reduce_scatter_tensor(torch.stack(xs), op, 0, group)[0],
     }
     wrong = []
     for case, (name, make, more) in _cases(group.world, group.rank).items():
@@ -119,6 +137,12 @@ def _gradients(group):
             (1, n),
             lambda out, x: fc.reduce_scatter_tensor_inplace(out, x, "sum", group),
             lambda x: fc.reduce_scatter_tensor(x, "sum", 0, group),
+        ),
+        (
+            "reduce_scatter list",
+            (n,),
+            lambda out, x: fc.reduce_scatter_inplace(out, list(x), "sum", group),
+            lambda x: fc.reduce_scatter_tensor(x, "sum", 0, group)[0],
         ),
         (
             "all_to_all",
@@ -281,6 +305,16 @@ BAD = {
         "a list of 2",
     ),
     "no list": (errors.ArgumentError, lambda g: fc.all_gather_inplace(torch.ones(2, 2), torch.ones(2), g), "no list"),
+    "too many inputs": (
+        errors.ArgumentError,
+        lambda g: fc.reduce_scatter_inplace(torch.ones(2), [torch.ones(2)] * 3, "sum", g),
+        "a list of 2",
+    ),
+    "uneven inputs": (
+        errors.ShapeError,
+        lambda g: fc.reduce_scatter_inplace(torch.ones(2), [torch.ones(2), torch.ones(3)], "sum", g),
+        "one of shape",
+    ),
     "uneven list": (
         errors.ShapeError,
         lambda g: fc.all_gather_inplace([torch.ones(2), torch.ones(3)], torch.ones(2), g),
@@ -297,6 +331,7 @@ BAD = {
             "all_reduce": lambda make, g: fc.all_reduce_inplace(make(2), "sum", g),
             "all_gather": lambda make, g: fc.all_gather_tensor_inplace(make(4), torch.ones(2), g),
             "list": lambda make, g: fc.all_gather_inplace([torch.ones(2), make(2)], torch.ones(2), g),
+            "inputs": lambda make, g: fc.reduce_scatter_inplace(make(2), [torch.ones(2)] * 2, "sum", g),
         }.items()
     },
 }
@@ -346,6 +381,11 @@ def _conventions(group, backward):
             "all_to_all",
             lambda x: fc.all_to_all_inplace(torch.empty_like(x), x, group=group, **how),
             lambda x: fc.all_to_all_single(x, None, None, group, **how),
+        ),
+        (
+            "reduce_scatter list",
+            lambda x: fc.reduce_scatter_inplace(new(2, 2 * n), list(x.split(2)), "sum", group, **how),
+            lambda x: fc.reduce_scatter_tensor(x, "sum", 0, group, **how),
         ),
         (
             "all_gather list",

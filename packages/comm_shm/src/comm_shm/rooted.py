@@ -50,6 +50,14 @@ class RootedGroup(MovingGroup):
         step = self._exchange("gather", (whole, x), give + take, x.numel(), root, put_parts=(outs, parts))
         return self.run([step], outs, asked)
 
+    def gather_single(  # torch has it from 2.14 on
+        self, out: torch.Tensor, x: torch.Tensor, *given: Any, **named: Any
+    ) -> dist.Work:
+        """Write every rank's tensor into its part of one tensor of the root; all of one size."""
+        fits = out.is_contiguous() and out.numel() == self._world * x.numel()
+        parts = list(out.view(self._world, x.numel())) if fits else [out]
+        return self.gather([parts], [x], *given, **named)
+
     def scatter(  # type: ignore[override]  # one signature for all overloads
         self, outs: Tensors | torch.Tensor, lists: list[Tensors] | Tensors, *given: Any, **named: Any
     ) -> dist.Work:

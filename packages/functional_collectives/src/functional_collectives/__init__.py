@@ -38,12 +38,12 @@ from functional_collectives.collectives import (
 from functional_collectives.flight import InFlight, inflight
 from functional_collectives.graph_inputs import allow_inflight_collective_as_graph_input_ctx
 from functional_collectives.inplace import (
-    all_gather_inplace,
     all_gather_tensor_inplace,
     all_reduce_inplace,
     all_to_all_inplace,
     reduce_scatter_tensor_inplace,
 )
+from functional_collectives.lists_inplace import all_gather_inplace, reduce_scatter_inplace
 from functional_collectives.message_inplace import batch_p2p_ops_inplace, irecv_inplace, isend_inplace
 from functional_collectives.point_to_point import Receive, Send, batch_p2p, irecv, isend
 from functional_collectives.prefixes import exscan, scan
@@ -89,6 +89,7 @@ __all__ = [
     "permute_tensor",
     "premul_sum",
     "reduce",
+    "reduce_scatter_inplace",
     "reduce_scatter_single",
     "reduce_scatter_single_autograd",
     "reduce_scatter_single_coalesced",

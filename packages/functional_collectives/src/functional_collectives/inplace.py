@@ -19,7 +19,7 @@ import comm_core
 from comm_core import Collective, GroupLike, Missing, SimulatedGroup
 from comm_core.catalog import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, REDUCE_SCATTER
 from comm_core.checking import refusing
-from comm_core.errors import ArgumentError, CommError, DtypeError, GradientError, ShapeError
+from comm_core.errors import CommError, DtypeError, GradientError, ShapeError
 from comm_core.groups import AnyGroup
 from comm_core.premul import premultiplied
 from comm_core.settling import settled
@@ -204,56 +204,6 @@ def all_to_all_inplace(
     return written(entry, output, input, group, **splits)
 
 
-def all_gather_inplace(
-    tensor_list: list[torch.Tensor],
-    tensor: torch.Tensor,
-    group: GroupLike = None,
-    async_op: bool = False,
-    tag: str = "",
-    *,
-    backward: str = "adjoint",
-) -> list[torch.Tensor]:
-    """Give every rank all ranks' tensors, each in its place of a given list.
-
-    Args:
-        tensor_list: one tensor for each rank, which are written.
-        tensor: this rank's tensor, of the same shape on every rank.
-        group: anything that `comm_core.as_group` takes; None is the default group.
-        async_op: must be False; `all_gather_tensor` is asynchronous.
-        tag: must be empty; torch's function has it at this place.
-        backward: the gradient's convention, `"adjoint"` or `"identity"`.
-
-    Returns:
-        `tensor_list`.
-
-    Shapes: every tensor of the list has the input's.
-
-    Gradient: as `all_gather_tensor`, into the input; what the list held before gets zeros.
-
-    Raises:
-        CommError: not one tensor for each rank, shapes or dtypes that do not fit, a wrong group, or a tensor of the
-            list that is a leaf that requires grad; at the call.
-
-    Example:
-        >>> from comm_core import World
-        >>> def body(group):
-        ...     places = [torch.empty(1), torch.empty(1)]
-        ...     return [x.item() for x in all_gather_inplace(places, torch.ones(1) * group.rank, group)]
-        >>> World(2).run(body)
-        [[0.0, 1.0], [0.0, 1.0]]
-    """
-    where = "all_gather_inplace"
-    entry = asked(ALL_GATHER, where, group, backward, tag, async_op)
-    on, door = parsed_group(group)
-    with refusing(door, where):
-        x = settled(tensor, where)
-        check_places(tensor_list, x, on.world, where)
-    gathered = comm_core.run(entry, x.unsqueeze(0), door, dim=0)
-    for rank, out in enumerate(tensor_list):
-        out.copy_(gathered[rank])
-    return tensor_list
-
-
 def written(entry: Collective, out: torch.Tensor, x: torch.Tensor, group: GroupLike, **params: Any) -> torch.Tensor:
     """Run a collective to its end with its result in `out`, which may be its input."""
     in_place = out is x and not isinstance(entry.in_place, Missing)
@@ -316,16 +266,3 @@ def check_output(out: torch.Tensor, x: torch.Tensor, shape: tuple[int, ...], whe
             "an output that autograd may write to",
             "call it under torch.no_grad(), or pass out.detach()",
         )
-
-
-def check_places(outs: Sequence[torch.Tensor], x: torch.Tensor, world: int, where: str) -> None:
-    """Ask for a list of one output for each rank, each like `x`.
-
-    Raises:
-        CommError: as `check_output` does, or the list has another length.
-    """
-    if not isinstance(outs, (list, tuple)) or len(outs) != world:
-        count = f"{len(outs)} tensors" if isinstance(outs, (list, tuple)) else "no list"
-        raise ArgumentError(where, count, f"a list of {world}, one tensor for each rank")
-    for out in outs:
-        check_output(out, x, tuple(x.shape), where)

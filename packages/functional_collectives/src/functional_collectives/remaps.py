@@ -19,7 +19,8 @@ from comm_core import Collective, GroupLike
 from comm_core.catalog import ALL_GATHER, ALL_GATHER_V, ALL_REDUCE, ALL_TO_ALL, BARRIER, BROADCAST, REDUCE_SCATTER
 from functional_collectives import torch_compat
 from functional_collectives.collectives import parsed_group
-from functional_collectives.inplace import check_output, check_places, fitting
+from functional_collectives.inplace import check_output, fitting
+from functional_collectives.lists_inplace import check_places, stacked
 from functional_collectives.message_remaps import MESSAGES, place_in
 from functional_collectives.rooted_remaps import ROOTED
 from functional_collectives.works import Work, called
@@ -113,8 +114,9 @@ def reduce_scatter_in_graph(
     async_op: bool = False,
 ) -> Work | None:
     """`dist.reduce_scatter`."""
-    stack = torch.stack(list(input_list))
-    return called_into(REDUCE_SCATTER, output.unsqueeze(0), stack, group, async_op, reduce_op=op, dim=0)
+    on, door = parsed_group(group)
+    stack = stacked(input_list, output, on.world, "reduce_scatter")
+    return called_into(REDUCE_SCATTER, output.unsqueeze(0), stack, door, async_op, reduce_op=op, dim=0)
 
 
 def all_to_all_single_in_graph(

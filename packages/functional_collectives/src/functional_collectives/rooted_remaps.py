@@ -15,7 +15,8 @@ from comm_core import GroupLike
 from comm_core.catalog import GATHER, REDUCE, SCATTER
 from comm_core.errors import ArgumentError
 from functional_collectives.collectives import parsed_group
-from functional_collectives.inplace import check_output, check_places
+from functional_collectives.inplace import check_output
+from functional_collectives.lists_inplace import check_places
 from functional_collectives.message_remaps import place_in
 from functional_collectives.works import Contribution, Work, called
 
