@@ -31,3 +31,17 @@ def test_hits_say_the_same_as_the_whole_index() -> None:
 
 def test_the_order_stays() -> None:
     assert [linked.name for linked in link(ENTRIES)] == list(EXPECTED)
+
+
+def test_an_import_does_not_bring_what_only_bears_the_name() -> None:
+    """A key that another file reads, or an operator, is called like a definition and is none."""
+    read = Entry("a.config.level", "config key", "0.py", 1, 1, "config.level", "read in f")
+    rows = [
+        read,
+        entry("a.config.level", "function", "level()"),
+        entry("b.level", "import", "from a.config import level"),
+    ]
+    assert link(rows)[2].summary == "Adds."
+    assert Searcher(rows).linked(rows[2]).summary == "Adds."
+    alone = [read, rows[2]]
+    assert link(alone)[1].summary == Searcher(alone).linked(alone[1]).summary == ""

@@ -199,3 +199,21 @@ def test_a_lower_layer_is_looked_at_while_what_stands_well_in_it_may_be_better()
     far = Entry("m._gather" + "x" * 60, "function", "tests/m.py", 1, 1, "", "")
     near = Entry("m.all_gather", "function", "m.py", 1, 1, "", "")
     assert [hit.entry for hit in Searcher([far, near]).search("gather", 1)] == [near]
+
+
+def test_a_package_has_what_is_registered_and_read_in_its_files() -> None:
+    rows = [
+        ("c10d::sum", "lowering", "src/lib/inner/low.py"),
+        ("c10d::sum", "gradient", "src/other/lib2/low.py"),
+        ("LEVEL", "environment variable", "src/lib/__init__.py"),
+        ("lib.f", "function", "elsewhere.py"),
+        ("g", "function", "src/lib/g.py"),
+    ]
+    searcher = Searcher([Entry(name, kind, file, 1, 1, "", "") for name, kind, file in rows])
+    for package, wanted in (
+        ("lib", ["c10d::sum", "LEVEL", "lib.f"]),
+        ("lib.inner", ["c10d::sum"]),
+        ("lib.inner.low", ["c10d::sum"]),
+        ("li", []),
+    ):
+        assert sorted((hit.entry.name for hit in searcher.search(f"pkg:{package}")), key=str.lower) == wanted

@@ -4,7 +4,7 @@ import re
 from typing import NamedTuple
 
 from kwindex.errors import KwindexError
-from kwindex.kinds import TABLE, UNNAMED
+from kwindex.kinds import ELSEWHERE, TABLE, UNNAMED
 from kwindex.model import Entry
 from kwindex.spelling import fold, short
 
@@ -61,7 +61,7 @@ class Request(NamedTuple):
         return (
             all(entry.kind in kinds for kinds in self.kinds)
             and all(path in entry.file.lower() for path in self.paths)
-            and all(entry.name == package or entry.name.startswith(f"{package}.") for package in self.packages)
+            and all(_is_in(package, entry) for package in self.packages)
             and (not self.exact or self._is_exact(entry))
         )
 
@@ -69,6 +69,14 @@ class Request(NamedTuple):
         if entry.kind in UNNAMED:
             return self.text in entry.signature
         return self.text in (entry.name, short(entry.name)) or entry.name.endswith((f".{self.text}", f"::{self.text}"))
+
+
+def _is_in(package: str, entry: Entry) -> bool:
+    """Says whether an entry is a package's: by its name, or by its file where the name says nothing of that."""
+    if entry.name == package or entry.name.startswith(f"{package}."):
+        return True
+    path = entry.file.removesuffix(".py").replace("/", ".")
+    return entry.kind in ELSEWHERE and f".{package}." in f".{path}."
 
 
 def _kinds(word: str) -> frozenset[str]:

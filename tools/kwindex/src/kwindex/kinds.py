@@ -45,6 +45,13 @@ TABLE = (
 KINDS = {kind.word: kind for kind in TABLE}
 UNNAMED = frozenset(kind.word for kind in TABLE if not kind.named)
 """The kinds of entries whose names say where they stand, not what they are called."""
+ELSEWHERE = frozenset(
+    (
+        *("op", "kernel", "gradient", "lowering", "decomposition", "side effect", "remap"),
+        *("config key", "environment variable", "decorator", "test"),
+    )
+)
+"""The kinds of entries that are named by what they are for or use, not by the module that has them."""
 
 
 def heading(word: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from kwindex.kinds import ELSEWHERE, UNNAMED
 from kwindex.model import Entry
 
 LONGEST_CHAIN = 8
@@ -21,7 +22,7 @@ def link(entries: Sequence[Entry]) -> list[Entry]:
     for entry in entries:
         if entry.kind == "import":
             targets.setdefault(entry.name, target_of(entry.signature))
-        else:
+        elif is_definition(entry):
             summaries.setdefault(entry.name, entry.summary)
     return [
         entry._replace(summary=_summary(target_of(entry.signature), summaries, targets))
@@ -29,6 +30,17 @@ def link(entries: Sequence[Entry]) -> list[Entry]:
         else entry
         for entry in entries
     ]
+
+
+def is_definition(entry: Entry) -> bool:
+    """Says whether an import of an entry's name can bring it.
+
+    Example:
+        >>> kinds = ("class", "error", "config key", "import")
+        >>> [is_definition(Entry("m.C", kind, "m.py", 1, 1, "", "")) for kind in kinds]
+        [True, False, False, False]
+    """
+    return entry.kind != "import" and entry.kind not in ELSEWHERE and entry.kind not in UNNAMED
 
 
 def _summary(target: str, summaries: dict[str, str], targets: dict[str, str]) -> str:

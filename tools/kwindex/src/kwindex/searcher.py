@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from kwindex.best import Best, Judged, always
 from kwindex.grammar import Request
 from kwindex.kinds import KINDS, TABLE, UNNAMED
-from kwindex.link import LONGEST_CHAIN, target_of
+from kwindex.link import LONGEST_CHAIN, is_definition, target_of
 from kwindex.model import Entry
 from kwindex.names import Bounded, Names
 from kwindex.owners import Owners, owner_line
@@ -118,10 +118,10 @@ class Searcher:
         target = target_of(entry.signature)
         for _ in range(LONGEST_CHAIN):
             known = [self.entries[number] for number in self.exactly(target)]
-            defined = next((other for other in known if other.name == target and other.kind != "import"), None)
+            defined = next((other for other in known if other.name == target and is_definition(other)), None)
             if defined is not None:
                 return entry._replace(summary=defined.summary)
-            taken = next((other for other in known if other.name == target), None)
+            taken = next((other for other in known if other.name == target and other.kind == "import"), None)
             if taken is None:
                 break
             target = target_of(taken.signature)

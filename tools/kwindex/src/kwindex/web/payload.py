@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from kwindex import pieces, prose, rank, searcher
-from kwindex.kinds import TABLE, UNNAMED
+from kwindex.kinds import ELSEWHERE, TABLE, UNNAMED
 from kwindex.model import Entry
 from kwindex.signatures import GAP
 from kwindex.spelling import fold, short
@@ -122,6 +122,7 @@ def settings() -> dict[str, Any]:
         "KINDS": [
             {"word": kind.word, "plural": kind.plural, "weight": kind.weight, "named": kind.named} for kind in TABLE
         ],
+        "ELSEWHERE": sorted(ELSEWHERE),
         "ROWS": ROWS,
         "LIBRARY": LIBRARY,
         "SYNONYMS": {fold(word): list(names) for names, words in SYNONYMS for word in words},

@@ -102,11 +102,17 @@ globalThis.kwindexScorer = (() => {
     return new Set((whole.length ? whole : begun).map((kind) => kind.word));
   }
 
-  function accepts(asked, entry) {
+  function isIn(name, entry, elsewhere) {
+    if (entry.name === name || entry.name.startsWith(`${name}.`)) return true;
+    const path = entry.file.replace(/\.py$/, "").replaceAll("/", ".");
+    return elsewhere.includes(entry.kind) && `.${path}.`.includes(`.${name}.`);
+  }
+
+  function accepts(asked, entry, elsewhere) {
     return (
       asked.kinds.every((kinds) => kinds.has(entry.kind)) &&
       asked.paths.every((path) => entry.file.toLowerCase().includes(path)) &&
-      asked.packages.every((name) => entry.name === name || entry.name.startsWith(`${name}.`)) &&
+      asked.packages.every((name) => isIn(name, entry, elsewhere)) &&
       (!asked.exact || isExact(asked.text, entry))
     );
   }
@@ -509,7 +515,7 @@ globalThis.kwindexScorer = (() => {
       if (asked.exact && this.part("messages")) this.part("holes"); // so messages are there as they are written
       const hits = new Map();
       const offer = (entry, points, why) => {
-        if (!accepts(asked, entry)) return;
+        if (!accepts(asked, entry, this.P.ELSEWHERE)) return;
         const key = entry.kind === "import" ? `import ${entry.short}` : entry;
         const hit = { entry, score: points + entry.place, why };
         const known = hits.get(key);
