@@ -212,8 +212,10 @@ def test_barrier_takes_a_timeout_of_its_own(fleet):
 
         dist.init_process_group("shm", store=store, rank=rank, world_size=world)
         if rank == 1:
+            store.set("joined", "")
             store.wait(["given up"])
             return None
+        store.wait(["joined"])  # else the other rank's joining may be what fails
         said = attempt(lambda: dist.group.WORLD.barrier(timeout=timedelta(milliseconds=100)).wait())
         store.set("given up", "")
         return said

@@ -233,8 +233,10 @@ def test_abort_fails_what_was_started(fleet):
     def body(rank, world, store):
         dist.init_process_group("shm", store=store, rank=rank, world_size=world)
         if rank == 1:
+            store.set("joined", "")
             store.wait(["aborted"])
             return attempt(dist.barrier)
+        store.wait(["joined"])  # else the other rank's joining may be what fails
         works = [dist.all_reduce(torch.ones(1), async_op=True) for _ in range(2)]
         works.append(dist.irecv(torch.ones(1), 1))
         dist.group.WORLD.abort()
