@@ -53,6 +53,17 @@ def test_the_catalogue_runs_as_in_the_simulator(world):
     assert run_ranks(body, world) == comm_core.World(world).run(body)
 
 
+def test_code_keeps_the_file_that_it_is_from():
+    """Newer cloudpickles leave it out, of functions in functions as well."""
+
+    def body(group):
+        def inner(): ...
+
+        return [of.__code__.co_filename for of in (body, inner)]
+
+    assert run_ranks(body, 1) == [[__file__] * 2]
+
+
 def test_module_functions_with_globals_and_closures_and_lambdas():
     kept = [10, 20]
 

@@ -8,7 +8,7 @@ import pickle
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from comm_core.errors import ArgumentError
@@ -120,15 +120,23 @@ def _loose_modules_by_value() -> Iterator[None]:
 
 def _call_pickler() -> type[Any]:
     class CallPickler(_cloudpickle().Pickler):  # type: ignore[misc]
-        """Sends everything as cloudpickle does, and modules of an own class, such as `torch.ops`, by their name."""
+        """Sends everything as cloudpickle does, modules of an own class, such as `torch.ops`, by their name, and code
+        with its file, which cloudpickle leaves out from 3.1.3 on: errors in a rank say lines of the user's file.
+        """
 
         def reducer_override(self, obj: Any) -> Any:
-            """Return how to import a module that only looks like a plain object, or leave the rest to cloudpickle."""
+            """Return how to rebuild code, or a module that only looks like a plain object; else leave it to cloudpickle."""
+            if isinstance(obj, CodeType):
+                return _of_file, (obj.co_filename, *self.dispatch_table[CodeType](obj))
             if isinstance(obj, ModuleType) and type(obj) is not ModuleType and sys.modules.get(obj.__name__) is obj:
                 return importlib.import_module, (obj.__name__,)
             return super().reducer_override(obj)
 
     return CallPickler
+
+
+def _of_file(name: str, make: Callable[..., CodeType], parts: tuple[Any, ...]) -> CodeType:
+    return make(*parts).replace(co_filename=name)
 
 
 def _result_pickler() -> type[Any]:
