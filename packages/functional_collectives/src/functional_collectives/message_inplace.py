@@ -23,7 +23,7 @@ NOT_GIVEN = -1
 
 
 def isend_inplace(
-    tensor: torch.Tensor, dst: int | None, tag: int = 0, group: GroupLike = None, group_dst: int = NOT_GIVEN
+    tensor: torch.Tensor, dst: int | None = None, tag: int = 0, group: GroupLike = None, group_dst: int = NOT_GIVEN
 ) -> torch.Tensor:
     """Send a tensor to one rank, and give the tensor itself back.
 
@@ -61,7 +61,7 @@ def isend_inplace(
 
 
 def irecv_inplace(
-    tensor: torch.Tensor, src: int | None, tag: int = 0, group: GroupLike = None, group_src: int = NOT_GIVEN
+    tensor: torch.Tensor, src: int | None = None, tag: int = 0, group: GroupLike = None, group_src: int = NOT_GIVEN
 ) -> torch.Tensor:
     """Receive a tensor from one rank into a given one.
 

@@ -125,7 +125,7 @@ def _call_pickler() -> type[Any]:
         """
 
         def reducer_override(self, obj: Any) -> Any:
-            """Return how to rebuild code, or a module that only looks like a plain object; else leave it to cloudpickle."""
+            """Return how to rebuild code, or a module that looks like an object; else leave it to cloudpickle."""
             if isinstance(obj, CodeType):
                 return _of_file, (obj.co_filename, *self.dispatch_table[CodeType](obj))
             if isinstance(obj, ModuleType) and type(obj) is not ModuleType and sys.modules.get(obj.__name__) is obj:
