@@ -19,6 +19,7 @@ from comm_core.testing.allocations import allocated
 
 WORLDS = (2, 3, 4)
 LIMIT = 1.25  # copies; the profiler's own tensors and a share above the mean count
+IN_PLACE = "in place"  # how the variants begin whose result takes no room
 ROWS = 480  # what groups of 1 to 6 ranks split evenly
 
 
@@ -120,7 +121,7 @@ def coalesced(group: Any) -> dict[tuple[str, str], tuple[Any, int]]:
 
 
 def in_place(group: Any) -> dict[tuple[str, str], tuple[Any, int]]:
-    """Return the calls that write into a tensor they are given; their result takes no room."""
+    """Return the calls that write into tensors they are given; their result takes no room."""
     import torch
 
     import functional_collectives as fc
@@ -130,12 +131,17 @@ def in_place(group: Any) -> dict[tuple[str, str], tuple[Any, int]]:
         torch.empty(group.world * ROWS, ROWS),
         torch.empty(ROWS // group.world, ROWS),
     )
-    found = {
-        ("all_reduce", "in place"): lambda: fc.all_reduce_inplace(x, "sum", group),
-        ("all_gather", "in place"): lambda: fc.all_gather_tensor_inplace(whole, x, group),
-        ("reduce_scatter", "in place"): lambda: fc.reduce_scatter_tensor_inplace(own, x, "sum", group),
+    rows, parts = list(whole.chunk(group.world)), list(x.chunk(group.world))
+    return {
+        ("all_reduce", IN_PLACE): (lambda: fc.all_reduce_inplace(x, "sum", group), x.nbytes),
+        ("all_gather", IN_PLACE): (lambda: fc.all_gather_tensor_inplace(whole, x, group), whole.nbytes),
+        ("all_gather", f"{IN_PLACE}, a list"): (lambda: fc.all_gather_inplace(rows, x, group), whole.nbytes),
+        ("reduce_scatter", IN_PLACE): (lambda: fc.reduce_scatter_tensor_inplace(own, x, "sum", group), x.nbytes),
+        ("reduce_scatter", f"{IN_PLACE}, a list"): (
+            lambda: fc.reduce_scatter_inplace(own, parts, "sum", group),
+            x.nbytes,
+        ),
     }
-    return {name: (call, x.nbytes) for name, call in found.items()}
 
 
 def counted(group: Any) -> dict[tuple[str, str], float]:
@@ -143,7 +149,7 @@ def counted(group: Any) -> dict[tuple[str, str], float]:
     found = {}
     for name, (call, given) in calls(group).items() if group.rank == 0 else ():
         taken, result = allocated(call)
-        made = 0 if name[1] == "in place" else result
+        made = 0 if name[1].startswith(IN_PLACE) else result
         found[name] = (taken - made) / max(given, result, 1)
     return found
 

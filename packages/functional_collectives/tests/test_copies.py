@@ -14,6 +14,7 @@ FREE = [
     *((name, "") for name in ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "reduce")),
     *((name, "in place") for name in ("all_reduce", "all_gather", "reduce_scatter")),
     ("all_reduce", "of a view"),
+    ("all_reduce", "coalesced"),
 ]
 
 

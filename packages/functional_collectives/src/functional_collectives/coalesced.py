@@ -28,6 +28,8 @@ from comm_core.tracing import is_plain
 from functional_collectives.async_tensor import AsyncCollectiveTensor
 from functional_collectives.collectives import asked, parsed_group
 from functional_collectives.flight import in_flight
+from functional_collectives.inplace import is_direct
+from functional_collectives.into import Into
 
 Tensors = Sequence[torch.Tensor]
 
@@ -238,7 +240,10 @@ def reduced(entry: Collective, xs: Tensors, parsed: Sequence[dict[str, Any]], gr
             continue
         matrix = packed([xs[place] for place in places], on.world, [parsed[place] for place in places])
         together = {name: 0 if name == "dim" else value for name, value in parsed[first].items()}
-        whole = comm_core.start(entry, matrix, in_flight, door, **together)
+        if entry is ALL_REDUCE and is_direct(matrix, matrix, on, in_place=True):  # nobody else has the matrix
+            whole = in_flight(entry.kernel(Into(comm_core.transport(on), matrix), matrix, **together))
+        else:
+            whole = comm_core.start(entry, matrix, in_flight, door, **together)
         shapes = [entry.shape(tuple(xs[place].shape), on.world, on.rank, **parsed[place]) for place in places]
         for place, piece in zip(places, pieces(whole, shapes), strict=True):
             results[place] = piece
