@@ -17,6 +17,7 @@ WHEN = {
     "messages.js": "when a query may be a message: it has a space and 12 letters, or quotes",
     "holes.js": "when a query is quoted: what is filled into messages",
     "types.js": "when a query has an arrow",
+    "bound.js": "when a query has dots: what imports lead to",
     "words-*.js": "when no name answers: those of the letters with which its words begin",
     "rows-*.js": "when one pauses: what the ten rows show besides names, 32 symbols a file",
 }
@@ -105,10 +106,10 @@ def payload() -> list[str]:
     whole = result("palette_keys")
     figures, symbols = whole["figures"], whole["symbols"]
     rows = []
-    for name, when in WHEN.items():
+    for name in filter(figures["bytes"].__contains__, WHEN):
         files, most, _ = figures["bytes"][name]
         each = f" each at most, {files} files" if files > 1 else ""
-        rows.append(f"| `{name}` | {most / 1000:.1f} kB{each} | {when} |")
+        rows.append(f"| `{name}` | {most / 1000:.1f} kB{each} | {WHEN[name]} |")
 
     def share(size: int) -> str:
         return f"{size * 10 / symbols:.0f} kB"

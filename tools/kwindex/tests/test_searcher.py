@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kwindex
-from kwindex import Entry, Hit, KwindexError, Searcher, build, read_index
+from kwindex import Entry, Hit, KwindexError, Searcher, build, paths, read_index
 from kwindex.kinds import TABLE, UNNAMED
 from kwindex.rank import (
     PART,
@@ -47,17 +47,28 @@ def linear(text: str, entries: list[Entry], limit: int) -> list[tuple[Entry, int
     """Returns the entries and their scores, of imports of one name the best alone; looks at no message."""
     query = Query.of(text)
     named = [entry for entry in entries if entry.kind not in UNNAMED]
-    hits = list(_by_name(query, named)) or list(_by_typo(query, named))
+    hits = [*_by_path(query, entries), *_by_name(query, named)] or list(_by_typo(query, named))
     hits.sort(key=lambda hit: (-hit.score, len(hit.entry.name), hit.entry))
-    shown: list[tuple[Entry, int]] = []
+    shown: dict[Entry, int] = {}
     imported: set[str] = set()
     for hit in hits:
         name = short(hit.entry.name)
         if hit.entry.kind != "import" or name not in imported:
-            shown.append((hit.entry, hit.score))
+            shown.setdefault(hit.entry, hit.score)
         if hit.entry.kind == "import":
             imported.add(name)
-    return shown[:limit]
+    return [*shown.items()][:limit]
+
+
+def _by_path(query: Query, entries: list[Entry]) -> Iterator[Hit]:
+    """What imports lead to has tests of its own."""
+    searcher = Searcher(entries)
+    path = paths.Path(searcher.paths, query)
+    for numbers, name, match in [*path.whole(), *path.begun()]:
+        for entry in map(searcher.entries.__getitem__, numbers):
+            points = match.points + standing(query, entry)
+            assert short(entry.name) == short(name)
+            yield Hit(entry, points, match.why)
 
 
 def _by_name(query: Query, entries: list[Entry]) -> Iterator[Hit]:

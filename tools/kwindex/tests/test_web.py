@@ -50,6 +50,14 @@ MORE = [
     "jax.lax.pmax",
     "ncclxy",
     "need the same shape on every rank",
+    "funcol.all_reduce",
+    "funcol.allre",
+    "ft_c.AsyncCollectiveTensor.wa",
+    "dist.device_mesh.Dev",
+    "inductor_config.reorder_for_compute_comm_overlap",
+    "torch.distributed.tensor.Shard",
+    "torch.distributed.tensor.parallel.Col",
+    "torch._inductor.ir.x",
 ]
 
 
@@ -250,13 +258,16 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Searcher, Browser]:
     root, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("out")
     (root / "lib.py").write_text(SMALL)
     (root / "test_lib.py").write_text("from lib import all_reduce\ndef test_all_reduce(): ...\n")
+    (root / "use.py").write_text(
+        "import lib as l\nfrom lib import *\nfrom lib import DeviceMesh as Mesh\nimport no as l\n"
+    )
     build([root], out)
     entries = read_index(out)
     return Searcher(entries), Browser(entries)
 
 
 WORDS = ["all", "reduce", "AllReduce", "agit", "DeviceMesh", "get_group", "ar", "mesh", "wait", "grup", "http", "é"]
-MARKS = ["->", "Tensor", "str", "kind:", "in:", "pkg:lib", '"', ".", "_", "::"]
+MARKS = ["l.", "Mesh.", "use.", "lib.", "->", "Tensor", "str", "kind:", "in:", "pkg:lib", '"', ".", "_", "::"]
 PHRASES = ["got axis 3; need a name", "ranks in a", " ", ", ", "kind:func "]
 LETTERS = st.text(
     st.characters(exclude_categories=("C", "Z"), max_codepoint=0xFFFF), max_size=3
@@ -285,6 +296,7 @@ def test_names_are_found_at_once_and_other_queries_say_what_they_need() -> None:
         "int -> str": (0, ["types"]),
         '"f"': (1, ["messages"]),  # and when they are there, their holes
         "zzz": (0, []),  # no word begins so
+        "m.f": (1, ["bound"]),
     }
     for query, (hits, needed) in wanted.items():
         assert engine.eval(f"searcher.search({json.dumps(query)}).length") == hits, query

@@ -67,3 +67,17 @@ def target_of(statement: str) -> str:
     if words[:1] == ["from"] and len(words) > 3:
         return words[1] if words[3] == "*" else f"{words[1]}.{words[3]}"
     return ""
+
+
+def bound_to(entry: Entry) -> str:
+    """Returns what the name that an import binds stands for: of `import a.b` that is `a`, which alone it binds.
+
+    Example:
+        >>> bound_to(Entry("m.a", "import", "m.py", 1, 1, "import a.b", ""))
+        'a'
+        >>> bound_to(Entry("m.d", "import", "m.py", 1, 1, "from a.b import c as d", ""))
+        'a.b.c'
+    """
+    words = entry.signature.split()
+    binds_first = words[:1] == ["import"] and words[2:3] != ["as"]
+    return target_of(entry.signature).partition(".")[0] if binds_first else target_of(entry.signature)

@@ -112,7 +112,7 @@ class Hit(NamedTuple):
             >>> Hit(entry, 900, "exact name").sure, Hit(entry, 180, "near spelling: one letter differs").sure
             (True, False)
         """
-        return not self.why.startswith(("near", "in the summary"))
+        return not self.why.startswith(("near spelling", "in the summary"))
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the hit as `kwindex search --json` prints it, but for where its file is on this machine.

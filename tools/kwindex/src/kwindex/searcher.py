@@ -11,6 +11,7 @@ from kwindex.link import LONGEST_CHAIN, is_definition, target_of
 from kwindex.model import Entry
 from kwindex.names import Bounded, Names
 from kwindex.owners import Owners, owner_line
+from kwindex.paths import BOUND, FOLDED_LESS, Path, Paths
 from kwindex.rank import (
     EXACT_QUALIFIED,
     PART,
@@ -85,6 +86,11 @@ class Searcher:
         return Owners(self.tables)
 
     @cached_property
+    def paths(self) -> Paths:
+        """The imports, followed."""
+        return Paths(self)
+
+    @cached_property
     def _prose(self) -> "Prose":
         from kwindex.prose import Prose  # most queries are names
 
@@ -130,17 +136,28 @@ class Searcher:
     def exactly(self, full: str) -> list[int]:
         """Returns the entries that can have a qualified name: their last parts are the same, and the letters before."""
         last = short(full)
-        name = self._names.number(last) if last else -1
-        if name < 0:
-            return []
-        line = owner_line(full[: -len(last)])
+        named = self.named(last)
+        line = owner_line(full[: -len(last)]) if named else b""
         tables, owners = self.tables, self._owners
-        return [number for number in tables.named(name) if owners.is_at(tables.owner(number), line)]
+        return [number for number in named if owners.is_at(tables.owner(number), line)]
+
+    def named(self, last: str) -> list[int]:
+        """Returns the entries whose names have this last part."""
+        name = self._names.number(last) if last else -1
+        return self.tables.named(name) if name >= 0 else []
+
+    def inside(self, owner: str, files: Iterable[int]) -> Iterator[tuple[int, str]]:
+        """Yields the entries in an owner of a name's letters that are in some files, each with its last part."""
+        tables, line = self.tables, owner_line(f"{owner}.")
+        for file in files:
+            owners = b"".join((b"\n", *tables.span("owners", file, file + 1)))
+            place = owners.find(b"\n" + line)
+            if place >= 0:
+                yield from tables.owned(tables.owner_base[file] + place)
 
     def imports(self, entry: Entry) -> int:
         """Returns how many imports bind the name that an import binds."""
-        name = self._names.number(short(entry.name))
-        return sum(self.tables.kinds[number] == IMPORT for number in self.tables.named(name))
+        return sum(self.tables.kinds[number] == IMPORT for number in self.named(short(entry.name)))
 
 
 class _Search:
@@ -163,6 +180,7 @@ class _Search:
             self._by_message()
             may_be_name = len(self._query.words) <= _MOST_WORDS or len(self._query.parts) > 1
             if may_be_name:
+                self._by_path()
                 self._by_name()
             steps: list[Callable[[], None]] = [self._by_typo, self._by_prose] if may_be_name else [self._by_prose]
             if len(self._query.words) == 2:
@@ -182,6 +200,13 @@ class _Search:
                 best.offer(tables.entry(number), standing, judged, bound)
 
     # by names
+
+    def _by_path(self) -> None:
+        """Offers what a dotted query leads to through imports."""
+        path = Path(self._searcher.paths, self._query)
+        for look, most in ((path.whole, EXACT_QUALIFIED), (path.begun, BOUND - FOLDED_LESS)):
+            for numbers, name, match in look() if most + _BEST_STANDING >= self._best.floor else ():
+                self._offer(numbers, always(match), match.points, manner(self._query, short(name)))
 
     def _by_name(self) -> None:
         query, names = self._query, self._names

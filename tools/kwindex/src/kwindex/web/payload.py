@@ -2,7 +2,7 @@
 
 They are scripts and not JSON so that a page that was opened as a file can load them. Columns compress well: names that
 follow each other share their owners. What only other queries ask for stays away: words by their first letter, messages,
-types, and what a row of hits shows.
+types, what imports lead to, and what a row of hits shows.
 """
 
 import json
@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from kwindex import pieces, prose, rank, searcher
+from kwindex import paths, pieces, prose, rank, searcher
 from kwindex.kinds import ELSEWHERE, TABLE, UNNAMED
+from kwindex.link import bound_to
 from kwindex.model import Entry
 from kwindex.signatures import GAP
-from kwindex.spelling import fold, short
+from kwindex.spelling import fold, segments, short
 from kwindex.synonyms import LIBRARY
 from kwindex.synonyms import TABLE as SYNONYMS
 
@@ -57,7 +58,7 @@ def payload(entries: Iterable[Entry], address: Callable[[Entry], Address]) -> Pa
         >>> entry = Entry("m.f", "function", "m.py", 1, 2, "f()", "Does it.")
         >>> made = payload([entry], lambda entry: Address("m/", BY_NAME))
         >>> list(made.parts)
-        ['messages', 'holes', 'types', 'words-d', 'words-f', 'words-i', 'words-m', 'rows-0']
+        ['messages', 'holes', 'types', 'bound', 'words-d', 'words-f', 'words-i', 'words-m', 'rows-0']
         >>> made.parts["rows-0"]
         'kwindexPart("rows-0",{"lines":"1","signatures":"f()","summaries":"Does it."})'
     """
@@ -69,6 +70,7 @@ def payload(entries: Iterable[Entry], address: Callable[[Entry], Address]) -> Pa
         "messages": _column(_HOLE.sub("{}", text) for text in said),
         "holes": _column(GAP.join(_HOLE.findall(text)) for text in said),
         "types": _column(pieces.types(entry) for entry in ordered),
+        "bound": _bound(ordered),
         **words,
         **{f"rows-{first // ROWS}": _rows(ordered[first : first + ROWS]) for first in range(0, len(ordered), ROWS)},
     }
@@ -103,7 +105,10 @@ def settings() -> dict[str, Any]:
         True
     """
     numbers = {
-        name: value for module in (rank, prose) for name, value in vars(module).items() if _is_number(name, value)
+        name: value
+        for module in (rank, prose, paths)
+        for name, value in vars(module).items()
+        if _is_number(name, value)
     }
     return {
         **numbers,
@@ -157,6 +162,20 @@ def _numbered(values: Sequence[Any]) -> tuple[list[Any], str]:
         times = sum(1 for _ in run)
         runs.append(base36(number) + (f"*{base36(times)}" if times > 1 else ""))
     return list(numbers), ",".join(runs)
+
+
+def _bound(ordered: Sequence[Entry]) -> dict[str, Any]:
+    """Returns what each import's name stands for: what that stands in, and its own last part where that is another.
+
+    Of what is not in the index, which leads nowhere, nothing is told.
+    """
+    known = {segments(entry.name)[0] for entry in ordered if segments(entry.name)}
+    imports = [entry for entry in ordered if entry.kind == "import"]
+    targets = [target if target.partition(".")[0] in known else "" for target in map(bound_to, imports)]
+    owners, owner = _numbered([target.rpartition(".")[0] for target in targets])
+    last = [target.rpartition(".")[2] for target in targets]
+    lasts = ["" if one == short(entry.name) else one or "-" for one, entry in zip(last, imports, strict=True)]
+    return {"owners": owners, "owner": owner, "lasts": _column(lasts)}
 
 
 def _words(docs: Sequence[str]) -> dict[str, str]:

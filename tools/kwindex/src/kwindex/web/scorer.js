@@ -1,5 +1,5 @@
-// The search of kwindex for browsers: rank.py, prose.py, pasted.py, signatures.py and grammar.py over one list of
-// entries. Every number comes from Python with the payload; tests hold both against each other, query by query. What a
+// The search of kwindex for browsers: rank.py, paths.py, prose.py, pasted.py, signatures.py and grammar.py over one
+// list of entries. Every number comes from Python with the payload; tests hold both against each other, query by query. What a
 // query needs beyond the names is in parts of the payload; those that are not there yet are named in `missing`.
 "use strict";
 globalThis.kwindexScorer = (() => {
@@ -452,6 +452,139 @@ globalThis.kwindexScorer = (() => {
     return count;
   }
 
+  // Paths: what imports lead to, as paths.py has it.
+
+  class Paths {
+    constructor(entries, P) {
+      Object.assign(this, { P, whole: new Map(), inner: new Map(), lasts: new Map() });
+      const put = (map, key, entry) => map.get(key)?.push(entry) ?? map.set(key, [entry]);
+      for (const entry of entries) {
+        put(this.whole, entry.name, entry);
+        if (entry.unnamed) continue;
+        put(this.inner, entry.owner, entry);
+        if (entry.kind === "import") put(this.lasts, entry.short, entry);
+      }
+    }
+
+    exactly(full) {
+      return (this.whole.get(full) || []).filter((entry) => !entry.unnamed);
+    }
+
+    stars(owner) {
+      return this.exactly(`${owner}.*`).map((entry) => entry.target);
+    }
+
+    isModule(name) {
+      return this.exactly(name).some((entry) => entry.kind === "module");
+    }
+
+    // What imports bind a name to, with how many files do, the most usual first.
+    meanings(name) {
+      const files = new Map();
+      for (const { target, file } of (!this.isModule(name) && this.lasts.get(name)) || []) {
+        if (target) files.set(target, (files.get(target) || new Set()).add(file));
+      }
+      const counts = [...files].map(([target, some]) => [target, some.size]);
+      return counts.sort((a, b) => b[1] - a[1] || compare(a[0], b[0]));
+    }
+
+    // Calls `offer` with each entry that a query leads to.
+    look(asked, offer) {
+      const { P } = this;
+      const { parts } = asked;
+      if (parts.length < 2 || parts.length > P.LONGEST_PATH || parts.join(".") !== asked.text) return;
+      this.found = new Map();
+      const [owner, last] = [parts.slice(0, -1).join("."), parts.at(-1)];
+      const letters = fold(last);
+      const reached = (name, leads, points, why) => {
+        const from = leads.filter((lead) => !`.${lead}`.endsWith(`.${owner}.${name}`));
+        const entries = from.map((lead) => this.exactly(lead)).filter((some) => some.length);
+        for (const some of entries) {
+          const defined = some.filter((entry) => entry.kind !== "import");
+          for (const entry of defined.length ? defined : some) offer(entry, points, why);
+        }
+        return entries.length > 0;
+      };
+      const bound = (inPath) => {
+        let place = 0;
+        for (const [target, files] of this.meanings(parts[0])) {
+          const why = `${parts[0]} is ${target} in ${files} file${files > 1 ? "s" : ""}`;
+          const path = [target, ...parts.slice(1, -1)].join(".");
+          if (inPath(path, P.BOUND - 2 * place, why) && ++place === P.MOST_TARGETS) return;
+        }
+      };
+      reached(last, this.find(asked.text), P.PATH, `imported as ${asked.text}`);
+      bound((path, points, why) => {
+        const leads = this.find(`${path}.${last}`);
+        return reached(last, leads.length ? leads : [`${path}.${last}`], points, why);
+      });
+      if (!letters) return;
+      for (const [name, leads, less] of this.inside(owner, letters)) {
+        reached(name, leads, P.BOUND - less, `imported as ${owner}.${name}`);
+      }
+      bound((path, points, why) => {
+        const all = this.inside(path, letters).map(([name, leads, less]) => reached(name, leads, points - less, why));
+        return all.some(Boolean);
+      });
+    }
+
+    // Names that begin with letters where a path leads: what each leads to, and how much less that counts.
+    inside(path, letters) {
+      const found = [];
+      for (const [owner, wholly] of this.handing(path)) {
+        for (const entry of this.inner.get(`${owner}.`) || []) {
+          const folded = fold(entry.short);
+          if (!folded.startsWith(letters)) continue;
+          if (!wholly && !isHandedOn(entry.short, entry.kind === "module")) continue;
+          const farther = Math.min(folded.length - letters.length, this.P.FARTHEST);
+          const leads = entry.kind === "import" ? this.find(entry.name) : [entry.name];
+          found.push([entry.short, leads, farther ? this.P.BEGUN_LESS + farther : this.P.FOLDED_LESS]);
+        }
+      }
+      return found;
+    }
+
+    // What a path leads to, and the modules whose public names it has by a star: false for these.
+    handing(path) {
+      const owners = new Map(this.find(path).map((name) => [name, true]));
+      const left = [...owners.keys()];
+      while (left.length) {
+        for (const star of this.stars(left.pop())) {
+          if (owners.has(star)) continue;
+          owners.set(star, false);
+          left.push(star);
+        }
+      }
+      return owners;
+    }
+
+    find(full, depth = 0) {
+      if (this.found.has(full) || depth === this.P.LONGEST_CHAIN) return this.found.get(full) || [];
+      this.found.set(full, []); // what leads to itself leads nowhere
+      const entries = this.exactly(full);
+      const imports = entries.filter((entry) => entry.kind === "import");
+      let found = [full];
+      if (!entries.some((entry) => entry.kind !== "import" && !this.P.ELSEWHERE.includes(entry.kind))) {
+        const nexts = imports.length ? imports.map((entry) => entry.target) : this.handed(full, depth);
+        found = [...new Set(nexts.flatMap((path) => this.find(path, depth + 1)))];
+        if (!found.length && imports.length) found = [full];
+      }
+      this.found.set(full, found);
+      return found;
+    }
+
+    handed(full, depth) {
+      const dot = full.lastIndexOf(".");
+      const [owner, last] = [full.slice(0, Math.max(dot, 0)), full.slice(dot + 1)];
+      const stars = this.stars(owner).map((star) => `${star}.${last}`);
+      const handed = stars.filter((star) => isHandedOn(last, this.isModule(star)));
+      const owners = owner ? this.find(owner, depth + 1) : [];
+      return [...handed, ...owners.filter((one) => one !== owner).map((one) => `${one}.${last}`)];
+    }
+  }
+
+  const isHandedOn = (name, isModule) => !name.startsWith("_") && !isModule;
+
   class Searcher {
     constructor(data) {
       this.P = data.settings;
@@ -493,7 +626,7 @@ globalThis.kwindexScorer = (() => {
     // Takes a part of the payload.
     add(name, value) {
       const [what, which] = name.split("-");
-      const laid = { messages: messagesOf, holes: filled, types: typesOf, words: wordsOf, rows: rowsOf }[what];
+      const laid = { messages: messagesOf, holes: filled, types: typesOf, bound: boundOf, words: wordsOf, rows: rowsOf }[what];
       this.parts.set(name, laid(value, this.entries, this.P.ROWS * which));
     }
 
@@ -533,6 +666,7 @@ globalThis.kwindexScorer = (() => {
       const wanted = query(asked.text, this.P);
       this.byMessage(asked.text, offer);
       const mayBeName = wanted.words.length <= this.P.MOST_NAME_WORDS || wanted.parts.length > 1;
+      if (mayBeName) this.byPath(wanted, offer);
       if (mayBeName) this.byName(asked, wanted, offer);
       const steps = [() => this.byProse(asked.text, offer)];
       if (mayBeName) steps.unshift(() => this.byTypo(wanted, offer));
@@ -545,6 +679,12 @@ globalThis.kwindexScorer = (() => {
       const asked = wanted.short;
       const hidden = name.startsWith("_") !== asked.startsWith("_") ? this.P.PRIVATE : 0;
       return hidden + (name.endsWith("_") && !asked.endsWith("_") ? this.P.IN_PLACE : 0);
+    }
+
+    byPath(wanted, offer) {
+      if (wanted.parts.length < 2 || !this.part("bound")) return;
+      this.paths ??= new Paths(this.entries, this.P);
+      this.paths.look(wanted, (entry, points, why) => offer(entry, points + this.manner(wanted, entry.short), why));
     }
 
     byName(asked, wanted, offer) {
@@ -718,6 +858,17 @@ globalThis.kwindexScorer = (() => {
 
   function typesOf(column, entries) {
     return column.split("\n").flatMap((types, number) => (types ? [[entries[number], types]] : []));
+  }
+
+  function boundOf({ owners, owner, lasts }, entries) {
+    const [numbers, last] = [spread(owner), lasts.split("\n")];
+    const imports = entries.filter((entry) => entry.kind === "import");
+    imports.forEach((entry, place) => {
+      const part = last[place] || entry.short;
+      const inside = owners[numbers[place]];
+      entry.target = part === "-" ? "" : inside ? `${inside}.${part}` : part;
+    });
+    return imports;
   }
 
   function wordsOf(lines) {

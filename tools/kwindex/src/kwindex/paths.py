@@ -1,0 +1,209 @@
+"""What a dotted query names as Python would read it: through imports, their aliases, and what modules hand on.
+
+`nn.Linear` is nowhere in torch the name of a class: `nn` is what files import torch.nn as, and torch.nn takes `Linear`
+from a module below it. The imports of an index tell both.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+from kwindex.kinds import TABLE
+from kwindex.link import bound_to, is_definition
+from kwindex.model import Entry
+from kwindex.rank import FARTHEST, Match, Query
+from kwindex.spelling import fold
+
+if TYPE_CHECKING:
+    from kwindex.searcher import Searcher
+
+PATH = 990
+"""For what a path leads to, through imports, that begins with a module of the index."""
+BOUND = 870
+"""For what a path leads to that begins with a name which imports bind."""
+FOLDED_LESS = 30
+"""For a last part that is spelled otherwise."""
+BEGUN_LESS = 210
+"""For a last part that is the beginning of one."""
+MOST_TARGETS = 8
+"""Things that one name is bound to up to which what they have is looked at."""
+LONGEST_PATH = 12
+LONGEST_CHAIN = 16
+"""Imports, and parts of names, through which one thing is followed."""
+_IMPORT = next(number for number, kind in enumerate(TABLE) if kind.word == "import")
+
+
+class Reached(NamedTuple):
+    """Entries of one name that a path leads to, and how well they answer it."""
+
+    numbers: list[int]
+    name: str
+    match: Match
+
+
+class Paths:
+    """The imports of an index, followed."""
+
+    def __init__(self, searcher: "Searcher") -> None:
+        self._searcher = searcher
+        self._meanings: dict[str, list[tuple[str, int]]] = {}
+
+    def exactly(self, full: str) -> list[tuple[int, Entry]]:
+        """Returns the entries of a qualified name, with their numbers."""
+        entries = self._searcher.entries
+        numbered = ((number, entries[number]) for number in self._searcher.exactly(full))
+        return [(number, entry) for number, entry in numbered if entry.name == full]
+
+    def inside(self, owner: str, letters: str) -> Iterator[tuple[str, Entry]]:
+        """Yields the entries in a module or class whose last part's letters begin so, each with that part."""
+        searcher = self._searcher
+        files = dict.fromkeys(searcher.tables.file_of(number) for number, _ in self.exactly(owner))
+        for number, name in searcher.inside(owner, files):
+            if fold(name).startswith(letters):
+                entry = searcher.entries[number]
+                if entry.name == f"{owner}.{name}":  # owners are told apart by their letters alone
+                    yield name, entry
+
+    def stars(self, owner: str) -> list[str]:
+        """Returns the modules all whose public names a module takes."""
+        return self._stars.get(owner, [])
+
+    @cached_property
+    def _stars(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for number in self._searcher.named("*"):
+            star = self._searcher.entries[number]
+            found.setdefault(star.name.removesuffix(".*"), []).append(bound_to(star))
+        return found
+
+    def is_module(self, name: str) -> bool:
+        """Says whether a name is that of a module of the index."""
+        return any(entry.kind == "module" for _, entry in self.exactly(name))
+
+    def is_name(self, last: str) -> bool:
+        """Says whether any entry's name ends in this part."""
+        return bool(self._searcher.named(last))
+
+    def meanings(self, name: str) -> list[tuple[str, int]]:
+        """Returns what imports bind a name to, with how many files do, the most usual first.
+
+        A name that is a module of the index means that module, and nothing else.
+
+        Example:
+            >>> from kwindex.searcher import Searcher
+            >>> imports = [Entry(f"{m}.np", "import", f"{m}.py", 1, 1, "import numpy as np", "") for m in "ab"]
+            >>> Paths(Searcher(imports)).meanings("np")
+            [('numpy', 2)]
+        """
+        if name not in self._meanings:
+            files: dict[str, set[str]] = {}
+            tables, entries = self._searcher.tables, self._searcher.entries
+            for number in self._searcher.named(name) if not self.is_module(name) else ():
+                if tables.kinds[number] == _IMPORT:
+                    files.setdefault(bound_to(entries[number]), set()).add(entries[number].file)
+            counts = [(target, len(some)) for target, some in files.items() if target]
+            self._meanings[name] = sorted(counts, key=lambda row: (-row[1], row[0]))
+        return self._meanings[name]
+
+
+class Path:
+    """One dotted query, and what it leads to that its letters alone do not."""
+
+    def __init__(self, paths: Paths, query: Query) -> None:
+        self._paths = paths
+        self._found: dict[str, list[str]] = {}
+        is_path = 1 < len(query.parts) <= LONGEST_PATH and ".".join(query.parts) == query.text
+        self._first, *self._middle = query.parts[:-1] if is_path else [""]
+        self._last = query.parts[-1] if is_path else ""
+        self._owner = ".".join([self._first, *self._middle])
+
+    def whole(self) -> Iterator[Reached]:
+        """Yields what the path leads to as it is written."""
+        if self._last and self._paths.is_name(self._last):
+            written = f"{self._owner}.{self._last}"
+            yield from self._reached(self._last, self._find(written), Match(PATH, f"imported as {written}"))
+            yield from self._bound(self._whole)
+
+    def begun(self) -> Iterator[Reached]:
+        """Yields what stands where the path leads and begins with the letters of its last part."""
+        if fold(self._last):
+            for name, leads, less in self._inside(self._owner):
+                yield from self._reached(name, leads, Match(BOUND - less, f"imported as {self._owner}.{name}"))
+            yield from self._bound(self._begun)
+
+    def _bound(self, look: Callable[[str, Match], Iterator[Reached]]) -> Iterator[Reached]:
+        """Yields what is found where the first part means what imports bind it to."""
+        place = 0
+        for target, files in self._paths.meanings(self._first):
+            why = f"{self._first} is {target} in {files} file{'s' * (files > 1)}"
+            reached = list(look(".".join([target, *self._middle]), Match(BOUND - 2 * place, why)))
+            yield from reached
+            place += bool(reached)
+            if place == MOST_TARGETS:
+                return
+
+    def _whole(self, path: str, match: Match) -> Iterator[Reached]:
+        path = f"{path}.{self._last}"
+        return self._reached(self._last, self._find(path) or [path], match)
+
+    def _begun(self, path: str, match: Match) -> Iterator[Reached]:
+        for name, leads, less in self._inside(path):
+            yield from self._reached(name, leads, match._replace(points=match.points - less))
+
+    def _inside(self, path: str) -> Iterator[tuple[str, list[str], int]]:
+        """Yields names there that begin with the last part: what each leads to, and how much less it counts."""
+        letters = fold(self._last)
+        for owner, wholly in self._handing(path).items():
+            for name, entry in self._paths.inside(owner, letters):
+                if wholly or _is_handed_on(name, entry.kind == "module"):
+                    farther = min(len(fold(name)) - len(letters), FARTHEST)
+                    leads = self._find(entry.name) if entry.kind == "import" else [entry.name]
+                    yield name, leads, BEGUN_LESS + farther if farther else FOLDED_LESS
+
+    def _reached(self, last: str, names: Iterable[str], match: Match) -> Iterator[Reached]:
+        """Yields the entries of names, but of those that end in the path as it is written: they need no import."""
+        for name in names:
+            entries = self._paths.exactly(name) if not f".{name}".endswith(f".{self._owner}.{last}") else []
+            defined = [number for number, entry in entries if entry.kind != "import"]
+            numbers = defined or [number for number, _ in entries]
+            if numbers:
+                yield Reached(numbers, name, match)
+
+    def _handing(self, path: str) -> dict[str, bool]:
+        """Returns what a path leads to, and the modules whose public names it has by a star: False for these."""
+        owners = dict.fromkeys(self._find(path), True)
+        left = [*owners]
+        while left:
+            for star in self._paths.stars(left.pop()):
+                if star not in owners:
+                    owners[star] = False
+                    left.append(star)
+        return owners
+
+    def _find(self, full: str, depth: int = 0) -> list[str]:
+        """Returns the names of what a path means: its own for a definition, or an import of what is outside."""
+        if full in self._found or depth == LONGEST_CHAIN:
+            return self._found.get(full, [])
+        self._found[full] = []  # what leads to itself leads nowhere
+        entries = [entry for _, entry in self._paths.exactly(full)]
+        if any(map(is_definition, entries)):
+            self._found[full] = [full]
+            return [full]
+        imports = [entry for entry in entries if entry.kind == "import"]
+        nexts = [*map(bound_to, imports)] if imports else self._handed(full, depth)
+        found = dict.fromkeys(name for path in nexts for name in self._find(path, depth + 1))
+        self._found[full] = [*found] or [full] * bool(imports)
+        return self._found[full]
+
+    def _handed(self, full: str, depth: int) -> list[str]:
+        """Returns where else a name may be: where the stars of its owner are from, and where the owner itself is."""
+        owner, _, last = full.rpartition(".")
+        stars = [f"{star}.{last}" for star in self._paths.stars(owner)]
+        handed = [star for star in stars if _is_handed_on(last, self._paths.is_module(star))]
+        owners = self._find(owner, depth + 1) if owner else []
+        return handed + [f"{one}.{last}" for one in owners if one != owner]
+
+
+def _is_handed_on(name: str, is_module: bool) -> bool:
+    """Says whether a star takes a name of a module: not private ones, nor the modules below it."""
+    return not name.startswith("_") and not is_module

@@ -1,0 +1,119 @@
+"""Dotted queries as Python would read them: through imports, their aliases, and what a module hands on."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kwindex import Entry, Searcher, build, read_index
+from kwindex.kinds import ELSEWHERE
+
+TREE = {
+    "lib/__init__.py": "from .inner import *\nfrom lib.nn.layers import Layer\nfrom elsewhere import Work\n",
+    "lib/inner.py": "def new_group(): ...\ndef all_reduce(x): 'Adds.'\nSIZE = 1\n",
+    "lib/_functional.py": "def all_reduce(x): ...\nclass Async:\n    def wait(self): ...\ndef _hidden(): ...\n",
+    "lib/nn/__init__.py": "from .layers import Layer, Layer as Block\n",
+    "lib/nn/layers.py": "class Layer:\n    def forward(self): ...\n    def reset(self): ...\n",
+    "lib/config.py": "overlap = True\n",
+    "use/__init__.py": "",
+    "use/a.py": "import lib as dist, lib.config as inner_config\nimport lib._functional as funcol\nimport lib.nn\n",
+    "use/b.py": "def f():\n    from lib import _functional as funcol\n    import lib.nn as nn\nimport no as funcol\n",
+    "use/c.py": "import lib.nn as nn\nfrom lib._functional import Async as ACT2\nimport numpy as np\n",
+    "use/d.py": "from use.d import loop as loop\nfrom use.e import *\n",
+    "use/e.py": "from use.d import *\n",
+    "far.py": "def far_reduce_lib_nn_layer(): ...\n",
+}
+ALIAS = "funcol is lib._functional in 2 files"
+
+
+@pytest.fixture
+def searcher(tree: Callable[..., Path], tmp_path: Path) -> Searcher:
+    build([tree(TREE)], tmp_path / "out")
+    return Searcher(read_index(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("query", "name", "why"),
+    [
+        ("funcol.all_reduce", "lib._functional.all_reduce", ALIAS),
+        ("funcol.all_reduce(x, 'sum')", "lib._functional.all_reduce", ALIAS),
+        ("funcol.allreduce", "lib._functional.all_reduce", ALIAS),
+        ("funcol.all_re", "lib._functional.all_reduce", ALIAS),
+        ("funcol._hid", "lib._functional._hidden", ALIAS),
+        ("funcol.Async.wait", "lib._functional.Async.wait", ALIAS),
+        ("ACT2.wait", "lib._functional.Async.wait", "ACT2 is lib._functional.Async in 1 file"),
+        ("inner_config.overlap", "lib.config.overlap", "inner_config is lib.config in 1 file"),
+        ("dist.new_group", "lib.inner.new_group", "dist is lib in 1 file"),
+        ("dist.new_gr", "lib.inner.new_group", "dist is lib in 1 file"),
+        ("dist.Layer.res", "lib.nn.layers.Layer.reset", "dist is lib in 1 file"),
+        ("dist.Work", "lib.Work", "dist is lib in 1 file"),
+        ("nn.Layer", "lib.nn.layers.Layer", "nn is lib.nn in 2 files"),
+        ("nn.Block.forward", "lib.nn.layers.Layer.forward", "nn is lib.nn in 2 files"),
+        ("lib.Layer.forward", "lib.nn.layers.Layer.forward", "imported as lib.Layer.forward"),
+        ("lib.Layer.for", "lib.nn.layers.Layer.forward", "imported as lib.Layer.forward"),
+        ("lib.new_group", "lib.inner.new_group", "imported as lib.new_group"),
+        ("lib.new_gr", "lib.inner.new_group", "imported as lib.new_group"),
+        ("use.a.funcol.all_reduce", "lib._functional.all_reduce", "imported as use.a.funcol.all_reduce"),
+        ("_functional.all_reduce", "lib._functional.all_reduce", "end of the qualified name"),
+        ("lib.inner.all_reduce", "lib.inner.all_reduce", "exact qualified name"),
+    ],
+)
+def test_a_dotted_query_finds_what_python_would(searcher: Searcher, query: str, name: str, why: str) -> None:
+    hits = searcher.search(query)
+    found = next(hit for hit in hits if hit.entry.name == name)
+    assert found.why == why
+    above = [hit for hit in hits if hit.score > found.score]
+    assert all("exact" in hit.why or hit.entry.name == query for hit in above), above
+
+
+def test_a_definition_comes_before_the_import_that_hands_it_on(searcher: Searcher) -> None:
+    first = searcher.search("lib.nn.Layer")[0]
+    assert (first.entry.name, first.why) == ("lib.nn.layers.Layer", "imported as lib.nn.Layer")
+
+
+def test_a_filter_holds_for_what_is_found_so_too(searcher: Searcher) -> None:
+    assert searcher.search("kind:class funcol.all_reduce") == []
+    assert [hit.entry.name for hit in searcher.search("kind:class funcol.As")] == ["lib._functional.Async"]
+
+
+def test_a_star_hands_on_what_is_public_and_no_module() -> None:
+    """As `from x import *` does without an `__all__`, and not the modules below x."""
+    entries = [
+        Entry("a.*", "import", "a.py", 1, 1, "from b import *", ""),
+        *(Entry(name, "module", "b.py", 1, 1, "", "") for name in ("a", "b", "b.sub")),
+        *(Entry(f"b.{name}", "function", "b.py", 1, 1, "", "") for name in ("subtle", "_subtle")),
+    ]
+    for query in ("a.sub", "a.subtle", "a._subtle"):
+        found = [hit.entry.name for hit in Searcher(entries).search(query) if hit.why.startswith("imported")]
+        assert found == ["b.subtle"], query
+
+
+@pytest.mark.parametrize(
+    "query", ["np.array", "loop.loop", "use.d.loop", "use.e.nothing.at.all", "funcol.x.y", ".".join("a" * 2000)]
+)
+def test_what_leads_nowhere_ends(searcher: Searcher, query: str) -> None:
+    assert not any(" is " in hit.why or hit.why.startswith("imported") for hit in searcher.search(query))
+
+
+def test_an_alias_of_several_modules_finds_the_most_usual_first() -> None:
+    entries = [
+        Entry("one.f", "function", "one.py", 1, 1, "f()", ""),
+        Entry("two.f", "function", "two.py", 1, 1, "f()", ""),
+        Entry("a.m", "import", "a.py", 1, 1, "import one as m", ""),
+        Entry("b.m", "import", "b.py", 1, 1, "import two as m", ""),
+        Entry("c.m", "import", "c.py", 1, 1, "import two as m", ""),
+        Entry("c.g.m", "import", "c.py", 2, 2, "import one as m", ""),
+    ]
+    found = [(hit.entry.name, hit.why) for hit in Searcher(entries).search("m.f")]
+    assert found == [("one.f", "m is one in 2 files"), ("two.f", "m is two in 2 files")]
+    found = [(hit.entry.name, hit.why) for hit in Searcher([*entries[:2], *entries[3:]]).search("m.f")]
+    assert found == [("two.f", "m is two in 2 files"), ("one.f", "m is one in 1 file")]
+
+
+def test_a_config_key_is_found_under_an_alias_where_its_module_is_not_indexed() -> None:
+    assert "config key" in ELSEWHERE
+    entries = [
+        Entry("a.conf", "import", "a.py", 1, 1, "from lib import config as conf", ""),
+        Entry("lib.config.size", "config key", "a.py", 2, 2, "conf.size", ""),
+    ]
+    assert [hit.why for hit in Searcher(entries).search("conf.size")] == ["conf is lib.config in 1 file"]
