@@ -96,6 +96,36 @@ def test_words_of_summaries_and_messages(entries_of: Index, query: str, first: s
     assert found(entries_of(SOURCE), query)[0] == first
 
 
+UNSUPPORTED = """
+class Unsupported(RuntimeError): ...
+class Scale(int): ...
+def add(other):
+    raise ValueError(f"unsupported: {type(other)}")
+def jump(value):
+    raise Unsupported(f"branching on data in {value}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("Unsupported: branching on data in f", ["jump"]),
+        ("m.Unsupported: branching on data in f", ["jump"]),
+        ("E   m.Unsupported: branching on data in f", ["jump"]),
+        ("[rank3]: m.Unsupported: branching on data in f", ["jump"]),
+        ("ValueError: unsupported: <class 'str'>", ["add"]),
+        ("unsupported: <class 'str'>", ["add"]),
+        ("add: unsupported: <class 'str'>", ["add"]),
+        ("m.Unsupported: branching on", ["jump"]),
+    ],
+)
+def test_what_a_traceback_says_first_is_the_error_and_not_its_message(
+    entries_of: Index, query: str, names: list[str]
+) -> None:
+    """The class that the index has under this name, or what every error is called."""
+    assert found(entries_of(UNSUPPORTED), query) == names
+
+
 def test_few_of_many_words_are_not_enough(entries_of: Index) -> None:
     assert found(entries_of(SOURCE), "pieces of chocolate melting quietly under southern sunlight") == []
 

@@ -50,6 +50,7 @@ MORE = [
     "jax.lax.pmax",
     "ncclxy",
     "need the same shape on every rank",
+    "comm_core.groups.Group: need the same shape on every rank",
     "funcol.all_reduce",
     "funcol.allre",
     "ft_c.AsyncCollectiveTensor.wa",

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 
 from kwindex.column import Column
@@ -19,7 +19,10 @@ FARTHEST_TYPES = 24
 _LEAST_PASTED = 12
 _HEAD = 20
 """Letters of a message's first piece by which messages are picked that a text may begin."""
-_SAID = re.compile(r"^(?:e  ?)?(?:\[\w+\]:? )?(?:[a-z_][\w.]*(?:error|exception|warning)\w*: )?")
+_SAID = re.compile(r"^(?:[eE] )?(?:\[\w+\]:? )?")
+"""What pytest and torchrun put before a line of a traceback."""
+_NAMED = re.compile(r"([A-Za-z_][\w.]*): ")
+_ERROR = re.compile(r"error|exception|warning", re.IGNORECASE)
 _WORD = re.compile(r"[a-z0-9_]+")
 _STOPPED = """
 a an the of to in into on for from by with and or is are was be it its this that which what where when who how do does
@@ -33,10 +36,15 @@ _MOST_WORDS = 8
 
 
 class Prose:
-    """The messages, types and words of an index; each is laid out when it is first asked for."""
+    """The messages, types and words of an index; each is laid out when it is first asked for.
 
-    def __init__(self, tables: Tables) -> None:
-        self._tables = tables
+    Args:
+        tables: The index.
+        is_class: Says whether a class of the index has a name.
+    """
+
+    def __init__(self, tables: Tables, is_class: Callable[[str], bool]) -> None:
+        self._tables, self._is_class = tables, is_class
 
     @cached_property
     def _messages(self) -> list[tuple[str, str, str, int]]:
@@ -49,8 +57,7 @@ class Prose:
 
     def messages(self, text: str) -> Iterator[tuple[int, Match]]:
         """Yields the entries whose message a pasted text is, begins or is a part of."""
-        pasted = plain(text)
-        pasted = pasted[_SAID.match(pasted).end() :]  # type: ignore[union-attr]
+        pasted = self._told(text)
         if len(pasted) < _LEAST_PASTED or " " not in pasted:
             return
         for longest, head, line, number in self._messages:
@@ -62,6 +69,14 @@ class Prose:
                     yield number, Match(MESSAGE_BEGUN + min(letters // 2, 100), "raises a message that begins so")
             elif pasted in longest:
                 yield number, Match(MESSAGE_PART, "part of the message")
+
+    def _told(self, text: str) -> str:
+        """Returns a pasted text as messages are compared, without the error's name that a traceback has before it."""
+        text = _SAID.sub("", " ".join(text.split()))
+        named = _NAMED.match(text)
+        if named and (_ERROR.search(named[1]) or self._is_class(named[1].rpartition(".")[2])):
+            text = text[named.end() :]
+        return plain(text)
 
     @cached_property
     def _types(self) -> dict[str, list[int]]:

@@ -40,7 +40,7 @@ _NAMES_OF_OWNER = 20
 """Names that are looked up in the time in which all that is in one owner is looked at."""
 _MANY = 64
 """Entries of one name from which on only one import among them is looked at."""
-IMPORT = next(number for number, kind in enumerate(TABLE) if kind.word == "import")
+IMPORT, CLASS = ([kind.word for kind in TABLE].index(word) for word in ("import", "class"))
 _WORDY = 3
 """Words from which on a query that no name answers is read as prose before it is read as misspelled."""
 
@@ -94,7 +94,10 @@ class Searcher:
     def _prose(self) -> "Prose":
         from kwindex.prose import Prose  # most queries are names
 
-        return Prose(self.tables)
+        return Prose(self.tables, self._is_class)
+
+    def _is_class(self, last: str) -> bool:
+        return any(self.tables.kinds[number] == CLASS for number in self.named(last))
 
     def search(self, text: str, limit: int = 10) -> list[Hit]:
         """Returns the entries that answer a query, best first.

@@ -395,7 +395,8 @@ globalThis.kwindexScorer = (() => {
 
   // Messages and prose.
 
-  const SAID = /^(?:e  ?)?(?:\[[\p{L}\p{N}_]+\]:? )?(?:[a-z_][\p{L}\p{N}_.]*(?:error|exception|warning)[\p{L}\p{N}_]*: )?/u;
+  const SAID = /^(?:[eE] )?(?:\[[\p{L}\p{N}_]+\]:? )?/u;
+  const NAMED = /^([A-Za-z_][\p{L}\p{N}_.]*): /u;
   const LEAST_LETTERS = 12;
 
   function message(template) {
@@ -726,8 +727,7 @@ globalThis.kwindexScorer = (() => {
 
     byMessage(text, offer) {
       const P = this.P;
-      let pasted = plain(text);
-      pasted = pasted.slice(SAID.exec(pasted)[0].length);
+      const pasted = this.told(text);
       if (pasted.length < P.LEAST_PASTED || !pasted.includes(" ")) return;
       for (const [entry, told] of this.part("messages") || []) {
         const { longest } = told;
@@ -744,6 +744,16 @@ globalThis.kwindexScorer = (() => {
           offer(entry, P.MESSAGE_PART, "part of the message");
         }
       }
+    }
+
+    // A pasted text as messages are compared, without the error's name that a traceback has before it.
+    told(text) {
+      const said = text.split(/\s+/u).filter(Boolean).join(" ").replace(SAID, "");
+      const [whole, name] = NAMED.exec(said) ?? ["", ""];
+      const isClass = (this.groups.get(name.slice(name.lastIndexOf(".") + 1))?.entries || []).some(
+        (entry) => entry.kind === "class",
+      );
+      return plain(/error|exception|warning/i.test(name) || isClass ? said.slice(whole.length) : said);
     }
 
     byProse(text, offer, wholly = false) {
