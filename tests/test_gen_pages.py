@@ -159,6 +159,27 @@ def test_words_that_are_bound_to_a_name_first_stand_on_the_page(tmp_path: Path) 
     assert bare == [], "what an error got or needs stands in the code, not only the name of a variable"
 
 
+def test_what_is_filled_into_a_message_is_told_in_words() -> None:
+    tree = messages.syntax_tree(
+        "def f(x):\n    got = f'{len(xs)} of {type(x).__name__}'\n"
+        "    raise ShapeError(str(where), got, f\"{f'{side} {said(xs[0])}'}\", ', '.join(sorted(names)) or 'none')\n"
+        "    need = f'pad to {up(n, w) * w}'\n"
+        "    raise ShapeError(f'{x.shape[dim]} in {self._world - 1}', f'{a.b.dtype} {KINDS[0]}', need)\n"
+    )
+    first, second = sorted(messages.made(tree, "m.py", 0), key=lambda message: message.line)
+    assert (first.where, first.got) == ("{where}", "{number of xs} of {type of x}")
+    assert (first.need, first.hint) == ("{side} {xs}", "{names or none}")
+    assert (second.where, second.got) == ("{size of x in dim dim} in {world - 1}", "{dtype of b} {kind}")
+    assert second.need == "pad to {number from n and w}"
+    found = [one for file in error_page.files() for one in messages.of_file(file)]
+    holes = {
+        hole for one in found for word in messages.WORDS for hole in re.findall(r"\{([^{}]+)\}", getattr(one, word))
+    }
+    assert len(holes) > 100
+    source = {hole for hole in holes if re.search(r"\w\(|['\"\\]|\b(?:for|if|self|lambda)\b|\._|__", hole)}
+    assert source - {"'name': [Shard(0)]"} == set(), "the last is what a user is to write"
+
+
 def test_drift_finds_nested_definitions_and_tells_what_came_and_went(tmp_path: Path) -> None:
     file = tmp_path / "m.py"
     file.write_text(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from . import messages
 from .reference import HEAD
 from .sources import ROOT, Output
@@ -39,14 +41,14 @@ ADVICE = {
 """What to do about an error of each class, where a row says no more."""
 
 
+def files() -> list[Path]:
+    """The sources of all distributions."""
+    return [file for folder in ("packages", "tools") for file in sorted((ROOT / folder).glob("*/src/**/*.py"))]
+
+
 def page() -> Output:
     """The page, from the code as it is."""
-    found = [
-        message
-        for folder in ("packages", "tools")
-        for file in sorted((ROOT / folder).glob("*/src/**/*.py"))
-        for message in messages.of_file(file)
-    ]
+    found = [message for file in files() for message in messages.of_file(file)]
     lines = [f"{HEAD}# Every error", "", INTRODUCTION]
     lines += ["| error | is also | places |", "|---|---|---:|"]
     for kind, (base, _) in messages.kinds().items():

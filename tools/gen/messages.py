@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from kwindex.messages import Look, templates, unknown
-from kwindex.render import unpacked
+from kwindex.render import string_of, unpacked
 from kwindex.syntax import syntax_tree
 
+from . import holes
 from .mentions import names
 from .reference import cell
 from .sources import ROOT
@@ -105,8 +106,11 @@ def bound(scope: ast.Module | ast.FunctionDef | ast.AsyncFunctionDef) -> Bound:
 
 
 def shown(node: ast.expr, look: Look = unknown) -> str:
-    """The text of one word of a message, or the texts that it may be; what is computed stands in braces."""
-    return " or ".join(templates([node], look)) or f"{{{ast.unparse(node)}}}"
+    """The text of one word of a message, or the texts that it may be; what is filled in stands in braces, in words."""
+    known = holes.worded(node)
+    parts = known.values if isinstance(known, ast.JoinedStr) else [node]
+    bare = "".join(string_of(part) or f"{{{holes.in_words(part)}}}" for part in parts)
+    return " or ".join(templates([known], holes.looking(look))) or bare
 
 
 @cache
