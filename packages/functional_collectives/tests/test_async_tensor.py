@@ -377,6 +377,21 @@ def test_a_module_that_holds_what_is_in_flight_is_copied_and_a_gradient_with_its
         copy.deepcopy(started_leaf().view(4))
 
 
+@pytest.mark.parametrize("make", [lambda: started(2)[0], lambda: started(2, 2)[0][0]], ids=["a result", "a view"])
+def test_data_set_is_data_had(make):
+    x, others = make(), torch.ones(3, dtype=torch.float64)
+    before = x[:1]
+    x.data = others
+    x.add_(1)
+    assert (before.tolist(), others.tolist(), x.wait().dtype) == ([7.0], [2.0, 2.0, 2.0], torch.float64)
+    assert (x.tolist(), x[1:].tolist(), x.data_ptr()) == ([2.0] * 3, [2.0] * 2, others.data_ptr())
+    module = torch.nn.Linear(2, 1, bias=False)
+    module.weight = torch.nn.Parameter(make().view(1, 2))
+    assert module.double()(torch.ones(1, 2).double()).item() == 14.0
+    module.weight.data = torch.zeros(1, 2)
+    assert module.weight.tolist() == [[0.0, 0.0]]
+
+
 def test_completed_tells_whether_it_was_waited_for():
     x, _ = started(2)
     assert not x.completed

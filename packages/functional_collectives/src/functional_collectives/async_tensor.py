@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, cast
 
@@ -138,6 +139,19 @@ class AsyncCollectiveTensor(torch.Tensor):
         finished = cast(torch.Tensor, torch.ops.aten.alias.default(self))
         return finished.detach() if self.requires_grad and not recorded else finished
 
+    def pieces(self, shapes: Sequence[tuple[int, ...]]) -> list[torch.Tensor]:
+        """Return the tensors that lie in this one behind each other, in flight; a write to one is none to the others.
+
+        Gradient: none.
+        """
+        likes = [torch.empty(shape, dtype=self.dtype, device="meta") for shape in shapes]
+        starts = itertools.accumulate((like.numel() for like in likes), initial=0)
+        takes = [functools.partial(_piece, like, start) for like, start in zip(likes, starts, strict=False)]
+        return [
+            AsyncCollectiveTensor(_View(self._pending, take), like, self.device)
+            for like, take in zip(likes, takes, strict=True)
+        ]
+
     @property
     def completed(self) -> bool:
         """Whether it has been waited for."""
@@ -147,6 +161,18 @@ class AsyncCollectiveTensor(torch.Tensor):
     def elem(self) -> torch.Tensor:
         """The finished tensor; reading it waits."""
         return self.trigger_wait()
+
+    @property
+    def data(self) -> torch.Tensor:
+        """The result outside autograd, in flight; setting it waits, and puts another tensor in its place."""
+        return self.detach()
+
+    @data.setter
+    def data(self, value: torch.Tensor) -> None:
+        self.trigger_wait()
+        plain = _finished(value).detach()
+        cast(Any, torch.Tensor.data).__set__(self, plain)
+        self._pending, self._shares_writes = Pending(plain), False
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"AsyncCollectiveTensor({self.wait()!r})"
@@ -225,7 +251,7 @@ class _View:
 
     __slots__ = ("_base", "_take", "_taken")
 
-    def __init__(self, base: AsyncCollectiveTensor, take: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    def __init__(self, base: Unfinished, take: Callable[[torch.Tensor], torch.Tensor]) -> None:
         self._base = base
         self._take = take
         self._taken: torch.Tensor | None = None
@@ -236,10 +262,30 @@ class _View:
 
     def wait(self) -> torch.Tensor:
         if self._taken is None:
-            base = self._base.trigger_wait()
+            base = self._base.wait()
             with torch_compat.as_made(base):
                 self._taken = self._take(base)
         return self._taken
+
+
+class _Op:
+    """A view op to be run on the finished tensor: once, for all the views that it gives."""
+
+    __slots__ = ("_args", "_func", "_kwargs", "_views")
+
+    def __init__(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._func, self._args, self._kwargs = func, args, kwargs
+        self._views: Any = None
+
+    def take(self, index: int | None, x: torch.Tensor) -> torch.Tensor:
+        if self._views is None:
+            self._views = self._func(x, *self._args, **self._kwargs)
+        return cast(torch.Tensor, self._views if index is None else self._views[index])
+
+
+def _piece(like: torch.Tensor, start: int, x: torch.Tensor) -> torch.Tensor:
+    """Return the part of a contiguous tensor that begins at an element, with a count of writes of its own."""
+    return x.data.as_strided(like.shape, like.stride(), x.storage_offset() + start)
 
 
 @functools.cache
@@ -251,6 +297,8 @@ def _special(func: Any) -> str:
         return "keeps"  # the class: `torch.nn.Parameter` asks for that
     if torch.Tag.inplace_view in func.tags:
         return "reshapes"
+    if func is torch.ops.aten.unsafe_split_with_sizes.default:  # views that autograd does not take for such
+        return "view"
     return "view" if func.is_view else ""
 
 
@@ -317,15 +365,10 @@ def _deferred_view(base: AsyncCollectiveTensor, func: Any, args: tuple[Any, ...]
     like = torch.empty_strided(base.size(), base.stride(), dtype=base.dtype, device="meta")
     metas = func(like, *args, **kwargs)
     several = not isinstance(metas, torch.Tensor)
-    views = []
+    op, views = _Op(func, args, kwargs), []
     for index, meta in enumerate(metas if several else [metas]):
         if not torch_compat.shares_storage(meta, like) or meta.is_conj() or meta.is_neg():
             return None
-        take = functools.partial(_take, func, args, kwargs, index if several else None)
-        views.append(AsyncCollectiveTensor(_View(base, take), meta, base.device))
+        take = functools.partial(op.take, index if several else None)
+        views.append(AsyncCollectiveTensor(_View(base._pending, take), meta, base.device))
     return views if several else views[0]
-
-
-def _take(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], index: int | None, x: torch.Tensor) -> torch.Tensor:
-    views = func(x, *args, **kwargs)
-    return cast(torch.Tensor, views if index is None else views[index])
