@@ -166,6 +166,50 @@ def settings_of(entries: list[Entry]) -> list[tuple[str, int, str]]:
     return [(e.name, e.line, e.summary.removeprefix("read in ")) for e in found]
 
 
+SHADOWED = """
+import os
+from os import environ
+from lib import config
+def parameter(config): return config.no, lambda: config.no
+def assigned():
+    config = load()
+    return config.no
+def walked(configs):
+    for config in configs: print(config.no)
+    return [config.no for config in configs], {c.x: config.no for c in configs}
+def written():
+    global config
+    config = 1
+    return config.one
+def imported():
+    def inner(config): return config.no
+    from other import config
+    return config.two, [config.three for _ in config.four]
+def outside(x=config.five, y: "int" = lambda config: config.no) -> config.six:
+    def reads(): return config.seven
+    try: ...
+    except E as config: config.no
+@config.eight
+def decorated(config): ...
+def comprehended(): return [config.no for config in config.nine if config.no], config.ten
+class C:
+    config = 1
+    def method(self): return config.eleven
+def app(environ, os): return environ["NO"], environ.get("NO"), "NO" in os.environ, os.getenv("NO")
+def env(): return environ["YES"], os.environ.get("ALSO")
+"""
+
+
+def test_a_name_that_a_function_binds_for_itself_is_no_config_module(entries_of: Index) -> None:
+    entries = entries_of(SHADOWED)
+    keys = [entry.name for entry in entries if entry.kind == "config key"]
+    wanted = ["one", "two", "three", "four", "five", "six", "eight", "nine", "ten", "eleven"]
+    assert sorted(keys) == sorted(
+        f"{'other' if word in ('two', 'three', 'four') else 'lib'}.config.{word}" for word in wanted
+    )
+    assert [entry.name for entry in entries if entry.kind == "environment variable"] == ["ALSO", "YES"]
+
+
 def test_a_config_key_is_all_that_is_read_of_a_config_module(entries_of: Index) -> None:
     text = (
         "import a.b.config, a.b as ab\nfrom a import obj, config\nfrom x import config as cfg\n"

@@ -20,7 +20,7 @@ from kwindex.tables import Piece
 PARALLEL_BYTES = 3_000_000
 """Sources below this size are read in one process: starting more would take longer."""
 _CHUNK_BYTES = 150_000
-_VERSION = f"kwindex 10, Python {sys.version_info[0]}.{sys.version_info[1]}"
+_VERSION = f"kwindex 11, Python {sys.version_info[0]}.{sys.version_info[1]}"
 """What a piece depends on besides its source; change the number with every change of what is extracted."""
 
 Progress = Callable[[int, int], None]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from kwindex.link import target_of
 from kwindex.model import Entry
 from kwindex.render import expression, string_of
+from kwindex.shadows import Around, Shadows, children
 
 _STRINGS = (ast.JoinedStr, ast.FormattedValue)
 _READS = {"get", "pop", "setdefault", "__getitem__"}
@@ -120,19 +121,33 @@ def readings(tree: ast.Module, text: str, entries: Sequence[Entry], owners: Iter
 
 
 def _candidates(tree: ast.Module, lines: list[int]) -> Iterator[ast.expr]:
-    """Yields the expressions on some lines that may read a setting; of `a.b.c` only the whole."""
-    stack: list[ast.AST] = [tree]
+    """Yields the expressions on some lines that may read a setting; of `a.b.c` only the whole.
+
+    What begins with a name that a function binds for itself is none.
+    """
+    stack: list[tuple[ast.AST, Around]] = [(tree, ())]
+    shadows = Shadows()
     while stack:
-        node = stack.pop()
-        children: Iterable[ast.AST] = ast.iter_child_nodes(node)
+        node, around = stack.pop()
+        inner: Iterable[tuple[ast.AST, Around]] = children(node, around)
         if isinstance(node, ast.Call | ast.Subscript | ast.Compare | ast.Attribute):
-            yield node
+            if not shadows.hide(_first(node), around):
+                yield node
             if isinstance(node, ast.Call) and _chain(node.func):
-                children = [*node.args, *node.keywords]
+                inner = ((child, around) for child in (*node.args, *node.keywords))
             elif isinstance(node, ast.Attribute) and _chain(node):
-                children = ()
+                inner = ()
         inside_string = isinstance(node, _STRINGS)  # whose parts do not know their lines
-        stack += (child for child in children if inside_string or _holds(child, lines))
+        stack += (child for child in inner if inside_string or _holds(child[0], lines))
+
+
+def _first(node: ast.expr) -> str:
+    """Returns the name that begins what may read a setting, '' where it begins with another thing."""
+    if isinstance(node, ast.Compare):
+        node = node.comparators[0]
+    while isinstance(node, ast.Call | ast.Subscript | ast.Attribute):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def _owned(nodes: Iterable[ast.expr], owners: Iterable[Entry]) -> Iterator[tuple[ast.expr, str]]:
