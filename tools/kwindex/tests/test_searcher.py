@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import kwindex
 from kwindex import Entry, Hit, KwindexError, Searcher, build, paths, read_index
 from kwindex.kinds import TABLE, UNNAMED
+from kwindex.link import is_definition
 from kwindex.rank import (
     PART,
     TYPO,
@@ -48,6 +49,8 @@ def linear(text: str, entries: list[Entry], limit: int) -> list[tuple[Entry, int
     query = Query.of(text)
     named = [entry for entry in entries if entry.kind not in UNNAMED]
     hits = [*_by_path(query, entries), *_by_name(query, named)] or list(_by_typo(query, named))
+    hits.sort(key=lambda hit: (hit.score, hit.entry.summary != "", hit.entry), reverse=True)
+    hits = [*{(hit.entry[:3] if is_definition(hit.entry) else hit.entry): hit for hit in reversed(hits)}.values()]
     hits.sort(key=lambda hit: (-hit.score, len(hit.entry.name), hit.entry))
     shown: dict[Entry, int] = {}
     imported: set[str] = set()
@@ -228,3 +231,39 @@ def test_a_package_has_what_is_registered_and_read_in_its_files() -> None:
         ("li", []),
     ):
         assert sorted((hit.entry.name for hit in searcher.search(f"pkg:{package}")), key=str.lower) == wanted
+
+
+OVERLOADS = """
+from typing import overload
+@overload
+def to(x: int) -> int: ...
+@overload
+def to(x: str) -> str: ...
+def to(x):
+    'Converts.'
+if FAST:
+    def run(): ...
+else:
+    def run(): ...
+class C:
+    @property
+    def size(self):
+        'How large it is.'
+    @size.setter
+    def size(self, value): ...
+"""
+
+
+def test_of_overloads_one_is_shown_which_says_what_it_does(entries_of: Index) -> None:
+    searcher = Searcher(entries_of(OVERLOADS))
+    found = {
+        query: [(hit.entry.line, hit.why) for hit in searcher.search(query)]
+        for query in ("to", "m.to", "run", "C.size", "int -> int")
+    }
+    assert found == {
+        "to": [(7, "exact name; one of 3 definitions of it")],
+        "m.to": [(7, "exact qualified name; one of 3 definitions of it")],
+        "run": [(12, "exact name; one of 2 definitions of it")],
+        "C.size": [(15, "end of the qualified name; one of 2 definitions of it")],
+        "int -> int": [(4, "these types; one of 3 definitions of it")],
+    }

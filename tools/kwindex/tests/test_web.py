@@ -195,7 +195,7 @@ def test_what_a_query_loads_of_ten_thousand_symbols_is_less_than_100_kb(ten_thou
 
 def test_entries_that_differ_in_their_lines_alone_stay_in_order() -> None:
     rows = [("m.f", 9, 9, "f(b)"), ("m.f", 9, 9, "f(a)"), ("m.f", 9, 12, "f()"), ("m.f", 3, 30, "f(z)")]
-    entries = [Entry(name, "function", "m.py", line, end, text, "") for name, line, end, text in rows]
+    entries = [Entry(name, "kernel", "m.py", line, end, text, "") for name, line, end, text in rows]
     said = [row[3:5] for row in Browser(entries).entries()]
     assert said == [[3, "f(z)"], [9, "f(a)"], [9, "f(b)"], [9, "f()"]]
     assert [hit.entry.signature for hit in Searcher(entries).search("m.f")] == ["f(z)", "f(a)", "f(b)", "f()"]

@@ -158,6 +158,11 @@ class Searcher:
             if place >= 0:
                 yield from tables.owned(tables.owner_base[file] + place)
 
+    def definitions(self, entry: Entry) -> int:
+        """Returns how many definitions of a kind and name a file has: overloads, or those of branches."""
+        alike = [other[:3] for other in map(self.entries.__getitem__, self.exactly(entry.name))]
+        return alike.count(entry[:3])
+
     def imports(self, entry: Entry) -> int:
         """Returns how many imports bind the name that an import binds."""
         return sum(self.tables.kinds[number] == IMPORT for number in self.named(short(entry.name)))
@@ -192,7 +197,7 @@ class _Search:
                 if not self._best.found:
                     step()
         searcher = self._searcher
-        return [_counted(hit, searcher) if hit.entry.kind == "import" else hit for hit in self._best.hits()]
+        return [_counted(hit, searcher) for hit in self._best.hits()]
 
     def _offer(self, numbers: Iterable[int], judged: Judged, bound: int = EXACT_QUALIFIED, own: int = 0) -> None:
         """Offers entries that can get at most so many points; `own` is what the name itself adds to them."""
@@ -352,6 +357,12 @@ Groups = Iterator[tuple[int, int, Iterable[int]]]
 
 
 def _counted(hit: Hit, searcher: Searcher) -> Hit:
-    imports = searcher.imports(hit.entry)
-    why = f"{hit.why}; one of {imports} imports of that name" if imports > 1 else hit.why
-    return hit._replace(entry=searcher.linked(hit.entry), why=why)
+    """Returns a hit with how many others it stands for."""
+    entry = hit.entry
+    if entry.kind == "import":
+        many = searcher.imports(entry)
+        why = f"{hit.why}; one of {many} imports of that name"
+    else:
+        many = searcher.definitions(entry) if is_definition(entry) else 1
+        why = f"{hit.why}; one of {many} definitions of it"
+    return hit._replace(entry=searcher.linked(entry), why=why if many > 1 else hit.why)

@@ -565,7 +565,7 @@ globalThis.kwindexScorer = (() => {
       const entries = this.exactly(full);
       const imports = entries.filter((entry) => entry.kind === "import");
       let found = [full];
-      if (!entries.some((entry) => entry.kind !== "import" && !this.P.ELSEWHERE.includes(entry.kind))) {
+      if (!entries.some((entry) => entry.defines)) {
         const nexts = imports.length ? imports.map((entry) => entry.target) : this.handed(full, depth);
         found = [...new Set(nexts.flatMap((path) => this.find(path, depth + 1)))];
         if (!found.length && imports.length) found = [full];
@@ -598,6 +598,7 @@ globalThis.kwindexScorer = (() => {
       for (const entry of this.entries) {
         entry.short = short(entry.name);
         entry.unnamed = !this.weights[entry.kind].named;
+        entry.defines = !entry.unnamed && entry.kind !== "import" && !this.P.ELSEWHERE.includes(entry.kind);
         entry.place = this.placeOf(entry);
         entry.owner = entry.name.slice(0, entry.name.length - entry.short.length);
         if (!this.owners.has(entry.owner)) this.addOwner(entry.owner);
@@ -650,10 +651,10 @@ globalThis.kwindexScorer = (() => {
       const hits = new Map();
       const offer = (entry, points, why) => {
         if (!accepts(asked, entry, this.P.ELSEWHERE)) return;
-        const key = entry.kind === "import" ? `import ${entry.short}` : entry;
+        const key = entry.kind === "import" ? `import ${entry.short}` : entry.defines ? alike(entry) : entry;
         const hit = { entry, score: points + entry.place, why };
         const known = hits.get(key);
-        if (!known || inOrder(hit, known) < 0) hits.set(key, hit);
+        if (!known || isPreferred(hit, known)) hits.set(key, hit);
       };
       const types = askedTypes(asked.text);
       if (!asked.text) for (const entry of this.entries) offer(entry, 0, "passes the filters");
@@ -803,10 +804,24 @@ globalThis.kwindexScorer = (() => {
     }
 
     counted(hit) {
-      if (hit.entry.kind !== "import") return hit;
-      const same = this.groups.get(hit.entry.short).entries.filter((entry) => entry.kind === "import").length;
-      return same > 1 ? { ...hit, why: `${hit.why}; one of ${same} imports of that name` } : hit;
+      const { entry } = hit;
+      const isImport = entry.kind === "import";
+      if (!isImport && !entry.defines) return hit;
+      const { entries } = this.groups.get(entry.short);
+      const same = entries.filter((one) => (isImport ? one.kind === "import" : alike(one) === alike(entry))).length;
+      const many = isImport ? "imports of that name" : "definitions of it";
+      return same > 1 ? { ...hit, why: `${hit.why}; one of ${same} ${many}` } : hit;
     }
+  }
+
+  // What the definitions of one thing in one file share: its overloads, or one of each branch.
+  const alike = ({ kind, name, file }) => `${kind} ${name} ${file}`;
+
+  // Of them one is shown, which says what it does, or the last; of imports of one name the best.
+  function isPreferred(hit, known) {
+    if (hit.score !== known.score || !hit.entry.defines) return inOrder(hit, known) < 0;
+    const [says, said] = [hit, known].map(({ entry }) => entry.brevity >= 0);
+    return says === said ? hit.entry.number > known.entry.number : says;
   }
 
   // Of many imports that bind one name, the first among those that stand best.
