@@ -21,6 +21,14 @@ def one():
     return torch.ones(2)
 
 
+def quantized():
+    return torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)
+
+
+def nested():
+    return torch.nested.nested_tensor([torch.ones(2, 3), torch.ones(1, 3)])
+
+
 CALLS = {
     "device": lambda n: dist.group.WORLD.allreduce([torch.ones(2, device="meta")]),
     "layout": lambda n: dist.broadcast(torch.ones(2, 2).to_sparse(), 0),
@@ -29,6 +37,22 @@ CALLS = {
     "irecv to another device": lambda n: dist.group.WORLD.recv([torch.ones(2, device="meta")], 0, 0),
     "irecv to an expanded tensor": lambda n: dist.group.WORLD.recv([torch.ones(1).expand(2)], 0, 0),
     "isend of a sparse tensor": lambda n: dist.group.WORLD.send([torch.ones(2, 2).to_sparse()], 0, 0),
+    "isend of a quantized tensor": lambda n: dist.group.WORLD.send([quantized()], 0, 0),
+    "quantized": lambda n: dist.broadcast(quantized(), 0),
+    "nested": lambda n: dist.all_reduce(nested()),
+    "nested, of other strides": lambda n: dist.broadcast(nested().transpose(1, 2), 0),
+    "irecv to a nested tensor": lambda n: dist.group.WORLD.recv([nested().transpose(1, 2)], 0, 0),
+}
+HINTS = {
+    "device": 'new_group(backend="gloo")',
+    "irecv to another device": 'new_group(backend="gloo")',
+    "layout": "pass x.to_dense()",
+    "isend of a sparse tensor": "pass x.to_dense()",
+    "isend of a quantized tensor": "pass x.int_repr()",
+    "quantized": "pass x.int_repr()",
+    "nested": "x.unbind()",
+    "nested, of other strides": "x.unbind()",
+    "irecv to a nested tensor": "x.unbind()",
 }
 
 
@@ -49,16 +73,16 @@ def test_each_is_refused_by_a_transport_error_that_says_what_to_do(world):
 
     for answers, after in world.run(body):
         assert {name: kind for name, (kind, _) in answers.items()} == dict.fromkeys(CALLS, TransportError)
-        for name in CALLS.keys() - {"expanded", "several tensors", "irecv to an expanded tensor"}:
+        for name, hint in HINTS.items():
             assert "CPU tensors" in answers[name][1] or "need a dense one" in answers[name][1]
-            assert 'new_group(backend="gloo")' in answers[name][1]
+            assert hint in answers[name][1]
         assert after == [float(world.size)] * 2
 
 
 # Mistakes that a rank can see in its own arguments, as calls that are started.
 STARTED = {
     "layout": (lambda n: dist.broadcast(torch.ones(2, 2).to_sparse(), 0, async_op=True), TransportError),
-    "expanded": (lambda n: dist.broadcast(one()[:1].expand(2), 0, async_op=True), TransportError),
+    "expanded": (lambda n: dist.all_reduce(one()[:1].expand(2), async_op=True), TransportError),
     "no reduce op": (lambda n: dist.group.WORLD.allreduce([one()], op="most"), ReduceOpError),
     "no op of that dtype": (lambda n: dist.all_reduce(one(), op=dist.ReduceOp.BXOR, async_op=True), ReduceOpError),
     "several tensors": (lambda n: dist.group.WORLD.broadcast([one(), one()], 0), TransportError),

@@ -36,6 +36,16 @@ COLLECTIVES = (
     "monitored_barrier",
     "sparse all_reduce",
 )
+OF_PARTS_OF_BYTES = tuple(
+    getattr(torch, name)
+    for name in (f"{kind}{bits}" for kind in ("uint", "int") for bits in range(1, 8))
+    if hasattr(torch, name)
+)
+OF_BITS = tuple(
+    getattr(torch, name)
+    for name in ("float4_e2m1fn_x2", "bits1x8", "bits2x4", "bits4x2", "bits8", "bits16")
+    if hasattr(torch, name)
+)
 DTYPES = (
     torch.float32,  # 0: from here to complex128 in the order of shm_kind, which are those that can be reduced
     torch.float64,
@@ -58,6 +68,8 @@ DTYPES = (
     torch.float8_e5m2,
     torch.float8_e5m2fnuz,
     torch.float8_e8m0fnu,
+    *OF_PARTS_OF_BYTES,
+    *OF_BITS,
 )
 REDUCED = DTYPES[: DTYPES.index(torch.complex128) + 1]
 REDUCE_OPS = ("sum", "avg", "product", "min", "max", "band", "bor", "bxor", "premul_sum")  # as in shm_reduce_op

@@ -70,6 +70,26 @@ def opened(where: str, value: Any) -> Any:
     return value
 
 
+def undense(where: str, x: torch.Tensor) -> TransportError | None:
+    """Return the error for a tensor that is more than its elements in memory: sparse, nested or quantized; else None.
+
+    Example:
+        >>> undense("send", torch.ones(2)) is None
+        True
+        >>> print(undense("send", torch.ones(2).to_sparse()))
+        send: got a tensor of layout torch.sparse_coo; need a dense one; pass x.to_dense()
+    """
+    if x.is_nested:
+        got, hint = "a nested tensor", "pass the tensors that it is made of: x.unbind()"
+    elif x.is_quantized:
+        got, hint = f"a quantized tensor, of {x.dtype}", "pass x.int_repr(), its scale and its zero point"
+    elif x.layout is not torch.strided:
+        got, hint = f"a tensor of layout {x.layout}", "pass x.to_dense()"
+    else:
+        return None
+    return TransportError(where, got=got, need="a dense one", hint=hint)
+
+
 def unreachable(x: torch.Tensor) -> bool:
     """Return whether a tensor has elements but no memory, as one whose storage was given back has.
 

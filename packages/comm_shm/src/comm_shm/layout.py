@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from comm_shm.codes import PREMUL_SUM
+from comm_shm.codes import OF_PARTS_OF_BYTES, PREMUL_SUM
 from comm_shm.torch_compat import premul_factor
 
 
@@ -15,12 +15,22 @@ def plain(x: torch.Tensor) -> bool:
     return x.is_contiguous() and not x.is_neg() and not x.is_conj()
 
 
+def copyable(x: torch.Tensor) -> torch.Tensor:
+    """Return the tensor, or its bytes where it is of a dtype of less than a byte, which torch does not copy.
+
+    Example:
+        >>> copyable(torch.empty(3, dtype=torch.uint4)).dtype
+        torch.uint8
+    """
+    return x.view(torch.uint8) if x.dtype in OF_PARTS_OF_BYTES else x
+
+
 def flat_of(x: torch.Tensor) -> torch.Tensor:
     """Return the elements as they lie in memory when the tensor is contiguous, else a copy that is."""
     if plain(x):
         return x
     with torch.no_grad():
-        return x.detach().resolve_neg().resolve_conj().contiguous()
+        return copyable(x.detach().resolve_neg().resolve_conj()).contiguous().view(x.dtype)
 
 
 def target_of(out: torch.Tensor) -> torch.Tensor:
@@ -35,7 +45,7 @@ def put(out: torch.Tensor, flat: torch.Tensor) -> None:
     """Copy a result to where it belongs, unless it is there."""
     if flat is not out and (flat.data_ptr() != out.data_ptr() or out.is_neg() or out.is_conj()):
         with torch.no_grad():
-            out.detach().copy_(flat.view(out.shape))
+            copyable(out.detach()).copy_(copyable(flat.view(out.shape)))
 
 
 def apart(
@@ -48,7 +58,7 @@ def apart(
     if begin >= start + total or start >= begin + size:
         return source
     fits = place is not None and begin == start + place * part.element_size()
-    return source if fits else source.clone()
+    return source if fits else copyable(source).clone().view(source.dtype)
 
 
 def scaled(flat: torch.Tensor, op: Any, code: int) -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch
 from comm_core.errors import ArgumentError, CommError, TransportError
 from comm_shm.agreement import GLOO
 from comm_shm.codes import DTYPE_CODE, UNKNOWN
-from comm_shm.entrance import OnlyImagined, no_memory, opened, unreachable
+from comm_shm.entrance import OnlyImagined, no_memory, opened, undense, unreachable
 from comm_shm.faults import Status
 from comm_shm.layout import expanded, flat_of, put, target_of
 from comm_shm.message_faults import Message, misfit, undelivered
@@ -128,9 +128,9 @@ class MessagingGroup(RootedGroup):
         if len(tensors) != 1:
             raise ArgumentError(where, got=f"{len(tensors)} tensors", need="one", hint="make one call for each")
         x = tensors[0]
-        if x.layout is not torch.strided:
-            got = f"a tensor of layout {x.layout} on {x.device}"
-            raise TransportError(where, got=got, need="dense CPU tensors", hint=GLOO)
+        sparse_or_other = undense(where, x)
+        if sparse_or_other is not None:
+            raise sparse_or_other
         if not x.is_cpu:
             return x  # for whoever it is handed on to
         x = opened(where, x)

@@ -17,7 +17,7 @@ from comm_shm import sparse
 from comm_shm.agreement import GLOO
 from comm_shm.calls import CallingGroup, Step
 from comm_shm.codes import REDUCE_OPS, defined, reduce_code
-from comm_shm.entrance import no_memory, unreachable
+from comm_shm.entrance import no_memory, undense, unreachable
 from comm_shm.layout import apart, expanded, flat_of, put, scaled, target_of
 from comm_shm.terms import Terms, terms
 
@@ -46,7 +46,7 @@ class MovingGroup(CallingGroup):
         asked = terms(*given, **named)
         x = tensors if isinstance(tensors, torch.Tensor) else self._only("broadcast", tensors)
         root = self._root("broadcast", asked.root)
-        self._check("broadcast", x, x)
+        self._check("broadcast", x, x, writes=self._rank != root)
         flat = flat_of(x)
         finish = None if flat is x or self._rank == root else lambda: put(x, flat)
         return self.run([Step("broadcast", "broadcast", x.numel(), root, (flat, flat), None, finish)], [x], asked)
@@ -265,22 +265,20 @@ class MovingGroup(CallingGroup):
 
     # -- what is refused -----------------------------------------------------------------------------------------
 
-    def _check(self, where: str, out: torch.Tensor, x: torch.Tensor) -> None:
+    def _check(self, where: str, out: torch.Tensor, x: torch.Tensor, writes: bool = True) -> None:
         for tensor in (x,) if x is out else (x, out):
             if not tensor.is_cpu:
                 error = TransportError(where, got=f"a tensor on {tensor.device}", need="CPU tensors", hint=GLOO)
                 self.refuse(where, "not on the CPU", error, tensor)
-            if tensor.layout is not torch.strided:
-                got = f"a tensor of layout {tensor.layout}"
-                self.refuse(
-                    where, "not a dense layout", TransportError(where, got=got, need="a dense one", hint=GLOO), x
-                )
+            sparse_or_other = undense(where, tensor)
+            if sparse_or_other is not None:
+                self.refuse(where, "not a dense layout", sparse_or_other, x)
             if unreachable(tensor):
                 self.refuse(where, "not a plain tensor", no_memory(where, tensor))
         if out.dtype is not x.dtype:
             got = f"{x.dtype} for an output of {out.dtype}"
             self.refuse(where, "dtypes that differ", DtypeError(where, got=got, need="one dtype"), x)
-        if not out.is_contiguous() and expanded(out):
+        if writes and not out.is_contiguous() and expanded(out):
             error = TransportError(
                 where,
                 got="an expanded tensor, whose elements share memory",
@@ -289,8 +287,8 @@ class MovingGroup(CallingGroup):
             )
             self.refuse(where, "not a dense layout", error, x)
 
-    def _reduction(self, where: str, out: torch.Tensor, x: torch.Tensor, op: Any) -> int:
-        self._check(where, out, x)
+    def _reduction(self, where: str, out: torch.Tensor, x: torch.Tensor, op: Any, writes: bool = True) -> int:
+        self._check(where, out, x, writes)
         code = self._code(where, x, op)
         if not defined(x.dtype, code):
             words = [word for other, word in enumerate(REDUCE_OPS) if defined(x.dtype, other)]
@@ -347,7 +345,7 @@ class MovingGroup(CallingGroup):
     def _whole(self, where: str, parts: Tensors, like: torch.Tensor, filled: bool = False) -> torch.Tensor:
         """Return one tensor for a list of one part a rank, all as large as `like`."""
         for part in parts:
-            self._check(where, part, like)
+            self._check(where, *((like, part) if filled else (part, like)))
         if len(parts) != self._world or any(part.numel() != like.numel() for part in parts):
             got = f"{len(parts)} tensors of {sorted({part.numel() for part in parts})} elements"
             need = f"{self._world} tensors of {like.numel()} elements"

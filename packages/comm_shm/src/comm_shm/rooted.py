@@ -27,7 +27,7 @@ class RootedGroup(MovingGroup):
         asked = terms(*given, **named)
         x = tensors if isinstance(tensors, torch.Tensor) else self._only("reduce", tensors)
         root = self._root("reduce", asked.root)
-        code = self._reduction("reduce", x, x, asked.op)
+        code = self._reduction("reduce", x, x, asked.op, writes=self._rank == root)
         total = scaled(flat_of(x).clone(), asked.op, code)
         finish = (lambda: put(x, total)) if self._rank == root else None
         step = Step("all_reduce_one_of", "reduce", x.numel(), root, (total, total), code, finish)
@@ -40,7 +40,7 @@ class RootedGroup(MovingGroup):
         asked = terms(*given, **named)
         x = inputs if isinstance(inputs, torch.Tensor) else self._only("gather", inputs)
         root = self._root("gather", asked.root)
-        self._check("gather", x, x)
+        self._check("gather", x, x, writes=False)
         here = self._rank == root
         outs = self._one_list("gather", lists) if here else []
         whole = self._whole("gather", outs, x) if here else x.new_empty(0)
