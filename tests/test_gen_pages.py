@@ -76,6 +76,12 @@ def test_the_graph_on_the_page_is_what_is_traced() -> None:
     assert "torch.ops._c10d_functional.wait_tensor.default(all_reduce)" in traced
 
 
+def test_the_plain_function_comes_before_its_variants() -> None:
+    called = life.calls(catalog.ALL_REDUCE, distributions())
+    assert called[2].startswith("- [`functional_collectives.all_reduce`]")
+    assert any("all_reduce_coalesced" in line for line in called[3:])
+
+
 def test_words_in_angle_brackets_stay_on_the_page(tmp_path: Path) -> None:
     assert markup.prose("`<a>` is <Cx, y> | z") == "`<a>` is &lt;Cx, y> \\| z"
     (page,) = [one for one in life.pages(distributions()) if one.path.endswith("/all_reduce.md")]

@@ -81,7 +81,7 @@ def opening(entry: Collective) -> list[str]:
 def calls(entry: Collective, distributions: list[Distribution]) -> list[str]:
     """The public functions that run the entry."""
     found = []
-    for file, name in mentioning(PUBLIC, {entry.name.upper()}):
+    for file, name in sorted(mentioning(PUBLIC, {entry.name.upper()}), key=lambda row: len(row[1])):  # variants last
         module = file.rpartition("/")[2].removesuffix(".py")
         target = linked(f"functional_collectives.{module}.{name}", distributions)
         if target:
@@ -93,7 +93,7 @@ def calls(entry: Collective, distributions: list[Distribution]) -> list[str]:
 
 def example_of(entry: Collective) -> list[str]:
     """The example of the entry's first public function; the tests run it."""
-    for file, name in mentioning(PUBLIC, {entry.name.upper()}):
+    for file, name in sorted(mentioning(PUBLIC, {entry.name.upper()}), key=lambda row: len(row[1])):  # variants last
         if not file.endswith(("/coalesced.py", "/inplace.py")):
             text = docstring_of(file, name).partition("Example:\n")[2]
             block = textwrap.dedent(

@@ -117,6 +117,14 @@ def test_a_page_tells_what_a_file_holds(shop: dict[str, str]) -> None:
     assert "| `test_cut` | `shop.saws.Saw`, `shop.saws.cut` | line 3 |" in shop["tests/test_saws.py_docs.md"]
 
 
+def test_a_files_keywords_name_the_line_and_a_folders_the_file_too(shop: dict[str, str]) -> None:
+    (own,) = [row for row in shop["shop/saws.py_kw.md"].splitlines() if row.startswith("| [`cut`]")]
+    (below,) = [row for row in shop["shop/sub.md"].splitlines() if row.startswith("| [`cut`]")]
+    line = own.split(" | ")[3]
+    assert line.removeprefix("line ").isdigit()
+    assert below.split(" | ")[3] == f"`shop/saws.py:{line.removeprefix('line ')}`"
+
+
 def test_folders_say_what_is_in_them_and_how_they_stand(shop: dict[str, str]) -> None:
     assert "| [`wood`](wood/index.md) | 1 |" in shop["shop/index.md"]
     assert "| [`saws.py`](saws.py_docs.md) | [keywords](saws.py_kw.md) | module | 18 | Saws. |" in shop["shop/index.md"]

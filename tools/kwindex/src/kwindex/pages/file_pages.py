@@ -93,7 +93,8 @@ def keyword_rows(on: str, found: Iterable[tuple[SourcePage, Entry]], places: Pla
     rows = []
     for page, entry in ordered:
         target = link(code(last_name(entry)), on, page.docs, page.anchor(entry)) if has_anchor(entry) else _bare(entry)
-        rows.append((target, entry.kind, code(entry.name), places.full(entry.file, entry.line), plain(entry.summary)))
+        place = places.line if on == page.keywords else places.full
+        rows.append((target, entry.kind, code(entry.name), place(entry.file, entry.line), plain(entry.summary)))
     return table(["keyword", "kind", "in full", "line", "what it is"], rows)
 
 
