@@ -199,6 +199,21 @@ def test_inputs_in_flight_no_inputs_and_writes_to_one_result(world):
     assert world.run(_edges) == [([], [world.size**2 + 1.0] * 2, [0.0] * 2)] * world.size
 
 
+def test_forward_mode_goes_through():
+    from torch.autograd import forward_ad
+
+    def body(group):
+        with forward_ad.dual_level():
+            x = forward_ad.make_dual(torch.ones(2), torch.full((2,), 3.0))
+            calls = (
+                fc.all_reduce_coalesced([x, x], "sum", group),
+                fc.reduce_scatter_tensor_coalesced([x, x], "sum", [0, 0], group),
+            )
+            return [forward_ad.unpack_dual(fc.wait_tensor(y)).tangent.tolist() for ys in calls for y in ys]
+
+    assert World(1).run(body) == [[[3.0, 3.0]] * 4]
+
+
 def test_a_mixed_list_gives_gradients_to_those_that_want_them():
     def body(group):
         x = torch.ones(2, requires_grad=group.rank == 0)  # the ranks need not want the same

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.distributed as dist
 
 import functional_collectives as fc
 from comm_core import World, errors
@@ -402,6 +403,55 @@ def _conventions(group, backward):
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_both_conventions_have_the_gradients_of_the_functional_form(size, backward):
     assert World(size).run(_conventions, backward) == [[]] * size
+
+
+def _over_its_input(group, op, where):
+    """Gradients through results that are written over what backward looks at, and those of the functional forms."""
+    import torch._dynamo
+
+    torch._dynamo.reset()
+    pg, n = group.process_group, group.world
+
+    def in_place(x):
+        y, z = x * 1, x * 2
+        fc.all_reduce_inplace(y, op, group)
+        fc.reduce_scatter_tensor_inplace(z[:1], z, op, group)
+        return y.sum() + z.sum()
+
+    def beside(x):
+        z = x * 2
+        return fc.all_reduce(x, op, group).sum() + fc.reduce_scatter_tensor(z, op, 0, group).sum() + z[1:].sum()
+
+    def called(x):
+        y, z = x * 1, x * 2
+        dist.all_reduce(y, getattr(dist.ReduceOp, op.upper()), group=pg)
+        work = dist.reduce(z, op=getattr(dist.ReduceOp, op.upper()), group=pg, group_dst=0, async_op=True)
+        work.wait()
+        return y.sum() + z.sum()
+
+    def beside_called(x):
+        z = fc.reduce(x * 2, op, 0, group).sum()
+        return fc.all_reduce(x, op, group).sum() + z + (x * 2).sum() * (group.rank > 0)
+
+    def grad(call):
+        x = (torch.arange(1.0 * n).add(group.rank + 1)).requires_grad_()
+        return torch.autograd.grad(call(x), x)[0].tolist()
+
+    if where == "eager":
+        return grad(in_place) == grad(beside)
+    if where == "func":
+        x = torch.arange(1.0 * n).add(group.rank + 1)
+        return torch.func.grad(in_place)(x).tolist() == grad(beside)
+    with fc.remapped():
+        made = [grad(torch.compile(call, fullgraph=True, backend=where)) for call in (in_place, called)]
+    return made == [grad(beside), grad(beside_called)]
+
+
+@pytest.mark.parametrize("where", ["eager", "func", "aot_eager"])
+@pytest.mark.parametrize("op", ["max", "product"])
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_result_written_over_its_input_has_the_gradient_of_what_the_input_was(size, op, where):
+    assert World(size).run(_over_its_input, op, where) == [True] * size
 
 
 def test_the_two_conventions_differ_by_the_size_of_the_group():

@@ -252,7 +252,8 @@ def reduced(entry: Collective, xs: Tensors, parsed: Sequence[dict[str, Any]], gr
 
 def pieces(whole: torch.Tensor, shapes: Sequence[tuple[int, ...]]) -> list[torch.Tensor]:
     """Return the tensors that lie in a result one behind the other; each may be written as if it were alone."""
-    if type(whole) is AsyncCollectiveTensor and not whole.requires_grad:
+    differentiated = whole.requires_grad or torch_compat.forward_ad_active()
+    if type(whole) is AsyncCollectiveTensor and not differentiated:
         return whole.pieces(shapes)
     # Of `split`'s views autograd refuses each write; but torch.func has no rule for the other (2.11 to 2.14).
     split = torch.split if stands_transformed(whole) else torch.unsafe_split_with_sizes

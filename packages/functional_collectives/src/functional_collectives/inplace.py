@@ -19,7 +19,9 @@ import comm_core
 from comm_core import Collective, GroupLike, Missing, SimulatedGroup
 from comm_core.catalog import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, REDUCE_SCATTER
 from comm_core.checking import refusing
+from comm_core.collective import Params
 from comm_core.errors import CommError, DtypeError, GradientError, ShapeError
+from comm_core.execution import is_linear
 from comm_core.groups import AnyGroup
 from comm_core.premul import premultiplied
 from comm_core.settling import settled
@@ -217,7 +219,7 @@ def written(entry: Collective, out: torch.Tensor, x: torch.Tensor, group: GroupL
         if not out.is_inference():
             torch.autograd.graph.increment_version(out)  # the transport wrote behind autograd's back
         return out
-    return out.copy_(comm_core.run(entry, x, door, **parsed))
+    return out.copy_(comm_core.run(entry, kept(entry, out, x, parsed), door, **parsed))
 
 
 def fitting(
@@ -246,6 +248,14 @@ def is_direct(out: torch.Tensor, x: torch.Tensor, on: AnyGroup, in_place: bool) 
     if torch.is_grad_enabled() and (x.requires_grad or out.requires_grad):
         return False
     return out.is_contiguous() and (in_place or not torch_compat.shares_storage(out, x))
+
+
+def kept(entry: Collective, out: torch.Tensor, x: torch.Tensor, params: Params) -> torch.Tensor:
+    """Return the input, or a copy of it where backward looks at its values and the result is written over them."""
+    if is_linear(entry, params) or not (torch.is_grad_enabled() and x.requires_grad):
+        return x
+    watched = is_traced(x) or torch_compat.is_transformed(x)  # then no storage tells
+    return x.clone() if watched or torch_compat.shares_storage(out, x) else x
 
 
 def check_output(out: torch.Tensor, x: torch.Tensor, shape: tuple[int, ...], where: str) -> None:

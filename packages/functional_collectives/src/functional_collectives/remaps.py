@@ -19,7 +19,7 @@ from comm_core import Collective, GroupLike
 from comm_core.catalog import ALL_GATHER, ALL_GATHER_V, ALL_REDUCE, ALL_TO_ALL, BARRIER, BROADCAST, REDUCE_SCATTER
 from functional_collectives import torch_compat
 from functional_collectives.collectives import parsed_group
-from functional_collectives.inplace import check_output, fitting
+from functional_collectives.inplace import check_output, fitting, kept
 from functional_collectives.lists_inplace import check_places, stacked
 from functional_collectives.message_remaps import MESSAGES, place_in
 from functional_collectives.rooted_remaps import ROOTED
@@ -64,7 +64,7 @@ def called_into(
     """Run a collective whose result has the shape of `out`, as `called` does."""
     on, door = parsed_group(group)
     x, parsed = fitting(entry, out, x, on, params)
-    return called(entry, [out], x, door, async_op, **parsed)
+    return called(entry, [out], kept(entry, out, x, parsed), door, async_op, **parsed)
 
 
 def all_reduce_in_graph(

@@ -15,7 +15,7 @@ from comm_core import GroupLike
 from comm_core.catalog import GATHER, REDUCE, SCATTER
 from comm_core.errors import ArgumentError
 from functional_collectives.collectives import parsed_group
-from functional_collectives.inplace import check_output
+from functional_collectives.inplace import check_output, fitting, kept
 from functional_collectives.lists_inplace import check_places
 from functional_collectives.message_remaps import place_in
 from functional_collectives.works import Contribution, Work, called
@@ -32,9 +32,9 @@ def reduce_in_graph(
     """`dist.reduce`; on the other ranks than the destination the tensor stays as it is."""
     on, door = parsed_group(group)
     root = place_in(group, dst, group_dst, "reduce")
-    check_output(tensor, tensor, tuple(tensor.shape), "reduce")
+    x, parsed = fitting(REDUCE, tensor, tensor, on, {"reduce_op": op, "dst": root})
     kind = Work if on.rank == root else Contribution
-    return called(REDUCE, [tensor], tensor, door, async_op, kind, reduce_op=op, dst=root)
+    return called(REDUCE, [tensor], kept(REDUCE, tensor, x, parsed), door, async_op, kind, **parsed)
 
 
 def gather_in_graph(
