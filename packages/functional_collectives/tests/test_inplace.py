@@ -405,6 +405,31 @@ def test_both_conventions_have_the_gradients_of_the_functional_form(size, backwa
     assert World(size).run(_conventions, backward) == [[]] * size
 
 
+def _conjugated(group):
+    n, one = group.world, torch.tensor([1j]) * (group.rank + 1)
+    gathered, summed = torch.zeros(n, dtype=torch.complex64).conj(), one.clone().conj()
+    largest = torch.tensor([1j * (group.rank + 1)]).conj().imag
+    fc.all_gather_tensor_inplace(gathered, one)
+    fc.all_reduce_inplace(summed, "sum")
+    fc.all_reduce_inplace(largest, "max")
+    received, again = torch.zeros(1, dtype=torch.complex64).conj(), torch.zeros(1, dtype=torch.complex64).conj()
+    right, left = (group.rank + 1) % n, (group.rank - 1) % n
+    fc.batch_p2p_ops_inplace(["isend", "irecv"], [right, left], [0, 0], [one.conj(), received])[1].wait()
+    if n > 1:  # no rank sends to itself alone
+        sent = fc.isend_inplace(one, right)
+        fc.irecv_inplace(again, left).wait()
+        sent.wait()
+    return gathered.tolist(), summed.item(), largest.item(), received.item(), again.item() if n > 1 else one.item()
+
+
+@pytest.mark.world(1, 3)
+def test_an_output_that_is_conjugated_or_negated_gets_the_values(world):
+    n = world.size
+    ranks, total = [1j * (rank + 1) for rank in range(n)], 1j * (n * (n + 1) // 2)
+    for rank, made in enumerate(world.run(_conjugated)):
+        assert made == (ranks, -total, -1.0, -ranks[rank - 1], ranks[rank - 1])
+
+
 def _over_its_input(group, op, where):
     """Gradients through results that are written over what backward looks at, and those of the functional forms."""
     import torch._dynamo

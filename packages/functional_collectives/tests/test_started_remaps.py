@@ -116,7 +116,7 @@ def test_a_call_writes_what_it_writes_in_eager_code_ended_at_once_or_later(world
 
 
 def _gradients(group):
-    """A call that is ended later has the gradient of the one that is ended at once; reduce has that of the adjoint."""
+    """A call that is ended later has the gradient of one ended at once; reduce and max have those of the functions."""
     import functional_collectives as fc
 
     calls = _calls(group)
@@ -149,7 +149,13 @@ def _gradients(group):
             y = total if group.rank == group.world - 1 else x * 2 + total
             (y * y * (group.rank + 1)).sum().backward()
             grads.append(x.grad)
-        wrong += [name for grad in grads if not torch.equal(grad, grads[0]) or not grad.any()]
+        if name == "all_reduce max":
+            x = (torch.arange(6.0 * group.world).view(-1, 3) + group.rank).requires_grad_()
+            y = fc.all_reduce(x * 2, "max", group)
+            (y * y * (group.rank + 1)).sum().backward()
+            grads.append(x.grad)
+        held = name != "all_reduce max" or group.rank == group.world - 1  # who holds the largest
+        wrong += [name for grad in grads if not torch.equal(grad, grads[0]) or grad.any() != held]
     return wrong
 
 

@@ -247,6 +247,8 @@ def is_direct(out: torch.Tensor, x: torch.Tensor, on: AnyGroup, in_place: bool) 
         return False
     if torch.is_grad_enabled() and (x.requires_grad or out.requires_grad):
         return False
+    if out.is_conj() or out.is_neg():  # its memory has other values
+        return False
     return out.is_contiguous() and (in_place or not torch_compat.shares_storage(out, x))
 
 

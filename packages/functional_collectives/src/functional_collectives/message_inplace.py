@@ -92,7 +92,7 @@ def irecv_inplace(
         >>> World(2).run(body)
         [([1.0, 1.0], [0.0, 0.0]), ([0.0, 0.0], [1.0, 1.0])]
     """
-    x = settled(tensor, "irecv_inplace").detach()
+    x = written(tensor, "irecv_inplace")
     place = place_in(group, src, None if group_src == NOT_GIVEN else group_src, "irecv_inplace")
     return filled(irecv(x, place, group, tag), x)
 
@@ -139,7 +139,10 @@ def batch_p2p_ops_inplace(
     for word in op_list:
         if word not in ("isend", "irecv"):
             raise ArgumentError(where, f"op {said(word)}", "isend or irecv")
-    xs = [settled(x, where).detach() for x in tensors]
+    xs = [
+        written(x, where) if word == "irecv" else settled(x, where).detach()
+        for word, x in zip(op_list, tensors, strict=True)
+    ]
     ops: list[Send | Receive] = []
     for word, peer, tag, x in zip(op_list, peer_list, tag_list, xs, strict=True):
         place = place_in(group_name, peer, None, where)
@@ -148,6 +151,17 @@ def batch_p2p_ops_inplace(
     return [
         given(done, x) if word == "isend" else filled(done, x) for word, done, x in zip(op_list, moved, xs, strict=True)
     ]
+
+
+def written(x: torch.Tensor, where: str) -> torch.Tensor:
+    """Return a tensor that is to be written: finished, and no copy of it, as `settled` gives of one that is conjugated.
+
+    Raises:
+        DtypeError: not a tensor, or a DTensor.
+    """
+    finished = settled(x, where)
+    resolved = not torch.compiler.is_compiling() and (x.is_conj() or x.is_neg())
+    return (x if resolved else finished).detach()
 
 
 def given(receipt: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
