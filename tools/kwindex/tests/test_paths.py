@@ -76,6 +76,39 @@ def test_a_filter_holds_for_what_is_found_so_too(searcher: Searcher) -> None:
     assert [hit.entry.name for hit in searcher.search("kind:class funcol.As")] == ["lib._functional.Async"]
 
 
+def test_a_name_alone_is_what_imports_bind_it_to(searcher: Searcher) -> None:
+    for query, name, why in (
+        ("funcol", "lib._functional", ALIAS),
+        ("ACT2", "lib._functional.Async", "ACT2 is lib._functional.Async in 1 file"),
+        ("Block", "lib.nn.layers.Layer", "Block is lib.nn.layers.Layer in 1 file"),
+    ):
+        hit = searcher.search(query)[0]
+        assert (hit.entry.name, hit.why) == (name, why)
+    assert [hit.why for hit in searcher.search("all_reduce")][:1] == ["exact name"]
+
+
+def test_what_is_named_so_comes_before_what_is_imported_so() -> None:
+    entries = [
+        Entry("one.f", "function", "one.py", 1, 1, "f()", ""),
+        Entry("two.g", "function", "two.py", 1, 1, "g()", ""),
+        Entry("a.g", "import", "a.py", 1, 1, "from one import f as g", ""),
+    ]
+    found = [(hit.entry.name, hit.why) for hit in Searcher(entries).search("g")]
+    assert found == [("two.g", "exact name"), ("one.f", "g is one.f in 1 file"), ("a.g", "exact name")]
+
+
+def test_an_overload_of_an_operator_finds_the_operator() -> None:
+    entries = [
+        Entry("aten::add", "lowering", "m.py", 1, 1, "", ""),
+        Entry("aten::add.out", "kernel", "m.py", 1, 1, "", ""),
+        Entry("m.aten_add", "function", "m.py", 1, 1, "aten_add()", ""),
+    ]
+    for query in ("aten.add.Tensor", "aten::add.Tensor", "torch.ops.aten.add.Tensor"):
+        first = Searcher(entries).search(query)[0]
+        assert (first.entry.name, first.why) == ("aten::add", "overload Tensor of aten::add")
+    assert Searcher(entries).search("aten::add.out")[0].why == "exact qualified name"
+
+
 def test_a_star_hands_on_what_is_public_and_no_module() -> None:
     """As `from x import *` does without an `__all__`, and not the modules below x."""
     entries = [

@@ -12,7 +12,7 @@ from kwindex.kinds import TABLE
 from kwindex.link import bound_to, is_definition
 from kwindex.model import Entry
 from kwindex.rank import FARTHEST, Match, Query
-from kwindex.spelling import fold
+from kwindex.spelling import fold, short
 
 if TYPE_CHECKING:
     from kwindex.searcher import Searcher
@@ -25,11 +25,16 @@ FOLDED_LESS = 30
 """For a last part that is spelled otherwise."""
 BEGUN_LESS = 210
 """For a last part that is the beginning of one."""
+ALIAS = 890
+"""For what a name alone is that imports bind to something of another name."""
+OVERLOAD = 855
 MOST_TARGETS = 8
 """Things that one name is bound to up to which what they have is looked at."""
 LONGEST_PATH = 12
 LONGEST_CHAIN = 16
 """Imports, and parts of names, through which one thing is followed."""
+_OPERATOR = 3
+"""Parts of an operator's name with its overload."""
 _IMPORT = next(number for number, kind in enumerate(TABLE) if kind.word == "import")
 
 
@@ -116,27 +121,34 @@ class Path:
         self._first, *self._middle = query.parts[:-1] if is_path else [""]
         self._last = query.parts[-1] if is_path else ""
         self._owner = ".".join([self._first, *self._middle])
+        self._name = query.text if query.parts == (query.text,) else ""
+        self._operator = query.parts if len(query.parts) == _OPERATOR else ()
 
     def whole(self) -> Iterator[Reached]:
         """Yields what the path leads to as it is written."""
         if self._last and self._paths.is_name(self._last):
             written = f"{self._owner}.{self._last}"
             yield from self._reached(self._last, self._find(written), Match(PATH, f"imported as {written}"))
-            yield from self._bound(self._whole)
+            yield from self._bound(self._first, BOUND, self._whole)
+        yield from self._bound(self._name, ALIAS, self._alias)
+        if self._operator:
+            space, word, overload = self._operator
+            match = Match(OVERLOAD, f"overload {overload} of {space}::{word}")
+            yield from self._reached(word, [f"{space}::{word}"], match)
 
     def begun(self) -> Iterator[Reached]:
         """Yields what stands where the path leads and begins with the letters of its last part."""
         if fold(self._last):
             for name, leads, less in self._inside(self._owner):
                 yield from self._reached(name, leads, Match(BOUND - less, f"imported as {self._owner}.{name}"))
-            yield from self._bound(self._begun)
+            yield from self._bound(self._first, BOUND, self._begun)
 
-    def _bound(self, look: Callable[[str, Match], Iterator[Reached]]) -> Iterator[Reached]:
+    def _bound(self, first: str, points: int, look: Callable[[str, Match], Iterator[Reached]]) -> Iterator[Reached]:
         """Yields what is found where the first part means what imports bind it to."""
         place = 0
-        for target, files in self._paths.meanings(self._first):
-            why = f"{self._first} is {target} in {files} file{'s' * (files > 1)}"
-            reached = list(look(".".join([target, *self._middle]), Match(BOUND - 2 * place, why)))
+        for target, files in self._paths.meanings(first) if first else ():
+            why = f"{first} is {target} in {files} file{'s' * (files > 1)}"
+            reached = list(look(".".join([target, *self._middle]), Match(points - 2 * place, why)))
             yield from reached
             place += bool(reached)
             if place == MOST_TARGETS:
@@ -145,6 +157,10 @@ class Path:
     def _whole(self, path: str, match: Match) -> Iterator[Reached]:
         path = f"{path}.{self._last}"
         return self._reached(self._last, self._find(path) or [path], match)
+
+    def _alias(self, path: str, match: Match) -> Iterator[Reached]:
+        leads = [lead for lead in self._find(path) if short(lead) != self._name]
+        return self._reached(self._name, leads if short(path) != self._name else [], match)
 
     def _begun(self, path: str, match: Match) -> Iterator[Reached]:
         for name, leads, less in self._inside(path):

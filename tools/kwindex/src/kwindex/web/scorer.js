@@ -491,25 +491,50 @@ globalThis.kwindexScorer = (() => {
 
     // Calls `offer` with each entry that a query leads to.
     look(asked, offer) {
+      this.found = new Map();
+      const { parts, text } = asked;
+      if (parts.length === 1 && parts[0] === text) this.alias(text, offer);
+      if (parts.length > 1 && parts.length <= this.P.LONGEST_PATH && parts.join(".") === text) this.path(asked, offer);
+      if (parts.length === 3) {
+        const [space, word, overload] = parts;
+        const named = this.exactly(`${space}::${word}`);
+        for (const entry of named) offer(entry, this.P.OVERLOAD, `overload ${overload} of ${space}::${word}`);
+      }
+    }
+
+    // What a name alone is that imports bind to something of another name.
+    alias(name, offer) {
+      let place = 0;
+      for (const [target, files] of this.meanings(name)) {
+        const leads = short(target) === name ? [] : this.find(target).filter((lead) => short(lead) !== name);
+        const entries = leads.map((lead) => this.defined(lead)).filter((some) => some.length);
+        for (const entry of entries.flat()) offer(entry, this.P.ALIAS - 2 * place, isBound(name, target, files));
+        if (entries.length && ++place === this.P.MOST_TARGETS) return;
+      }
+    }
+
+    // The entries of a name, imports only where there is nothing else.
+    defined(name) {
+      const some = this.exactly(name);
+      const defined = some.filter((entry) => entry.kind !== "import");
+      return defined.length ? defined : some;
+    }
+
+    path(asked, offer) {
       const { P } = this;
       const { parts } = asked;
-      if (parts.length < 2 || parts.length > P.LONGEST_PATH || parts.join(".") !== asked.text) return;
-      this.found = new Map();
       const [owner, last] = [parts.slice(0, -1).join("."), parts.at(-1)];
       const letters = fold(last);
       const reached = (name, leads, points, why) => {
         const from = leads.filter((lead) => !`.${lead}`.endsWith(`.${owner}.${name}`));
-        const entries = from.map((lead) => this.exactly(lead)).filter((some) => some.length);
-        for (const some of entries) {
-          const defined = some.filter((entry) => entry.kind !== "import");
-          for (const entry of defined.length ? defined : some) offer(entry, points, why);
-        }
+        const entries = from.flatMap((lead) => this.defined(lead));
+        for (const entry of entries) offer(entry, points, why);
         return entries.length > 0;
       };
       const bound = (inPath) => {
         let place = 0;
         for (const [target, files] of this.meanings(parts[0])) {
-          const why = `${parts[0]} is ${target} in ${files} file${files > 1 ? "s" : ""}`;
+          const why = isBound(parts[0], target, files);
           const path = [target, ...parts.slice(1, -1)].join(".");
           if (inPath(path, P.BOUND - 2 * place, why) && ++place === P.MOST_TARGETS) return;
         }
@@ -584,6 +609,7 @@ globalThis.kwindexScorer = (() => {
     }
   }
 
+  const isBound = (name, target, files) => `${name} is ${target} in ${files} file${files > 1 ? "s" : ""}`;
   const isHandedOn = (name, isModule) => !name.startsWith("_") && !isModule;
 
   class Searcher {
@@ -684,7 +710,8 @@ globalThis.kwindexScorer = (() => {
     }
 
     byPath(wanted, offer) {
-      if (wanted.parts.length < 2 || !this.part("bound")) return;
+      const mayBe = wanted.parts.length > 1 || this.groups.get(wanted.text)?.entries.some(isImport);
+      if (!mayBe || !this.part("bound")) return;
       this.paths ??= new Paths(this.entries, this.P);
       this.paths.look(wanted, (entry, points, why) => offer(entry, points + this.manner(wanted, entry.short), why));
     }
@@ -823,6 +850,8 @@ globalThis.kwindexScorer = (() => {
     const [says, said] = [hit, known].map(({ entry }) => entry.brevity >= 0);
     return says === said ? hit.entry.number > known.entry.number : says;
   }
+
+  const isImport = (entry) => entry.kind === "import";
 
   // Of many imports that bind one name, the first among those that stand best.
   function firstImport(entries) {
