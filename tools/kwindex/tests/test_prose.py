@@ -126,6 +126,49 @@ def test_what_a_traceback_says_first_is_the_error_and_not_its_message(
     assert found(entries_of(UNSUPPORTED), query) == names
 
 
+WEAK = """
+class Backend(RuntimeError): ...
+class load: ...
+def nothing(why):
+    raise Backend(f"load: nothing that is {why}")
+def check(x):
+    raise TypeError(f"expected {x} but got {type(x)}")
+def load(name):
+    raise RuntimeError(f"Error(s) in loading state_dict for {name}: {name}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("query", "why"),
+    [
+        ("TypeError: expected int but got <class 'str'>", "raises this message"),
+        (
+            "RuntimeError: weight of size [64, 3, 7, 7], expected input[1, 1, 224, 224] to have 3, but got 1 channels",
+            "",
+        ),
+        (
+            "Error(s) in loading state_dict for Net: Missing key(s) in state_dict: " + "weight, " * 30,
+            "raises this message",
+        ),
+        ("m.Backend: load: nothing that is told", "raises this message"),
+        ("m.Backend: nothing that is written here", "the error's class: no message is like this"),
+        ("m.Backend: ValueError: expected int but got <class 'str'>", "raises this message"),
+        (
+            "Traceback (most recent call last):\n  File \"x.py\", line 3, in f\n    raise TypeError(f'{x}: expected')\n"
+            "TypeError: expected int but got <class 'str'>\n",
+            "raises this message",
+        ),
+        (
+            "Traceback (most recent call last): File x.py\nRuntimeError: a\n\nTraceback (most recent call last):\n"
+            "[rank1]: m.Backend: ValueError: expected int but got <class 'str'>",
+            "raises this message",
+        ),
+    ],
+)
+def test_a_text_is_a_message_where_it_shares_enough_with_it(entries_of: Index, query: str, why: str) -> None:
+    assert [hit.why for hit in Searcher(entries_of(WEAK)).search(query)][:1] == [why] * bool(why)
+
+
 def test_few_of_many_words_are_not_enough(entries_of: Index) -> None:
     assert found(entries_of(SOURCE), "pieces of chocolate melting quietly under southern sunlight") == []
 

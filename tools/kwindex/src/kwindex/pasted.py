@@ -6,6 +6,8 @@ from typing import NamedTuple
 from kwindex.signatures import GAP
 
 _HOLES = re.compile(r"\{[^{}]*\}|…$")
+_TELLING = 40
+"""Letters from which on a template is known by them, however long the text is."""
 _LEAST_LETTERS = 12
 """Letters outside holes that a template needs: with fewer, it would answer nearly everything."""
 
@@ -41,7 +43,7 @@ class Message(NamedTuple):
             >>> Message.of("ValueError: got {x} ranks, need {y}").answers(plain("Got  3 ranks, need 4"))
             True
         """
-        if self.letters < _LEAST_LETTERS:
+        if not self._is_enough(self.letters, pasted):
             return False
         place = 0
         for piece in self.pieces:
@@ -71,7 +73,18 @@ class Message(NamedTuple):
                 break
             place = found + len(piece)
             got += len(piece)
-        return got if got >= _LEAST_LETTERS and 5 * got >= 2 * min(self.letters, 80) else 0
+        return got if self._is_enough(got, pasted) and 5 * got >= 2 * min(self.letters, 80) else 0
+
+    def _is_enough(self, letters: int, pasted: str) -> bool:
+        """Says whether so many letters in common make a text a message: a quarter of it, or many, or its beginning.
+
+        "expected {x} but got {y}" would answer much that says something else between these words.
+        """
+        if letters < _LEAST_LETTERS:
+            return False
+        first = self.pieces[0]
+        begins = len(first) >= _LEAST_LETTERS and pasted.startswith(first)
+        return begins or letters >= _TELLING or 4 * letters >= len(pasted)
 
 
 def plain(text: str) -> str:

@@ -14,6 +14,7 @@ from kwindex.tables import Tables
 MESSAGE = 880
 MESSAGE_BEGUN = 600
 MESSAGE_PART = 560
+ERROR_CLASS = 150
 TYPES = 640
 FARTHEST_TYPES = 24
 _LEAST_PASTED = 12
@@ -22,6 +23,8 @@ _HEAD = 20
 _SAID = re.compile(r"^(?:[eE] )?(?:\[\w+\]:? )?")
 """What pytest and torchrun put before a line of a traceback."""
 _NAMED = re.compile(r"([A-Za-z_][\w.]*): ")
+_TRACEBACK = "Traceback (most recent call last)"
+_TOLD = re.compile(r"(?:^| )[A-Za-z_][\w.]*(?:Error|Exception|Warning)\w*: ")
 _ERROR = re.compile(r"error|exception|warning", re.IGNORECASE)
 _WORD = re.compile(r"[a-z0-9_]+")
 _STOPPED = """
@@ -72,11 +75,31 @@ class Prose:
 
     def _told(self, text: str) -> str:
         """Returns a pasted text as messages are compared, without the error's name that a traceback has before it."""
-        text = _SAID.sub("", " ".join(text.split()))
-        named = _NAMED.match(text)
-        if named and (_ERROR.search(named[1]) or self._is_class(named[1].rpartition(".")[2])):
-            text = text[named.end() :]
-        return plain(text)
+        return plain(self._split(text)[1])
+
+    def error(self, text: str) -> str:
+        """Returns the name of the class that a pasted text begins with, "" where the index has none of that name."""
+        last = self._split(text)[0].rpartition(".")[2]
+        return last if self._is_error(last) else ""
+
+    def _is_error(self, last: str) -> bool:
+        """Says whether a name may be an error's: a class of the index has it, and it is written as classes are."""
+        return "A" <= last[:1] <= "Z" and self._is_class(last)
+
+    def _split(self, text: str) -> tuple[str, str]:
+        """Returns the name of the error that a pasted text begins with, and the rest; of a traceback its end is taken.
+
+        An error that was raised because of another has the other's name after its own.
+        """
+        text = " ".join(text.split())
+        ends = [found.start() for found in _TOLD.finditer(text)] if _TRACEBACK in text else []
+        text = _SAID.sub("", text[ends[-1] :].strip() if ends else text)
+        error = ""
+        while named := _NAMED.match(text):
+            if not _ERROR.search(named[1]) and not self._is_error(named[1].rpartition(".")[2]):
+                break
+            error, text = error or named[1], text[named.end() :]
+        return error, text
 
     @cached_property
     def _types(self) -> dict[str, list[int]]:

@@ -4,6 +4,7 @@ The first layer that an entry meets gives its points and the reason; what the en
 Nothing here reads files or keeps state, so that another language can hold the same table and give the same order.
 """
 
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -34,8 +35,10 @@ TYPO = 200
 SUMMARY = 100
 WHOLE = "in the summary"
 """Why an entry is found whose name and summary have all words of the query."""
+UNKNOWN = "the error's class: no message is like this"
 
 _OPS = "torch.ops."
+_CALL = re.compile(r"(?<=\S)\(")
 _FILLERS = frozenset(("the", "a", "an", "of", "is", "for", "and"))
 """Words that a query of several words can do without."""
 
@@ -75,7 +78,7 @@ class Query(NamedTuple):
             >>> Query.of(" Tensor.wait(x) ").parts
             ('Tensor', 'wait')
         """
-        text = text.strip().split("(", 1)[0].strip()
+        text = _CALL.split(text.strip(), maxsplit=1)[0].strip()
         if text.startswith(_OPS):
             text = text.removeprefix(_OPS).removesuffix(".default")
         names = tuple(fold(name) for name in meant_by(text))
@@ -112,7 +115,7 @@ class Hit(NamedTuple):
             >>> Hit(entry, 900, "exact name").sure, Hit(entry, 180, "near spelling: one letter differs").sure
             (True, False)
         """
-        return not self.why.startswith(("near spelling", "in the summary"))
+        return not self.why.startswith(("near spelling", "in the summary", UNKNOWN))
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the hit as `kwindex search --json` prints it, but for where its file is on this machine.

@@ -18,6 +18,7 @@ from kwindex.rank import (
     QUALIFIED_WORDS,
     SUFFIX,
     SUFFIX_PREFIX,
+    UNKNOWN,
     WHOLE,
     Hit,
     Judge,
@@ -196,6 +197,8 @@ class _Search:
             for step in reversed(steps) if len(self._query.words) >= _WORDY else steps:
                 if not self._best.found:
                     step()
+            if not self._best.found:
+                self._by_error()
         searcher = self._searcher
         return [_counted(hit, searcher) for hit in self._best.hits()]
 
@@ -331,6 +334,15 @@ class _Search:
             return
         for number, match in self._searcher._prose.messages(self._request.text):
             self._offer((number,), always(match))
+
+    def _by_error(self) -> None:
+        """Offers the class of the error that a pasted text begins with: what it says may be said elsewhere."""
+        from kwindex.prose import ERROR_CLASS
+
+        error = self._searcher._prose.error(self._request.text)
+        numbers = self._searcher.named(error) if error and " " in self._request.text else []
+        classes = [number for number in numbers if self._tables.kinds[number] == CLASS]
+        self._offer(classes, always(Match(ERROR_CLASS, UNKNOWN)), ERROR_CLASS)
 
     def _by_type(self) -> bool:
         """Offers what has the types that a query with an arrow asks for; says whether it is one."""

@@ -115,6 +115,7 @@ def settings() -> dict[str, Any]:
         "LEAST_COVERED": prose._LEAST_COVERED,
         "LEAST_PASTED": prose._LEAST_PASTED,
         "HEAD": prose._HEAD,
+        "UNKNOWN": rank.UNKNOWN,
         "FILLERS": sorted(rank._FILLERS),
         "MANY": searcher._MANY,
         "MOST_NAME_WORDS": searcher._MOST_WORDS,

@@ -130,7 +130,7 @@ globalThis.kwindexScorer = (() => {
   }
 
   function query(text, points) {
-    text = text.trim().split("(", 1)[0].trim();
+    text = text.trim().split(/(?<=\S)\(/u, 1)[0].trim();
     if (text.startsWith("torch.ops.")) {
       text = text.slice("torch.ops.".length);
       if (text.endsWith(".default")) text = text.slice(0, -".default".length);
@@ -398,6 +398,9 @@ globalThis.kwindexScorer = (() => {
   const SAID = /^(?:[eE] )?(?:\[[\p{L}\p{N}_]+\]:? )?/u;
   const NAMED = /^([A-Za-z_][\p{L}\p{N}_.]*): /u;
   const LEAST_LETTERS = 12;
+  const TELLING = 40;
+  const TRACEBACK = "Traceback (most recent call last)";
+  const TOLD = /(?:^| )[A-Za-z_][\p{L}\p{N}_.]*(?:Error|Exception|Warning)[\p{L}\p{N}_]*: /gu;
 
   function message(template) {
     const colon = template.indexOf(": ");
@@ -407,8 +410,15 @@ globalThis.kwindexScorer = (() => {
     return { pieces, longest, letters: pieces.reduce((sum, piece) => sum + piece.length, 0) };
   }
 
-  function answers({ pieces, letters }, pasted) {
+  // Whether so many letters in common make a text a message: a quarter of it, or many, or its beginning.
+  function isEnough([first], letters, pasted) {
     if (letters < LEAST_LETTERS) return false;
+    const begins = first.length >= LEAST_LETTERS && pasted.startsWith(first);
+    return begins || letters >= TELLING || 4 * letters >= pasted.length;
+  }
+
+  function answers({ pieces, letters }, pasted) {
+    if (!isEnough(pieces, letters, pasted)) return false;
     let place = 0;
     for (const piece of pieces) {
       place = pasted.indexOf(piece, place);
@@ -430,7 +440,7 @@ globalThis.kwindexScorer = (() => {
       place = found + piece.length;
       got += piece.length;
     }
-    return got >= LEAST_LETTERS && 5 * got >= 2 * Math.min(letters, 80) ? got : 0;
+    return isEnough(pieces, got, pasted) && 5 * got >= 2 * Math.min(letters, 80) ? got : 0;
   }
 
   function stem(word, P) {
@@ -700,7 +710,9 @@ globalThis.kwindexScorer = (() => {
       if (mayBeName) steps.unshift(() => this.byTypo(wanted, offer));
       if (wanted.words.length === 2) steps.unshift(() => this.byProse(asked.text, offer, true)); // both, not misspelled
       if (wanted.words.length >= this.P.WORDY) steps.reverse();
-      for (const step of steps) if (!hits.size && !this.missing.size) step();
+      for (const step of [...steps, () => this.byError(asked.text, offer)]) {
+        if (!hits.size && !this.missing.size) step();
+      }
     }
 
     manner(wanted, name) {
@@ -776,12 +788,35 @@ globalThis.kwindexScorer = (() => {
 
     // A pasted text as messages are compared, without the error's name that a traceback has before it.
     told(text) {
-      const said = text.split(/\s+/u).filter(Boolean).join(" ").replace(SAID, "");
-      const [whole, name] = NAMED.exec(said) ?? ["", ""];
-      const isClass = (this.groups.get(name.slice(name.lastIndexOf(".") + 1))?.entries || []).some(
-        (entry) => entry.kind === "class",
-      );
-      return plain(/error|exception|warning/i.test(name) || isClass ? said.slice(whole.length) : said);
+      return plain(this.split(text)[1]);
+    }
+
+    // The name of the error that a pasted text begins with, and the rest; of a traceback its end is taken.
+    split(text) {
+      let said = text.split(/\s+/u).filter(Boolean).join(" ");
+      const ends = said.includes(TRACEBACK) ? [...said.matchAll(TOLD)] : [];
+      if (ends.length) said = said.slice(ends.at(-1).index).trim();
+      said = said.replace(SAID, "");
+      let error = "";
+      for (let named = NAMED.exec(said); named; named = NAMED.exec(said)) {
+        const [whole, name] = named;
+        if (!/error|exception|warning/i.test(name) && !this.classes(name).length) break;
+        error ||= name;
+        said = said.slice(whole.length);
+      }
+      return [error, said];
+    }
+
+    // The classes of a name's last part, where it is written as classes are.
+    classes(name) {
+      const last = name.slice(name.lastIndexOf(".") + 1);
+      const named = (/^[A-Z]/.test(last) && this.groups.get(last)?.entries) || [];
+      return named.filter((entry) => entry.kind === "class");
+    }
+
+    byError(text, offer) {
+      const [error] = text.includes(" ") ? this.split(text) : [""];
+      for (const entry of error ? this.classes(error) : []) offer(entry, this.P.ERROR_CLASS, this.P.UNKNOWN);
     }
 
     byProse(text, offer, wholly = false) {
