@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+import functional_collectives as fc
 from comm_core import Collective, Lowering, Missing, run
 from comm_core.catalog import CATALOG
 
@@ -78,10 +79,16 @@ def opening(entry: Collective) -> list[str]:
     ]
 
 
+def functions_of(entry: Collective) -> list[tuple[str, str]]:
+    """The public functions that run the entry, each with its file: the plain one, its variants, those of others."""
+    found = [row for row in mentioning(PUBLIC, {entry.name.upper()}) if row[1] in fc.__all__]
+    return sorted(found, key=lambda row: (row[1] != entry.name and row[1] in CATALOG, len(row[1])))
+
+
 def calls(entry: Collective, distributions: list[Distribution]) -> list[str]:
     """The public functions that run the entry."""
     found = []
-    for file, name in sorted(mentioning(PUBLIC, {entry.name.upper()}), key=lambda row: len(row[1])):  # variants last
+    for file, name in functions_of(entry):
         module = file.rpartition("/")[2].removesuffix(".py")
         target = linked(f"functional_collectives.{module}.{name}", distributions)
         if target:
@@ -93,7 +100,7 @@ def calls(entry: Collective, distributions: list[Distribution]) -> list[str]:
 
 def example_of(entry: Collective) -> list[str]:
     """The example of the entry's first public function; the tests run it."""
-    for file, name in sorted(mentioning(PUBLIC, {entry.name.upper()}), key=lambda row: len(row[1])):  # variants last
+    for file, name in functions_of(entry):
         if not file.endswith(("/coalesced.py", "/inplace.py")):
             text = docstring_of(file, name).partition("Example:\n")[2]
             block = textwrap.dedent(
@@ -206,14 +213,14 @@ def contract_files() -> list[Any]:
 
 def named_tests(entry: Collective) -> list[tuple[str, str]]:
     """The tests of the packages in which the entry or one of its public functions stands."""
-    public = {name for _, name in mentioning(PUBLIC, {entry.name.upper()})}
+    public = {name for _, name in functions_of(entry)}
     found = mentioning("packages/*/tests/**/test_*.py", public | {entry.name.upper()})
     return [(file, name) for file, name in found if name.startswith("test_")]
 
 
 def benchmarks(entry: Collective) -> list[str]:
     """What it costs, and the benchmarks in which it stands."""
-    public = {name for _, name in mentioning(PUBLIC, {entry.name.upper()})}
+    public = {name for _, name in functions_of(entry)}
     found = files_mentioning("tools/bench/[a-z]*.py", public | {entry.name, entry.name.upper()})
     lines = [f"- `nox -s bench -- {file.stem}`: {first_line_of(file)}" for file in found]
     more = (
