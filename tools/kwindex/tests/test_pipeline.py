@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import kwindex.reading
+import kwindex.sharing
 from kwindex import KwindexError, Problem, build, read_index
 from kwindex.discover import SourceFile
 from kwindex.store import INDEX, MARKER, READY, SOURCES
@@ -43,12 +44,20 @@ def test_same_bytes_whatever_the_order_of_files_and_processes(
     build([root], tmp_path / "once")
     shuffled = [root, *(root / name for name in random.Random(7).sample(sorted(files), len(files)))]
     build(shuffled, tmp_path / "again")
-    monkeypatch.setattr(kwindex.reading, "PARALLEL_BYTES", 0)
-    monkeypatch.setattr(kwindex.reading, "_CHUNK_BYTES", 100)
-    build([root], tmp_path / "both", jobs=2)
+    monkeypatch.setattr(kwindex.sharing, "PARALLEL_BYTES", 0)
+    monkeypatch.setattr(kwindex.sharing, "_LEAST_CHUNK", 100)
+    build([root], tmp_path / "shared", jobs=3)
     once = (tmp_path / "once" / INDEX).read_bytes()
-    assert once == (tmp_path / "again" / INDEX).read_bytes() == (tmp_path / "both" / INDEX).read_bytes()
+    assert once == (tmp_path / "again" / INDEX).read_bytes() == (tmp_path / "shared" / INDEX).read_bytes()
     assert once.count(b'"kind": "function"') == 16
+
+
+def test_a_process_that_ends_early_is_said(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kwindex.sharing, "PARALLEL_BYTES", 0)
+    monkeypatch.setattr(kwindex.sharing, "_START", "raise SystemExit(9)")
+    with pytest.raises(KwindexError, match="ended early; --jobs 1 reads in this one"):
+        build([tree({"a.py": "x = 1\n"})], tmp_path / "out", jobs=2)
+    assert not (tmp_path / "out").exists()
 
 
 def test_same_bytes_for_any_hash_seed(tree: Tree, tmp_path: Path, command: Callable[..., object]) -> None:
@@ -104,6 +113,17 @@ def test_sources_are_never_imported_or_run(tree: Tree, tmp_path: Path) -> None:
     build([tree({"p/__init__.py": code, "p/m.py": code, "conftest.py": code, "setup.py": code})], tmp_path / "out")
     assert not trace.exists()
     assert len(read_index(tmp_path / "out")) == 8
+
+
+def test_other_processes_import_nothing_from_the_folder_at_hand(
+    tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace = tmp_path / "trace"
+    code = f"open({str(trace)!r}, 'w').close()\n"
+    monkeypatch.chdir(tree({f"{name}.py": code for name in ("ast", "json", "pickle", "re", "kwindex/sharing")}))
+    monkeypatch.setattr(kwindex.sharing, "PARALLEL_BYTES", 0)
+    assert build(["."], tmp_path / "out", jobs=2).files == 5
+    assert not trace.exists()
 
 
 @pytest.mark.parametrize("where", ["", "below", "below/deeper"])

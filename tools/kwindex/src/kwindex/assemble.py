@@ -2,7 +2,7 @@
 
 import hashlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -45,26 +45,31 @@ def identity(parts: Sequence[Part]) -> str:
     return hashlib.blake2b(b"".join(part.digest for part in parts), digest_size=16).hexdigest()
 
 
-def assembled(parts: Sequence[Part], before: Tables | None) -> dict[str, list[Buffer]]:
-    """Returns the bytes of `index.json` and `search.bin`, each as a list of parts.
+def assembled(parts: Sequence[Part], before: Tables | None) -> Iterator[tuple[str, list[Buffer]]]:
+    """Yields the bytes of `index.json` and then of `search.bin`, each as a list of parts.
 
     Args:
         parts: The files, in the order of their paths.
         before: The index before, where a part's source is its number in it.
     """
     runs = _runs(parts)
+    known_as = identity(parts)
+    rows = _section("rows", runs, before)
+    yield INDEX, _index(known_as, rows)
     sections: dict[str, list[Buffer]] = {}
-    for number, name in enumerate(SECTIONS):
-        taken = (_taken(before, name, run) if isinstance(run, Run) else [run[number]] for run in runs)
-        sections[name] = list(chain.from_iterable(taken))
-    rows = sections.pop("rows")
+    for name in SECTIONS[1:]:
+        sections[name] = _section(name, runs, before)
     sections["extents"] = [_extents(runs, before)]
     sections["files"] = ["".join(f"{part.file}\n" for part in parts).encode()]
     sections["digests"] = [part.digest for part in parts]
     sections.update((name, [value]) for name, value in _names(parts, before)._asdict().items())
-    known_as = identity(parts)
-    length = sum(map(len, rows))
-    return {INDEX: _index(known_as, rows), READY: [contents(known_as, length, sections), *chain(*sections.values())]}
+    yield READY, [contents(known_as, sum(map(len, rows)), sections), *chain(*sections.values())]
+
+
+def _section(name: str, runs: Sequence[Piece | Run], before: Tables | None) -> list[Buffer]:
+    number = SECTIONS.index(name)
+    taken = (_taken(before, name, run) if isinstance(run, Run) else [run[number]] for run in runs)
+    return list(chain.from_iterable(taken))
 
 
 def _index(known_as: str, rows: list[Buffer]) -> list[Buffer]:
@@ -77,17 +82,20 @@ def _index(known_as: str, rows: list[Buffer]) -> list[Buffer]:
 def _runs(parts: Sequence[Part]) -> list[Piece | Run]:
     """Returns the pieces in order, neighbours in the index before as one run."""
     runs: list[Piece | Run] = []
+    first = end = -1
     for part in parts:
         source = part.source
-        if not isinstance(source, int):
-            runs.append(source)
+        if source == end:
+            end += 1
             continue
-        last = runs[-1] if runs else None
-        if isinstance(last, Run) and last.end == source:
-            runs[-1] = Run(last.first, source + 1)
+        if first < end:
+            runs.append(Run(first, end))
+        if isinstance(source, int):
+            first, end = source, source + 1
         else:
-            runs.append(Run(source, source + 1))
-    return runs
+            runs.append(source)
+            first = end = -1
+    return [*runs, Run(first, end)] if first < end else runs
 
 
 def _taken(before: Tables | None, name: str, run: Run) -> list[Buffer]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kwindex.cli import OK, UNREADABLE
 from kwindex.pipeline import Built, build, update
-from kwindex.reading import Progress, processors
+from kwindex.sharing import Progress, processors
 
 
 def run_build(options: argparse.Namespace) -> int:

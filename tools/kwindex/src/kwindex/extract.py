@@ -6,7 +6,7 @@ keeps its own stack, so that deep nesting costs memory and not Python frames.
 
 import ast
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from kwindex import registrations, settings
@@ -69,12 +69,12 @@ def extract(data: bytes, file: str, module: str) -> list[Entry]:
 
 
 class _Pass:
-    """The pass over one file: a stack of statements still to be read, and the record that grows."""
+    """The pass over one file: a stack of bodies that are not read to their end yet, and the record that grows."""
 
     def __init__(self, record: FileRecord, is_package: bool) -> None:
         self.record = record
         self._is_package = is_package
-        self._stack: list[tuple[_Reader, ast.stmt, Scope, str]] = []
+        self._stack: list[tuple[Iterator[ast.stmt], Scope, str]] = []
         self._guard = ""
         """Why imports of the statement at hand may not be there when the module runs."""
         self._notes: dict[ast.stmt, str] = {}
@@ -83,9 +83,18 @@ class _Pass:
     def run(self, body: list[ast.stmt]) -> None:
         """Reads every statement, outer before inner, in the order of the source."""
         self._push(body, Scope("module", self.record.module, None))
-        while self._stack:
-            reader, statement, scope, self._guard = self._stack.pop()
-            reader(self, statement, scope)
+        stack, reader_of = self._stack, _READERS.get
+        while stack:
+            statements, scope, guard = body_at_hand = stack[-1]
+            for statement in statements:
+                reader = reader_of(type(statement))
+                if reader is not None:
+                    self._guard = guard
+                    reader(self, statement, scope)
+                    if stack[-1] is not body_at_hand:  # what the statement holds comes before the next one
+                        break
+            else:
+                stack.pop()
         self.record.entries.extend(self._uses.entries(self.record.file, self.record.module))
 
     def add(self, kind: str, name: str, lines: tuple[int, int], signature: str, doc: str | None) -> None:
@@ -103,14 +112,10 @@ class _Pass:
             entries[-1] = entries[-1]._replace(summary=f"read in {reading.owner}")
 
     def _push(self, body: list[ast.stmt], scope: Scope, guard: str = "") -> None:
-        if scope.kind != "function":
-            self._find_notes(body)
-        guard = guard or self._guard
-        self._stack += [
-            (reader, statement, scope, guard)
-            for statement in reversed(body)
-            if (reader := _READERS.get(type(statement))) is not None
-        ]
+        if body:
+            if scope.kind != "function":
+                self._find_notes(body)
+            self._stack.append((iter(body), scope, guard or self._guard))
 
     def _find_notes(self, body: list[ast.stmt]) -> None:
         """Keeps the string on the line after a binding as what it says about that binding."""
@@ -156,15 +161,18 @@ class _Pass:
     # bindings
 
     def _assign(self, node: ast.Assign, scope: Scope) -> None:
+        value = node.value
         for target in node.targets:
             if isinstance(target, ast.Name):
-                registrations.remember(target.id, node.value, scope)
-                self._note(target.id, node.value, scope)
-            self._bind(target, node, None, scope, node.value)
-        for place, path, text, instead in remapped(node, scope):
-            self.add("remap", path, _lines(place), text, None)
-            self.record.entries[-1] = self.record.entries[-1]._replace(summary=instead)
-        self._register(node.value, scope, "", node)
+                registrations.remember(target.id, value, scope)
+                self._note(target.id, value, scope)
+            self._bind(target, node, None, scope, value)
+        if isinstance(value, ast.Call):
+            self._register(value, scope, "", node)
+        elif isinstance(value, ast.Dict):
+            for place, path, text, instead in remapped(node, scope):
+                self.add("remap", path, _lines(place), text, None)
+                self.record.entries[-1] = self.record.entries[-1]._replace(summary=instead)
 
     def _note(self, name: str, value: ast.expr, scope: Scope) -> None:
         """Keeps what a name is bound to, where that may be a message or an error that is raised."""
@@ -254,6 +262,8 @@ class _Pass:
     # registrations
 
     def _call(self, node: ast.Expr, scope: Scope) -> None:
+        if not isinstance(node.value, ast.Call):
+            return
         self._register(node.value, scope, "", node)
         self._errors(checked(node.value, scope.values), node, scope)
         self._deprecation(deprecation(node.value, False, scope.values), scope.prefix, node)

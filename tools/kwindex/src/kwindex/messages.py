@@ -135,6 +135,7 @@ _CHECKS = {
     "_check_not_implemented": "NotImplementedError",
 }
 """What torch's own checks raise where their condition does not hold."""
+_CHECKING = {*_CHECKS, "_check_with", "unimplemented"}
 
 
 def checked(node: ast.expr, look: Look = unknown) -> list[str]:
@@ -146,9 +147,10 @@ def checked(node: ast.expr, look: Look = unknown) -> list[str]:
         >>> checked(ast.parse("unimplemented(gb_type='Odd', explanation='It is.', hints=[])", mode="eval").body)
         ['Unsupported: Odd{…}It is.']
     """
-    if not isinstance(node, ast.Call):
+    word = _last(node.func) if isinstance(node, ast.Call) else ""
+    if not isinstance(node, ast.Call) or word not in _CHECKING:
         return []
-    word, named = _last(node.func), {one.arg: one.value for one in node.keywords}
+    named = {one.arg: one.value for one in node.keywords}
     if word == "unimplemented" and {"gb_type", "explanation"} <= named.keys():
         return [f"Unsupported: {text}" for text in templates([named["gb_type"], named["explanation"]], look)]
     if not isinstance(node.func, ast.Attribute) or _last(node.func.value) != "torch":

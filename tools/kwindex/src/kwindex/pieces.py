@@ -9,6 +9,8 @@ import json
 import re
 from array import array
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import accumulate
 
 from kwindex.kinds import TABLE, UNNAMED
 from kwindex.model import Entry, Problem
@@ -42,6 +44,7 @@ _SPOKEN = {
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 _quoted = json.encoder.encode_basestring
+_quoted_word = lru_cache(maxsize=64)(_quoted)  # kinds are few, and neighbours of one file
 
 
 def make(entries: Sequence[Entry], problem: Problem | None = None) -> Piece:
@@ -53,37 +56,35 @@ def make(entries: Sequence[Entry], problem: Problem | None = None) -> Piece:
         >>> [piece[SECTIONS.index(name)] for name in ("shorts", "owners", "docs")]
         [b'f\n', b' m\t.m.\n', b' m f \t says it \n']
     """
-    rows = _rows(entries)
-    offsets = array("I")
-    offset = 0
-    for row in rows:
-        offsets.append(offset)
-        offset += len(row)
-    shorts = ["" if entry.kind in UNNAMED else short(entry.name) for entry in entries]
+    rows, sizes = _rows(entries)
+    kinds = [entry.kind for entry in entries]
+    shorts = ["" if kind in UNNAMED else short(entry.name) for kind, entry in zip(kinds, entries, strict=True)]
     owners, owner_of = _owners(entries, shorts)
     return (
-        b"".join(rows),
-        offsets.tobytes(),
-        bytes(_KIND.get(entry.kind, 255) for entry in entries),
+        rows,
+        array("I", [0, *accumulate(sizes)][:-1]).tobytes(),
+        bytes([_KIND.get(kind, 255) for kind in kinds]),
         array("h", map(place, entries)).tobytes(),
         owner_of.tobytes(),
         "".join([f"{name}\n" for name in shorts]).encode(),
         owners,
         *_lines((number, _message(entry)) for number, entry in enumerate(entries) if entry.kind in UNNAMED),
         *_lines((number, types(entry)) for number, entry in enumerate(entries) if entry.kind in _CALLABLE),
-        *_lines((number, doc(entry)) for number, entry in enumerate(entries) if entry.kind not in _SPOKEN),
+        *_lines((number, doc(entry)) for number, entry in enumerate(entries) if entry.summary or entry.kind in UNNAMED),
         b"" if problem is None else (_encode(problem._asdict()) + "\n").encode(),
     )
 
 
-def _rows(entries: Sequence[Entry]) -> list[bytes]:
-    """Returns what `JSONEncoder.encode(entry.as_dict())` gives for each entry, a comma and the line's end: sooner."""
-    return [
-        f'{{"name": {_quoted(name)}, "kind": {_quoted(kind)}, "file": {_quoted(file)}, '
+def _rows(entries: Sequence[Entry]) -> tuple[bytes, Iterable[int]]:
+    """Returns what `JSONEncoder.encode(entry.as_dict())` gives, with commas and line ends, and each row's size."""
+    rows = [
+        f'{{"name": {_quoted(name)}, "kind": {_quoted_word(kind)}, "file": {_quoted_word(file)}, '
         f'"line": {line}, "end_line": {end_line}, '
-        f'"signature": {_quoted(signature)}, "summary": {_quoted(summary)}}}{ROW_END}'.encode()
+        f'"signature": {_quoted(signature)}, "summary": {_quoted(summary)}}}{ROW_END}'
         for name, kind, file, line, end_line, signature, summary in entries
     ]
+    text = "".join(rows)
+    return text.encode(), map(len, rows if text.isascii() else map(str.encode, rows))
 
 
 def _owners(entries: Sequence[Entry], shorts: Sequence[str]) -> "tuple[bytes, array[int]]":

@@ -6,6 +6,7 @@ What did not change since the index that is there is taken over; the bytes are t
 import json
 import os
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,8 +14,9 @@ from kwindex.assemble import Part, Source, assembled, identity
 from kwindex.discover import Found, SourceFile, discover
 from kwindex.errors import KwindexError
 from kwindex.model import Problem
-from kwindex.reading import Progress, digest_of, read, readings
+from kwindex.reading import digest_of, read
 from kwindex.ready import Ready, open_ready
+from kwindex.sharing import Progress, readings
 from kwindex.store import INDEX, SOURCES, check_out, write
 from kwindex.syntax import collector_paused
 from kwindex.tables import Tables
@@ -90,7 +92,7 @@ def update(out: str | Path, files: Sequence[str | Path]) -> Built:
         ...     update(out, [source]).entries - before
         1
     """
-    before = open_ready(out)
+    before = open_ready(out, whole=True)
     found = _sources(Path(out))
     if before is None or len(before.tables.files) != len(found.files):
         raise KwindexError(f"no index at {out} that can be updated; run `kwindex build SRC... --out {out}` first")
@@ -142,15 +144,19 @@ def _written(out: Path, found: Found, parts: list[Part], before: Ready | None, s
     fresh = sum(not isinstance(part.source, int) for part in parts)
     if before is None or before.id != identity(parts) or not same_places:
         files = assembled(parts, before.tables if before is not None else None)
-        rows = [source[:3] for source in found.files]
-        listed = json.dumps({"files": rows, "problems": [problem._asdict() for problem in found.problems]})
-        write(out, {**files, SOURCES: None if same_places else [listed.encode()]})
+        write(out, files if same_places else chain([(SOURCES, [_listed(found)])], files))
         before = open_ready(out)
     if before is None:
         raise KwindexError(f"the index in {out} was written by another process at the same time; build it again")
     tables = before.tables
     problems = sorted([*found.problems, *_problems(tables)])
     return Built(out / INDEX, len(parts) - len(problems) + len(found.problems), len(tables), fresh, problems)
+
+
+def _listed(found: Found) -> bytes:
+    """Returns what is written of where the files were found, as `_sources` reads it."""
+    rows = [source[:3] for source in found.files]
+    return json.dumps({"files": rows, "problems": [problem._asdict() for problem in found.problems]}).encode()
 
 
 def _placed(found: Found) -> Found:

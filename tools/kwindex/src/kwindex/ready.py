@@ -11,12 +11,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from kwindex.searcher import Searcher
 from kwindex.store import INDEX, READY, head, read_index, tail
 from kwindex.tables import Data, Rows, Tables
 
 if TYPE_CHECKING:  # a search starts sooner without it
     from pathlib import Path
+
+    from kwindex.searcher import Searcher
 
 FORM = b"kwindex tables 3\n"
 _DIGITS = 10
@@ -49,10 +50,15 @@ def contents(identity: str, rows: int, sections: Mapping[str, Sequence[bytes | m
     return FORM + f"{len(text):0{_DIGITS}}".encode() + text
 
 
-def open_ready(folder: "str | Path") -> Ready | None:
-    """Returns the tables of the index in a folder, None where there are none that fit it."""
+def open_ready(folder: "str | Path", whole: bool = False) -> Ready | None:
+    """Returns the tables of the index in a folder, None where there are none that fit it.
+
+    Args:
+        folder: The folder.
+        whole: Whether all of the files will be read: then they are mapped at once and not page by page.
+    """
     try:
-        data, index = _mapped(os.path.join(folder, READY)), _mapped(os.path.join(folder, INDEX))
+        data, index = (_mapped(os.path.join(folder, name), whole) for name in (READY, INDEX))
         if data[: len(FORM)] != FORM:
             return None
         start = len(FORM) + _DIGITS
@@ -70,7 +76,7 @@ def open_ready(folder: "str | Path") -> Ready | None:
         return None
 
 
-def open_searcher(folder: "str | Path") -> Searcher:
+def open_searcher(folder: "str | Path") -> "Searcher":
     """Returns the searcher of the index in a folder, from its tables where they fit it.
 
     Raises:
@@ -87,12 +93,15 @@ def open_searcher(folder: "str | Path") -> Searcher:
         ...     open_searcher(Path(folder, "out")).search("allreduce")[0].entry.name
         'm.all_reduce'
     """
+    from kwindex.searcher import Searcher  # a build needs none
+
     ready = open_ready(folder)
     return Searcher.of(ready.tables) if ready is not None else Searcher(read_index(folder))
 
 
-def _mapped(path: str) -> "bytes | mmap.mmap":
+def _mapped(path: str, whole: bool) -> "bytes | mmap.mmap":
     with open(path, "rb") as file:
         if os.name != "posix":
             return file.read()
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        flags = mmap.MAP_SHARED | (getattr(mmap, "MAP_POPULATE", 0) if whole else 0)
+        return mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ)

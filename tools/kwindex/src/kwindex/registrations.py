@@ -12,7 +12,8 @@ from kwindex.render import cut, expression, string_of
 from kwindex.scope import Meaning, Scope
 
 OPS = "torch.ops."
-_REMEMBERED = (ast.Name, ast.Call, ast.Attribute, ast.List, ast.Tuple)
+_MAY_BE_LIBRARY = (ast.Call, ast.Name)
+_DISPLAYS = (ast.List, ast.Tuple)
 
 
 class Registration(NamedTuple):
@@ -91,7 +92,7 @@ def op_names(node: ast.expr, scope: Scope) -> list[str]:
         >>> op_names(ast.parse("[c10d.isend.default, 'mine::add', unknown]", mode="eval").body, scope)
         ['_c10d_functional::isend', 'mine::add']
     """
-    if isinstance(node, ast.List | ast.Tuple):
+    if isinstance(node, _DISPLAYS):
         return [name for item in node.elts for name in op_names(item, scope)]
     literal = string_of(node)
     if literal is not None:
@@ -125,16 +126,15 @@ def library_namespace(node: ast.expr, scope: Scope) -> str:
 
 def remember(target: str, value: ast.expr, scope: Scope) -> None:
     """Notes what a plain assignment says about later registrations in the same file."""
-    if not isinstance(value, _REMEMBERED):
-        return
-    namespace = library_namespace(value, scope)
-    if namespace:
-        scope.bind(target, Meaning("library", namespace))
+    if isinstance(value, _MAY_BE_LIBRARY):
+        namespace = library_namespace(value, scope)
+        if namespace:
+            scope.bind(target, Meaning("library", namespace))
     elif isinstance(value, ast.Attribute):
         dotted = scope.dotted(value)
         if dotted.startswith((OPS, "torch.library")) or dotted == "torch.ops":
             scope.bind(target, Meaning("path", dotted))
-    elif isinstance(value, ast.List | ast.Tuple) and value.elts:
+    elif isinstance(value, _DISPLAYS) and value.elts:
         literals = [string_of(item) for item in value.elts]
         if all(literals):
             scope.bind(target, Meaning("strings", "\n".join(item or "" for item in literals)))

@@ -25,6 +25,8 @@ def expression(node: ast.expr | None, longest: int = LONGEST_VALUE) -> str:
     """
     if node is None:
         return ""
+    if isinstance(node, ast.Name) and node.id.isascii() and len(node.id) <= longest:
+        return node.id  # as most annotations are; this is the sooner way
     try:
         text = _plain(node, 4 * longest) or ast.unparse(node)
     except (RecursionError, ValueError):  # ValueError: an integer of more digits than Python prints
@@ -161,20 +163,16 @@ def parameters(arguments: ast.arguments) -> str:
         >>> parameters(ast.parse("def f(a, /, b: int = 3, *, c=None, **d): pass").body[0].args)
         'a, /, b: int = 3, *, c=None, **d'
     """
-    parts = []
     positional = [*arguments.posonlyargs, *arguments.args]
-    undefaulted = len(positional) - len(arguments.defaults)
-    for place, argument in enumerate(positional):
-        default = arguments.defaults[place - undefaulted] if place >= undefaulted else None
-        parts.append(_parameter(argument, default))
-        if place + 1 == len(arguments.posonlyargs):
-            parts.append("/")
+    defaults = [*[None] * (len(positional) - len(arguments.defaults)), *arguments.defaults]
+    parts = list(map(_parameter, positional, defaults))
+    if arguments.posonlyargs:
+        parts.insert(len(arguments.posonlyargs), "/")
     if arguments.vararg:
         parts.append("*" + _parameter(arguments.vararg, None))
     elif arguments.kwonlyargs:
         parts.append("*")
-    for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
-        parts.append(_parameter(argument, default))
+    parts += map(_parameter, arguments.kwonlyargs, arguments.kw_defaults)
     if arguments.kwarg:
         parts.append("**" + _parameter(arguments.kwarg, None))
     return ", ".join(parts)

@@ -14,6 +14,8 @@ _SPACE = re.compile(r"[\s'\"]+")
 _OPTIONAL = re.compile(r"\boptional\[([^\[\]]*(?:\[[^\[\]]*(?:\[[^\[\]]*\][^\[\]]*)*\][^\[\]]*)*)\]")
 _UNION = re.compile(r"\bunion\[([^\[\]]*(?:\[[^\[\]]*\][^\[\]]*)*)\]")
 _MARKS = re.compile(r"[()\[\]{}'\",=]")
+_AROUND = re.compile(r"[()\[\]{}'\"]")
+"""What begins or ends a bracket or a string."""
 
 
 @lru_cache(maxsize=4096)  # few types make up most signatures
@@ -41,6 +43,8 @@ def parted(text: str, comma: str = ",") -> list[str]:
     """
     if comma not in text:
         return [text] if text else []
+    if not _AROUND.search(text):
+        return [part for part in text.split(comma) if part]
     parts, start, depth, quoted = [], 0, 0, ""
     for found in _MARKS.finditer(text):
         letter = found[0]
@@ -74,13 +78,21 @@ def types_of(signature: str) -> str:
         inner, arrow, result = rest.rpartition(") -> ")
         if not arrow:
             inner, result = rest.removesuffix("…").rpartition(")")[0] or rest, ""
-    types = [normal(result.replace("->", "")) or ANY]
-    for place, parameter in enumerate(parted(inner)):
-        name, colon, annotation = parameter.strip().partition(": ")
-        if name in ("/", "*") or (place == 0 and not colon and name in ("self", "cls")):
-            continue
-        types.append(normal(parted(annotation, "=")[0]) if colon and annotation else ANY)
+    parameters = [parameter.strip() for parameter in parted(inner)]
+    if parameters and parameters[0] in ("self", "cls"):
+        del parameters[0]
+    types = [normal(result.replace("->", "")) or ANY, *map(_type_of, filter(_takes, parameters))]
     return "" if all(kind == ANY for kind in types) else GAP.join(types)
+
+
+def _takes(parameter: str) -> bool:
+    return parameter not in ("/", "*")
+
+
+@lru_cache(maxsize=4096)  # few parameters make up most signatures
+def _type_of(parameter: str) -> str:
+    annotation = parameter.partition(": ")[2]
+    return normal(parted(annotation, "=")[0]) if annotation else ANY
 
 
 class Asked(NamedTuple):

@@ -4,6 +4,7 @@ import re
 from functools import lru_cache
 
 _TOKEN = re.compile(r"[A-Z]+(?=[A-Z][^\W\d_A-Z])|[A-Z]?[^\W\d_A-Z]+\d*|[A-Z]+\d*|\d+")
+_TOKEN_OR_END = re.compile(rf"{_TOKEN.pattern}|\n")
 _SEPARATORS = re.compile(r"[\W_]+")
 
 
@@ -27,6 +28,16 @@ def subtokens(name: str) -> list[str]:
         (['async', 'collective', 'tensor'], ['http', 'server', 'v2'])
     """
     return [token.lower() for token in _TOKEN.findall(name)]
+
+
+def spaced(lines: str) -> str:
+    r"""Returns lines of names with a space before each word, as `subtokens` finds them: sooner for many names.
+
+    Example:
+        >>> spaced("_all_reduce\nHTTPServer\n")
+        ' all reduce\n http server\n'
+    """
+    return " ".join(["", *_TOKEN_OR_END.findall(lines)]).lower().replace(" \n", "\n")
 
 
 def words_of(name: str) -> list[str]:

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from kwindex.errors import KwindexError
@@ -88,58 +88,73 @@ def tail(empty: bool) -> bytes:
     return b"]}\n" if empty else b"\n]}\n"
 
 
-def write(out: "Path", files: Mapping[str, Iterable[bytes | memoryview] | None]) -> None:
-    """Writes files of an index, each given as parts, None for one that stays; and the list of what kwindex wrote there.
+def write(out: "Path", files: Iterable[tuple[str, Sequence[bytes | memoryview]]]) -> None:
+    """Writes files of an index, each given as parts, and the list of what kwindex wrote there.
+
+    A file is written while the next one is still being made; all replace those before when the last one is there.
 
     Raises:
         KwindexError: The folder cannot be made or written.
     """
     import threading  # a search needs none
 
-    marker = json.dumps({"generated": list(files), "by": "kwindex"}) + "\n"
+    marker = json.dumps({"generated": [INDEX, READY, SOURCES], "by": "kwindex"}) + "\n"
+    paths: list[Path] = []
+    writers: list[threading.Thread] = []
+    failed: list[OSError] = []
     try:
         out.mkdir(parents=True, exist_ok=True)
         replace(out / MARKER, [marker.encode()])
+        for name, parts in files:
+            paths.append(out / name)
+            writers.append(threading.Thread(target=_write_or_note, args=(paths[-1], parts, failed)))
+            writers[-1].start()
+        for writer in writers:
+            writer.join()
+        if failed:
+            raise failed[0]
+        for path in paths:
+            os.replace(_partial(path), path)
     except OSError as error:
         raise KwindexError(f"cannot write {error.filename or out}: {error.strerror}") from None
-    failed: list[OSError] = []
-    writers = [
-        threading.Thread(target=_replace_or_note, args=(out / name, parts, failed))
-        for name, parts in files.items()
-        if parts is not None
-    ]
-    for writer in writers:  # at once: half of the time of an update is writing
-        writer.start()
-    for writer in writers:
-        writer.join()
-    if failed:
-        raise KwindexError(f"cannot write {failed[0].filename or out}: {failed[0].strerror}")
+    finally:
+        for writer in writers:
+            writer.join()
+        for path in paths:
+            _partial(path).unlink(missing_ok=True)
 
 
-def _replace_or_note(path: "Path", parts: Iterable[bytes | memoryview], failed: list[OSError]) -> None:
+def _write_or_note(path: "Path", parts: Sequence[bytes | memoryview], failed: list[OSError]) -> None:
     try:
-        replace(path, parts)
+        _write_partial(path, parts)
     except OSError as error:
         failed.append(error)
 
 
-def replace(path: "Path", parts: Iterable[bytes | memoryview]) -> None:
-    """Writes a file so that a reader sees the old one or the new one, never a part.
+def replace(path: "Path", parts: Sequence[bytes | memoryview]) -> None:
+    """Writes a file so that a reader sees the old one or the new one, never a part."""
+    try:
+        _write_partial(path, parts)
+        os.replace(_partial(path), path)
+    finally:
+        _partial(path).unlink(missing_ok=True)
+
+
+def _partial(path: "Path") -> "Path":
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
+def _write_partial(path: "Path", parts: Sequence[bytes | memoryview]) -> None:
+    """Writes what is to replace a file beside it.
 
     Its room is reserved first where that can be done: else ext4 sends a file that replaces another to the disk at once.
     """
-    parts = list(parts)
     size = sum(map(len, parts))
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as file:
-            if size and hasattr(os, "posix_fallocate"):
-                with contextlib.suppress(OSError):  # where there is no room, writing says so
-                    os.posix_fallocate(file.fileno(), 0, size)
-            file.writelines(parts)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with open(_partial(path), "wb") as file:
+        if size and hasattr(os, "posix_fallocate"):
+            with contextlib.suppress(OSError):  # where there is no room, writing says so
+                os.posix_fallocate(file.fileno(), 0, size)
+        file.writelines(parts)
 
 
 def read_index(folder: "str | Path") -> list[Entry]:
