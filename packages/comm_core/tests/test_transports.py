@@ -111,6 +111,12 @@ def moved(group: Any) -> list[str]:
         whole = gathered.to(torch.complex64).tolist() == [0, 1, 1] * group.world
         if not (whole and gathered.dtype == sent.dtype == dtype and sent.to(torch.complex64).tolist() == [0, 1, 1]):
             wrong.append(str(dtype))
+    for dtype in (torch.float8_e8m0fnu, torch.float4_e2m1fn_x2):
+        x = torch.tensor([3, 1, 7], dtype=torch.uint8).view(dtype)
+        gathered, sent = wire.all_gather(x).wait(), wire.broadcast(x, 0).wait()
+        whole = gathered.view(torch.uint8).tolist() == [3, 1, 7] * group.world
+        if not (whole and gathered.dtype == sent.dtype == dtype and sent.view(torch.uint8).tolist() == [3, 1, 7]):
+            wrong.append(str(dtype))
     return wrong
 
 

@@ -105,12 +105,18 @@ def check_dtype(word: str, dtype: torch.dtype, where: str) -> None:
         raise ReduceOpError(
             where,
             got=f"reduce op {word!r} for {dtype}",
-            need=f"one of {words} for {dtype}",
+            need=f"one of {words} for {dtype}" if words else "a dtype to compute with",
             hint="cast the tensor, or choose another reduce op",
         )
 
 
+# What is only moved: scales and packed numbers of microscaling formats, and bits without a meaning.
+_ONLY_MOVED = {torch.float8_e8m0fnu, torch.float4_e2m1fn_x2, torch.bits8, torch.bits16}
+
+
 def _defined(op: ReduceOp, dtype: torch.dtype) -> bool:
+    if dtype in _ONLY_MOVED:
+        return False
     if dtype.is_complex:
         return op.complex
     return op.real if dtype.is_floating_point else op.integral
