@@ -262,6 +262,15 @@ static PyObject *py_open_group(PyObject *module, PyObject *args) {
     return capsule;
 }
 
+/* A thread that waits for the segment must not have the GIL, which whoever has the segment may want. */
+int hold(shm_group *group) {
+    int held;
+    Py_BEGIN_ALLOW_THREADS
+    held = shm_hold(group);
+    Py_END_ALLOW_THREADS
+    return held;
+}
+
 /* close_group(group): a second time does nothing */
 static PyObject *py_close_group(PyObject *module, PyObject *capsule) {
     (void)module;
@@ -289,13 +298,15 @@ static PyObject *py_states(PyObject *module, PyObject *capsule) {
     if (group == NULL)
         return NULL;
     PyObject *all = PyList_New(0);
-    uint32_t world = group->closed || shm_foreign(group) ? 0 : group->world;
-    for (uint32_t rank = 0; all != NULL && rank < world; rank++) {
+    int held = hold(group);
+    for (uint32_t rank = 0; all != NULL && held && rank < group->world; rank++) {
         PyObject *one = describe_rank(group, rank);
         if (one == NULL || PyList_Append(all, one) < 0)
             Py_CLEAR(all);
         Py_XDECREF(one);
     }
+    if (held)
+        shm_let_go(group);
     return all;
 }
 
@@ -305,7 +316,11 @@ static PyObject *py_broken(PyObject *module, PyObject *capsule) {
     shm_group *group = group_of(capsule);
     if (group == NULL)
         return NULL;
-    uint32_t word = group->closed || shm_foreign(group) ? 0 : shm_broken(group);
+    uint32_t word = 0;
+    if (hold(group)) {
+        word = shm_broken(group);
+        shm_let_go(group);
+    }
     return Py_BuildValue("(II)", word >> 16, word & 0xffff);
 }
 

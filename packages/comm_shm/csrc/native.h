@@ -15,6 +15,7 @@ typedef struct {
 extern const movement movements[];
 
 PyObject *answer(shm_status status);
+int hold(shm_group *group); /* shm_hold, from a thread that has the GIL */
 shm_group *read_move(PyObject *const *args, Py_ssize_t nargs, const movement *kind, shm_call *given,
                      shm_patience *patience);
 

@@ -3,14 +3,20 @@
 
 #include <stdlib.h>
 
-/* break_group(group): the other ranks of this host, which may wait for this one, are told that it has failed */
-static PyObject *py_break_group(PyObject *module, PyObject *capsule) {
+/* break_group(group, status): whoever waits, here and on the other ranks of this host, is told that this one has failed */
+static PyObject *py_break_group(PyObject *module, PyObject *args) {
     (void)module;
+    PyObject *capsule;
+    unsigned int status;
+    if (!PyArg_ParseTuple(args, "OI", &capsule, &status))
+        return NULL;
     shm_group *group = group_of(capsule);
     if (group == NULL)
         return NULL;
-    if (!shm_foreign(group) && !group->closed)
-        shm_break(group, SHM_DIED);
+    if (hold(group)) {
+        shm_break(group, (shm_status)status);
+        shm_let_go(group);
+    }
     Py_RETURN_NONE;
 }
 
@@ -72,7 +78,7 @@ static PyObject *py_elsewhere(PyObject *module, PyObject *args) {
 }
 
 static PyMethodDef functions[] = {
-    {"break_group", py_break_group, METH_O, NULL},
+    {"break_group", py_break_group, METH_VARARGS, NULL},
     {"reduce_here", py_reduce_here, METH_VARARGS, NULL},
     {"take_back", py_take_back, METH_O, NULL},
     {"elsewhere", py_elsewhere, METH_VARARGS, NULL},

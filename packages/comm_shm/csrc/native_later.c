@@ -393,13 +393,14 @@ PyObject *py_regret(PyObject *module, PyObject *args) {
     shm_group *group = group_of(capsule);
     if (group == NULL)
         return NULL;
-    if (!usable(group) || peer >= group->world)
+    if (peer >= group->world || !hold(group))
         Py_RETURN_NONE;
     shm_lane *lane = shm_lane_between(group->mail, group->rank, peer);
-    if (atomic_load(&lane->regretted) == 0)
-        Py_RETURN_NONE;
-    PyObject *answer = describe(&lane->regret, (int)peer);
-    atomic_store(&lane->regretted, 0);
+    int regretted = atomic_load(&lane->regretted) != 0;
+    PyObject *answer = regretted ? describe(&lane->regret, (int)peer) : Py_NewRef(Py_None);
+    if (regretted)
+        atomic_store(&lane->regretted, 0);
+    shm_let_go(group);
     return answer;
 }
 
@@ -411,13 +412,14 @@ PyObject *py_arrived(PyObject *module, PyObject *args) {
         return NULL;
     shm_group *group = group_of(capsule);
     PyObject *all = group == NULL ? NULL : PyList_New(0);
-    if (all == NULL || !usable(group))
+    if (all == NULL || !hold(group))
         return all;
     shm_envelope found[16];
     int sources[16];
     int count;
     Py_BEGIN_ALLOW_THREADS
     count = shm_mail_arrived(group->mail, found, sources, 16);
+    shm_let_go(group);
     Py_END_ALLOW_THREADS
     for (int i = 0; all != NULL && i < count; i++) {
         PyObject *one = describe(&found[i], sources[i]);

@@ -78,6 +78,8 @@ static void run_first(shm_queue *queue, const shm_patience *patience) {
         status = job->late(job);
     if (status == SHM_OK)
         status = job->body(job->group, &job->call, &own);
+    if (status == SHM_INTERRUPTED && queue->closing) /* by no signal */
+        status = SHM_CLOSED;
     if (status != SHM_OK && status != SHM_CLOSED && status != SHM_FORKED)
         job->scene = shm_look(job->group);
     shm_hand_lock(&queue->hand);

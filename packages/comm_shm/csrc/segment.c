@@ -105,6 +105,8 @@ static int describe(shm_group *group, const int *pidfds) {
     group->owner = this_process();
     int failed = pthread_mutex_init(&group->turn, NULL);
     if (failed == 0)
+        failed = pthread_mutex_init(&group->life, NULL);
+    if (failed == 0)
         failed = shm_queue_init(group->queue, group);
     if (failed != 0)
         errno = failed;
@@ -180,20 +182,36 @@ void shm_close_group(shm_group *group) {
     shm_queue_close(group->queue);
     shm_mail_close(group->mail);
     pthread_mutex_lock(&group->turn);
+    pthread_mutex_lock(&group->life);
     if (!group->closed) {
         group->closed = 1;
         atomic_store(&group->controls[group->rank].left, 1);
         shm_wake_everyone(group);
         release(group);
     }
+    pthread_mutex_unlock(&group->life);
     pthread_mutex_unlock(&group->turn);
 }
+
+int shm_hold(shm_group *group) {
+    if (shm_foreign(group)) /* where a lock may be one that nobody gives back */
+        return 0;
+    pthread_mutex_lock(&group->life);
+    if (!group->closed)
+        return 1;
+    pthread_mutex_unlock(&group->life);
+    return 0;
+}
+
+void shm_let_go(shm_group *group) { pthread_mutex_unlock(&group->life); }
 
 void shm_free_group(shm_group *group) {
     shm_close_group(group);
     release(group);
-    if (!shm_foreign(group))
+    if (!shm_foreign(group)) {
         pthread_mutex_destroy(&group->turn);
+        pthread_mutex_destroy(&group->life);
+    }
     free(group->mail);
     free(group->queue);
     free(group);

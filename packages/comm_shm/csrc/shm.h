@@ -122,6 +122,7 @@ typedef struct {
     uint64_t pair[4]; /* after SHM_SPLITS: a rank, another one, what the first sends to it, what that one expects */
     pthread_mutex_t turn; /* threads of one rank take turns */
     int closed;
+    pthread_mutex_t life; /* held by who looks at the segment without having the turn, and by who gives it back */
     struct shm_mail *mail;   /* messages from rank to rank, mail.h */
     struct shm_queue *queue; /* collectives that were started, queue.h */
 } shm_group;
@@ -140,6 +141,8 @@ size_t shm_reserved_bytes(uint32_t world, size_t slot_bytes);
 shm_group *shm_open_group(int fd, uint32_t rank, uint32_t world, size_t slot_bytes, const int *pidfds);
 int shm_take_pages(void *at, size_t bytes); /* of memory that nothing was written to; 0, or why there is none */
 void shm_close_group(shm_group *group);
+int shm_hold(shm_group *group); /* whether the segment is there; it stays until shm_let_go */
+void shm_let_go(shm_group *group);
 void shm_free_group(shm_group *group);
 unsigned char *shm_slot(const shm_group *group, uint32_t rank, uint32_t step);
 int shm_foreign(const shm_group *group); /* whether this is a child of the process that joined */

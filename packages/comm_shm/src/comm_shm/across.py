@@ -136,8 +136,9 @@ class Across:
         """Close the connections, but for those that are kept; who waits for this rank notices."""
         self._speakers, self.everyone = None, kept
         for gloo in [gloo for gloo in self._lines if gloo is not kept]:
-            self._lines.remove(gloo)
-            _hang_up(gloo)
+            with contextlib.suppress(ValueError):  # another thread of this rank has taken it
+                self._lines.remove(gloo)
+                _hang_up(gloo)
 
 
 def _error(told: list[str]) -> CommError:

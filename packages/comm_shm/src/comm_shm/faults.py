@@ -73,6 +73,8 @@ REBUILD = "destroy the process group on every rank and create it again"
 
 def fault(status: int, scene: Scene) -> CommError:
     """Return the error for a status other than OK, naming who said or did what."""
+    if not scene.states and status in (Status.TIMED_OUT, Status.DIED, Status.LEFT, Status.BROKEN) and not scene.awaited:
+        status = Status.CLOSED  # another thread has destroyed it meanwhile
     match Status(status):
         case Status.MISMATCH:
             return _mismatch(scene)
@@ -159,5 +161,7 @@ def _broken(scene: Scene) -> CommError:
             return RankFailedError(scene.where, got=f"a group on which {by} was interrupted", need=need, hint=hint)
         case Status.NO_ROOM:
             return TransportError(scene.where, got=f"a group for which {by} had no room", need=need, hint=hint)
+        case Status.CLOSED:
+            return RankFailedError(scene.where, got=f"a group that {by} has aborted", need=need, hint=hint)
         case _:
             return RankFailedError(scene.where, got=f"a group on which {by} found a rank gone", need=need, hint=hint)

@@ -20,6 +20,7 @@ from comm_shm.calls import Step
 from comm_shm.codes import RankState
 from comm_shm.delegation import DelegatingGroup, delegated, watched
 from comm_shm.entrance import OnlyImagined
+from comm_shm.faults import Status
 from comm_shm.hosts import split
 from comm_shm.terms import Terms, terms
 from comm_shm.torch_compat import prefixed, tensors_for_c, written
@@ -332,8 +333,9 @@ class SharedMemoryGroup(DelegatingGroup):
         return made
 
     def _get_sequence_number_for_group(self) -> int:
-        """Return how many collectives this rank has announced."""
-        return RankState(*self._native.states(self._handle)[self._rank]).serial
+        """Return how many collectives this rank has announced; 0 once the group was destroyed."""
+        states = self._native.states(self._handle)
+        return RankState(*states[self._rank]).serial if states else 0
 
     def _wait_for_pending_works(self) -> None:
         """Run what was started, and write what was sent."""
@@ -350,8 +352,9 @@ class SharedMemoryGroup(DelegatingGroup):
         self._close_others()
 
     def abort(self) -> None:
-        """Give the memory back at once; what was started fails, here and on the other ranks."""
+        """Give the memory back at once; what waits or was started fails, in every thread and on the other ranks."""
         with contextlib.suppress(Exception):
+            self._native.break_group(self._handle, Status.CLOSED)
             self._close()
 
 

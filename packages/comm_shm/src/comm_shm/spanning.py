@@ -103,9 +103,14 @@ class Spanning:
             self._fail(RankFailedError(self.inside.where, got=who, need="every rank of the group", hint=REBUILD))
             raise
 
+    def abort(self) -> None:
+        """Let what waits fail, here and on the other ranks."""
+        got = f"a group that {self._scene(0.0).name(self.hosts.rank)} has aborted"
+        self._fail(RankFailedError("abort", got=got, need="a group that has not failed", hint=REBUILD))
+
     def _fail(self, error: CommError) -> CommError:
         failed = self.across.first(error)
-        self.inside.native.break_group(self.inside.handle)
+        self.inside.native.break_group(self.inside.handle, Status.DIED)
         self.across.close()
         return failed
 

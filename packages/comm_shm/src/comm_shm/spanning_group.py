@@ -57,11 +57,6 @@ class SpanningGroup(SharedMemoryGroup):
             return self._fault(status, started.where, limit)
         return super().failure(status, started, limit)
 
-    def abort(self) -> None:
-        """Give the memory back at once; what was started fails, here and on the other ranks."""
-        self._spanning.across.leave(sends=False)
-        super().abort()
-
     def _fault(self, status: int, where: str, limit: float) -> CommError:
         if status == Status.BROKEN:  # the first rank that failed has said why
             return self._spanning.across.told() or self._spanning.inside.fault(status, limit)

@@ -151,6 +151,11 @@ class SpanningNative:
         """Return the messages that nobody has asked for yet."""
         return self._office.arrived()
 
+    def break_group(self, _group: Any, _status: int) -> None:
+        """Let what waits fail, here and on the other ranks."""
+        if not self._usable():
+            self._spanning.abort()
+
     def close_group(self, _group: Any) -> None:
         """Close the connections and give the memory back."""
         if self._closed or os.getpid() != self._owner:
