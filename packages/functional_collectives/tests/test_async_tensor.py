@@ -259,16 +259,33 @@ def test_odd_uses_wait_too():
     assert z.conj().is_conj()
 
 
-@pytest.mark.parametrize("saved", ["the result", "what wait gave"])
-def test_a_write_to_one_of_a_result_and_its_wait_is_seen_by_what_the_other_was_saved_for(saved):
-    x, _ = started(2)
+BEFORE_IT_IS_USED = {"a result": lambda: started(2)[0], "a view": lambda: started(2, 2)[0][0]}
+
+
+@pytest.mark.parametrize("written", ["the result", "a view of it", "what wait gave"])
+@pytest.mark.parametrize("saved", ["the result", "what wait gave", "the result of a function"])
+@pytest.mark.parametrize("made", BEFORE_IT_IS_USED)
+def test_a_write_to_one_of_a_result_and_its_wait_is_seen_by_what_the_other_was_saved_for(made, saved, written):
+    x = BEFORE_IT_IS_USED[made]()
     weight = torch.ones(2, requires_grad=True)
-    plain = x.wait()
-    kept, written = (x, plain) if saved == "the result" else (plain, x)
-    product = (kept * weight).sum()
-    written.add_(1)
+    plain = x.wait() if "wait" in saved else None
+    product = (torch.mul(x, weight) if "function" in saved else (x if plain is None else plain) * weight).sum()
+    {"the result": lambda: x, "a view of it": lambda: x[:1], "what wait gave": x.wait}[written]().add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         product.backward()
+
+
+def test_a_write_to_a_result_is_seen_by_the_collective_that_it_was_given_to():
+    def body(group):
+        x = torch.ones(2, 2, requires_grad=True)
+        y = fc.all_gather_tensor(x, 1, group)
+        largest = fc.all_reduce(y, "max", group).sum()
+        with torch.no_grad():
+            y.add_(1)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            largest.backward()
+
+    World(1).run(body)
 
 
 def test_the_transports_own_writes_do_not_count():

@@ -75,8 +75,8 @@ class Waited(torch.autograd.Function):
     @staticmethod
     def forward(x: Any) -> torch.Tensor:
         """Wait; autograd needs another tensor than the input."""
-        own = hasattr(x, "trigger_wait")
-        return cast(torch.Tensor, x.trigger_wait() if own else torch.ops._c10d_functional.wait_tensor(x)).detach()
+        wait = getattr(x, "finished", None) or getattr(x, "trigger_wait", None)  # ours, or torch's
+        return cast(torch.Tensor, torch.ops._c10d_functional.wait_tensor(x) if wait is None else wait()).detach()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:

@@ -120,6 +120,11 @@ class AsyncCollectiveTensor(torch.Tensor):
         """Wait and return the plain result, outside autograd."""
         return self._pending.wait()
 
+    def finished(self) -> torch.Tensor:
+        """Wait and return the plain result, of which a write is seen by what autograd saved this one for."""
+        shares = self._shares_writes and not torch_compat.is_watched()
+        return self.trigger_wait() if shares else cast(torch.Tensor, torch.ops.aten.alias.default(self))
+
     def wait(self) -> torch.Tensor:
         """Wait and return the plain result.
 
@@ -329,10 +334,12 @@ def _finished(value: Any) -> Any:
     return value
 
 
-def _ready(value: Any) -> Any:
+def _ready(value: Any, beside: Any = None) -> Any:
     """Return the plain result where an op on a result in flight needs nothing but its values; else what was given."""
     if type(value) is not AsyncCollectiveTensor or value.requires_grad:
         return value
+    if not value._shares_writes and isinstance(beside, torch.Tensor) and beside.requires_grad:
+        return value  # autograd may save it, and has to see what is written later
     if torch.compiler.is_compiling() or compat.is_watched(value):
         return value
     return _finished(value)
@@ -345,7 +352,7 @@ def _unary(of: Callable[[torch.Tensor], Any]) -> Callable[[torch.Tensor], Any]:
 
 def _binary(of: Callable[[torch.Tensor, Any], Any]) -> Callable[[torch.Tensor, Any], Any]:
     """As `_unary`, for an operator of two."""
-    return functools.wraps(of)(lambda self, other: of(_ready(self), _ready(other)))
+    return functools.wraps(of)(lambda self, other: of(_ready(self, other), _ready(other, self)))
 
 
 # Python looks operators up on the class before torch does; whatever they cannot take goes through `__torch_dispatch__`.
