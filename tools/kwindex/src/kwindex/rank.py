@@ -4,11 +4,11 @@ The first layer that an entry meets gives its points and the reason; what the en
 Nothing here reads files or keeps state, so that another language can hold the same table and give the same order.
 """
 
-import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from kwindex.code import name_in
 from kwindex.kinds import KINDS
 from kwindex.model import Entry
 from kwindex.spelling import edits, fold, segments, short, subtokens
@@ -37,8 +37,6 @@ WHOLE = "in the summary"
 """Why an entry is found whose name and summary have all words of the query."""
 UNKNOWN = "the error's class: no message is like this"
 
-_OPS = "torch.ops."
-_CALL = re.compile(r"(?<=\S)\(")
 _FILLERS = frozenset(("the", "a", "an", "of", "is", "for", "and"))
 """Words that a query of several words can do without."""
 
@@ -72,15 +70,13 @@ class Query(NamedTuple):
 
     @classmethod
     def of(cls, text: str) -> "Query":
-        """Returns the query that a text asks; a call's arguments are left aside.
+        """Returns the query that a text asks, of a line of code that for the name in it.
 
         Example:
             >>> Query.of(" Tensor.wait(x) ").parts
             ('Tensor', 'wait')
         """
-        text = _CALL.split(text.strip(), maxsplit=1)[0].strip()
-        if text.startswith(_OPS):
-            text = text.removeprefix(_OPS).removesuffix(".default")
+        text = name_in(text)
         names = tuple(fold(name) for name in meant_by(text))
         parts = tuple(segments(text)) if " " not in text else ()
         words = subtokens(text)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from kwindex import paths, pieces, prose, rank, searcher
+from kwindex import code, paths, pieces, prose, rank, searcher
 from kwindex.kinds import ELSEWHERE, TABLE, UNNAMED
 from kwindex.link import bound_to
 from kwindex.model import Entry
@@ -116,6 +116,7 @@ def settings() -> dict[str, Any]:
         "LEAST_PASTED": prose._LEAST_PASTED,
         "HEAD": prose._HEAD,
         "UNKNOWN": rank.UNKNOWN,
+        "FORMS": code.FORMS,
         "FILLERS": sorted(rank._FILLERS),
         "MANY": searcher._MANY,
         "MOST_NAME_WORDS": searcher._MOST_WORDS,

@@ -130,11 +130,9 @@ globalThis.kwindexScorer = (() => {
   }
 
   function query(text, points) {
-    text = text.trim().split(/(?<=\S)\(/u, 1)[0].trim();
-    if (text.startsWith("torch.ops.")) {
-      text = text.slice("torch.ops.".length);
-      if (text.endsWith(".default")) text = text.slice(0, -".default".length);
-    }
+    text = text.split(/\s+/u).filter(Boolean).join(" ");
+    for (const [form, left] of points.FORMS) text = text.replace(new RegExp(form), left);
+    text = text.trim();
     const meant = meantBy(text, points);
     const parts = text.includes(" ") ? [] : segments(text);
     const apart = text.includes(" ") || parts.length > 1;
