@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kwindex.cli import NOTHING_FOUND, OK
+from kwindex.cli import NOTHING_FOUND, OK, USAGE
 from kwindex.errors import KwindexError
 from kwindex.rank import Hit
 from kwindex.ready import open_searcher
@@ -39,20 +39,28 @@ def run_search(options: argparse.Namespace) -> int:
 
 
 def _run_searches(options: argparse.Namespace) -> int:
-    """Answers the queries that stdin has, one a line: in JSON a line for each, else the hits below the query."""
+    """Answers the queries that stdin has, one a line: in JSON a line for each, else the hits below the query.
+
+    One that cannot be asked, as of a kind that there is not, is answered by nothing; stderr says why.
+    """
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
     searcher, code = open_searcher(options.index), OK
     coloured = _coloured(options.color)
     paths = paths_of(options.index) if coloured or options.json else {}
     for query in filter(None, map(str.strip, sys.stdin)):
-        hits = searcher.search(query, options.limit)
+        hits, refused = [], ""
+        try:
+            hits = searcher.search(query, options.limit)
+        except KwindexError as error:
+            refused = str(error)
         if options.json:
             print(json.dumps(located([hit.as_dict() for hit in hits], paths)))
         else:
             print(f"{query}:", *(f"  {line}" for line in shown(hits, coloured, paths)), sep="\n")
-        if not hits:
-            code = _say_nothing_found(query, searcher)
+        if refused:
+            print(f"kwindex: {query!r}: {refused}", file=sys.stderr)
+        code = max(code, USAGE if refused else OK if hits else _say_nothing_found(query, searcher))
     return code
 
 
