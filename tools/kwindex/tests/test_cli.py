@@ -87,7 +87,10 @@ def test_queries_from_stdin(index: Path, command: Command) -> None:
     assert done.stdout.startswith("zzqx:\nagit:\n  m.all_gather_into_tensor  function  (initials)\n    m.py:3\n")
     assert "nothing found for 'zzqx'" in done.stderr
     done = command("search", "-", "--index", index, "--json", stdin="agit\nkind:nonsense x\nzzqx\nagit\n")
-    assert (done.returncode, [len(json.loads(line)) > 0 for line in done.stdout.splitlines()]) == (2, [True, False, False, True])
+    assert (done.returncode, [len(json.loads(line)) > 0 for line in done.stdout.splitlines()]) == (
+        2,
+        [True, False, False, True],
+    )
     assert "'kind:nonsense x': kind:nonsense names no kind of entry" in done.stderr
 
 

@@ -76,6 +76,33 @@ def test_a_filter_holds_for_what_is_found_so_too(searcher: Searcher) -> None:
     assert [hit.entry.name for hit in searcher.search("kind:class funcol.As")] == ["lib._functional.Async"]
 
 
+@pytest.mark.parametrize(
+    ("query", "name", "why"),
+    [
+        (
+            "funcol.all_redcue",
+            "lib._functional.all_reduce",
+            f"near spelling: one letter of all_redcue differs; {ALIAS}",
+        ),
+        ("nn.Lyaer", "lib.nn.layers.Layer", "near spelling: one letter of Lyaer differs; nn is lib.nn in 2 files"),
+        (
+            "dist.new_rgopu",
+            "lib.inner.new_group",
+            "near spelling: 2 letters of new_rgopu differ; dist is lib in 1 file",
+        ),
+        ("lib.nn.layers.Layer.forwrad", "lib.nn.layers.Layer.forward", "near spelling: one letter of forwrad differs"),
+        ("Layer.forwrad", "lib.nn.layers.Layer.forward", "near spelling: one letter of forwrad differs; Layer is"),
+    ],
+)
+def test_a_slip_in_the_last_part_is_forgiven_where_the_path_leads(
+    searcher: Searcher, query: str, name: str, why: str
+) -> None:
+    first = searcher.search(query)[0]
+    assert first.entry.name == name
+    assert first.why.startswith(why)
+    assert not first.sure
+
+
 def test_a_name_alone_is_what_imports_bind_it_to(searcher: Searcher) -> None:
     for query, name, why in (
         ("funcol", "lib._functional", ALIAS),

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from kwindex.kinds import TABLE
 from kwindex.link import bound_to, is_definition
 from kwindex.model import Entry
-from kwindex.rank import FARTHEST, Match, Query
-from kwindex.spelling import fold, short
+from kwindex.nametable import mask
+from kwindex.rank import FARTHEST, TYPO, Match, Query, allowed_edits
+from kwindex.spelling import edits, fold, short
 
 if TYPE_CHECKING:
     from kwindex.searcher import Searcher
@@ -28,6 +29,8 @@ BEGUN_LESS = 210
 ALIAS = 890
 """For what a name alone is that imports bind to something of another name."""
 OVERLOAD = 855
+SLIP = 20
+"""For each letter of a last part that differs."""
 MOST_TARGETS = 8
 """Things that one name is bound to up to which what they have is looked at."""
 LONGEST_PATH = 12
@@ -36,6 +39,10 @@ LONGEST_CHAIN = 16
 _OPERATOR = 3
 """Parts of an operator's name with its overload."""
 _IMPORT = next(number for number, kind in enumerate(TABLE) if kind.word == "import")
+
+
+Less = Callable[[str], int | None]
+"""How much less than the best a name of these letters answers a path's last part, None where it does not."""
 
 
 class Reached(NamedTuple):
@@ -59,15 +66,16 @@ class Paths:
         numbered = ((number, entries[number]) for number in self._searcher.exactly(full))
         return [(number, entry) for number, entry in numbered if entry.name == full]
 
-    def inside(self, owner: str, letters: str) -> Iterator[tuple[str, Entry]]:
-        """Yields the entries in a module or class whose last part's letters begin so, each with that part."""
+    def inside(self, owner: str, less: "Less") -> Iterator[tuple[str, Entry, int]]:
+        """Yields the entries in a module or class whose last part answers, with that part and what it counts less."""
         searcher = self._searcher
         files = dict.fromkeys(searcher.tables.file_of(number) for number, _ in self.exactly(owner))
         for number, name in searcher.inside(owner, files):
-            if fold(name).startswith(letters):
+            counts = less(fold(name))
+            if counts is not None:
                 entry = searcher.entries[number]
                 if entry.name == f"{owner}.{name}":  # owners are told apart by their letters alone
-                    yield name, entry
+                    yield name, entry, counts
 
     def stars(self, owner: str) -> list[str]:
         """Returns the modules all whose public names a module takes."""
@@ -139,9 +147,15 @@ class Path:
     def begun(self) -> Iterator[Reached]:
         """Yields what stands where the path leads and begins with the letters of its last part."""
         if fold(self._last):
-            for name, leads, less in self._inside(self._owner):
+            for name, leads, less in self._inside(self._owner, self._beginning):
                 yield from self._reached(name, leads, Match(BOUND - less, f"imported as {self._owner}.{name}"))
             yield from self._bound(self._first, BOUND, self._begun)
+
+    def near(self) -> Iterator[Reached]:
+        """Yields what stands where the path leads and is spelled nearly as its last part."""
+        if allowed_edits(fold(self._last)):
+            yield from self._near(self._owner, Match(TYPO, ""))
+            yield from self._bound(self._first, TYPO, self._near)
 
     def _bound(self, first: str, points: int, look: Callable[[str, Match], Iterator[Reached]]) -> Iterator[Reached]:
         """Yields what is found where the first part means what imports bind it to."""
@@ -163,18 +177,39 @@ class Path:
         return self._reached(self._name, leads if short(path) != self._name else [], match)
 
     def _begun(self, path: str, match: Match) -> Iterator[Reached]:
-        for name, leads, less in self._inside(path):
+        for name, leads, less in self._inside(path, self._beginning):
             yield from self._reached(name, leads, match._replace(points=match.points - less))
 
-    def _inside(self, path: str) -> Iterator[tuple[str, list[str], int]]:
-        """Yields names there that begin with the last part: what each leads to, and how much less it counts."""
+    def _beginning(self, folded: str) -> int | None:
         letters = fold(self._last)
+        farther = min(len(folded) - len(letters), FARTHEST)
+        return (BEGUN_LESS + farther if farther else FOLDED_LESS) if folded.startswith(letters) else None
+
+    def _near(self, path: str, match: Match) -> Iterator[Reached]:
+        for _, leads, less in self._inside(path, self._differing):
+            differ = (
+                f"one letter of {self._last} differs"
+                if less == SLIP
+                else f"{less // SLIP} letters of {self._last} differ"
+            )
+            said = f"near spelling: {differ}"
+            why = f"{said}; {match.why}" if match.why else said
+            yield from self._reached(self._last, leads, Match(match.points - less, why))
+
+    def _differing(self, folded: str) -> int | None:
+        letters = fold(self._last)
+        allowed = allowed_edits(letters)
+        if (mask(letters) ^ mask(folded)).bit_count() > 2 * allowed:
+            return None
+        differing = edits(letters, folded, allowed)
+        return SLIP * differing if differing <= allowed else None
+
+    def _inside(self, path: str, less: "Less") -> Iterator[tuple[str, list[str], int]]:
+        """Yields names there that answer the last part: what each leads to, and how much less it counts."""
         for owner, wholly in self._handing(path).items():
-            for name, entry in self._paths.inside(owner, letters):
+            for name, entry, counts in self._paths.inside(owner, less):
                 if wholly or _is_handed_on(name, entry.kind == "module"):
-                    farther = min(len(fold(name)) - len(letters), FARTHEST)
-                    leads = self._find(entry.name) if entry.kind == "import" else [entry.name]
-                    yield name, leads, BEGUN_LESS + farther if farther else FOLDED_LESS
+                    yield name, self._find(entry.name) if entry.kind == "import" else [entry.name], counts
 
     def _reached(self, last: str, names: Iterable[str], match: Match) -> Iterator[Reached]:
         """Yields the entries of names, but of those that end in the path as it is written: they need no import."""

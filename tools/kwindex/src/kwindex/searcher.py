@@ -317,6 +317,8 @@ class _Search:
 
     def _by_typo(self) -> None:
         query = self._query
+        for numbers, name, found in Path(self._searcher.paths, query).near():
+            self._offer(numbers, always(found), found.points, manner(query, short(name)))
         near = [NearWord(word) for word in query.words] if len(query.words) > 1 else []
         matches: dict[int, Match] = {}
         for number in self._names.near(query):

@@ -539,40 +539,76 @@ globalThis.kwindexScorer = (() => {
         for (const entry of entries) offer(entry, points, why);
         return entries.length > 0;
       };
-      const bound = (inPath) => {
-        let place = 0;
-        for (const [target, files] of this.meanings(parts[0])) {
-          const why = isBound(parts[0], target, files);
-          const path = [target, ...parts.slice(1, -1)].join(".");
-          if (inPath(path, P.BOUND - 2 * place, why) && ++place === P.MOST_TARGETS) return;
-        }
-      };
       reached(last, this.find(asked.text), P.PATH, `imported as ${asked.text}`);
-      bound((path, points, why) => {
+      this.bound(parts, P.BOUND, (path, points, why) => {
         const leads = this.find(`${path}.${last}`);
         return reached(last, leads.length ? leads : [`${path}.${last}`], points, why);
       });
       if (!letters) return;
-      for (const [name, leads, less] of this.inside(owner, letters)) {
-        reached(name, leads, P.BOUND - less, `imported as ${owner}.${name}`);
+      const less = (folded) => this.beginning(letters, folded);
+      for (const [name, leads, counts] of this.inside(owner, less)) {
+        reached(name, leads, P.BOUND - counts, `imported as ${owner}.${name}`);
       }
-      bound((path, points, why) => {
-        const all = this.inside(path, letters).map(([name, leads, less]) => reached(name, leads, points - less, why));
+      this.bound(parts, P.BOUND, (path, points, why) => {
+        const all = this.inside(path, less).map(([name, leads, counts]) => reached(name, leads, points - counts, why));
         return all.some(Boolean);
       });
     }
 
-    // Names that begin with letters where a path leads: what each leads to, and how much less that counts.
-    inside(path, letters) {
+    // Calls `inPath` with what a path is where its first part means what imports bind it to.
+    bound(parts, most, inPath) {
+      let place = 0;
+      for (const [target, files] of this.meanings(parts[0])) {
+        const path = [target, ...parts.slice(1, -1)].join(".");
+        const found = inPath(path, most - 2 * place, isBound(parts[0], target, files));
+        if (found && ++place === this.P.MOST_TARGETS) return;
+      }
+    }
+
+    // Calls `offer` with what stands where a path leads and is spelled nearly as its last part.
+    near(asked, offer) {
+      const { P } = this;
+      const { parts } = asked;
+      const [owner, last] = [parts.slice(0, -1).join("."), parts.at(-1)];
+      const letters = fold(last);
+      const allowed = allowedEdits(letters);
+      if (parts.length > P.LONGEST_PATH || parts.join(".") !== asked.text || !allowed) return;
+      this.found = new Map();
+      const less = (folded) => {
+        const differing = mayBeNear(lettersOf(letters), lettersOf(folded), allowed) ? edits(letters, folded, allowed) : 9;
+        return differing <= allowed ? P.SLIP * differing : null;
+      };
+      const look = (path, points, bound) => {
+        let any = false;
+        for (const [, leads, counts] of this.inside(path, less)) {
+          const differ = counts === P.SLIP ? `one letter of ${last} differs` : `${counts / P.SLIP} letters of ${last} differ`;
+          const said = `near spelling: ${differ}`;
+          const from = leads.filter((lead) => !`.${lead}`.endsWith(`.${owner}.${last}`));
+          const entries = from.flatMap((lead) => this.defined(lead));
+          for (const entry of entries) offer(entry, points - counts, bound ? `${said}; ${bound}` : said);
+          any ||= entries.length > 0;
+        }
+        return any;
+      };
+      look(owner, P.TYPO, "");
+      this.bound(parts, P.TYPO, look);
+    }
+
+    // How much less than the best a name that begins with letters counts, null for one that does not.
+    beginning(letters, folded) {
+      const farther = Math.min(folded.length - letters.length, this.P.FARTHEST);
+      return folded.startsWith(letters) ? (farther ? this.P.BEGUN_LESS + farther : this.P.FOLDED_LESS) : null;
+    }
+
+    // Names that answer where a path leads: what each leads to, and how much less that counts.
+    inside(path, less) {
       const found = [];
       for (const [owner, wholly] of this.handing(path)) {
         for (const entry of this.inner.get(`${owner}.`) || []) {
-          const folded = fold(entry.short);
-          if (!folded.startsWith(letters)) continue;
+          const counts = less(fold(entry.short));
+          if (counts === null) continue;
           if (!wholly && !isHandedOn(entry.short, entry.kind === "module")) continue;
-          const farther = Math.min(folded.length - letters.length, this.P.FARTHEST);
-          const leads = entry.kind === "import" ? this.find(entry.name) : [entry.name];
-          found.push([entry.short, leads, farther ? this.P.BEGUN_LESS + farther : this.P.FOLDED_LESS]);
+          found.push([entry.short, entry.kind === "import" ? this.find(entry.name) : [entry.name], counts]);
         }
       }
       return found;
@@ -746,6 +782,8 @@ globalThis.kwindexScorer = (() => {
     }
 
     byTypo(wanted, offer) {
+      const offered = (entry, points, why) => offer(entry, points + this.manner(wanted, entry.short), why);
+      if (wanted.parts.length > 1 && this.paths) this.paths.near(wanted, offered);
       const near = wanted.words.length > 1 ? wanted.words.map(nearWord) : [];
       for (const { forms, entries } of this.groups.values()) {
         const match = matchTypo(this.P, wanted, forms, near);
