@@ -12,6 +12,7 @@ from kwindex.model import Entry
 from kwindex.names import Bounded, Names
 from kwindex.owners import Owners, owner_line
 from kwindex.paths import BOUND, FOLDED_LESS, Path, Paths
+from kwindex.places import FILE, IN_FILE, Place
 from kwindex.rank import (
     EXACT_QUALIFIED,
     PART,
@@ -41,7 +42,7 @@ _NAMES_OF_OWNER = 20
 """Names that are looked up in the time in which all that is in one owner is looked at."""
 _MANY = 64
 """Entries of one name from which on only one import among them is looked at."""
-IMPORT, CLASS = ([kind.word for kind in TABLE].index(word) for word in ("import", "class"))
+IMPORT, CLASS, MODULE = ([kind.word for kind in TABLE].index(word) for word in ("import", "class", "module"))
 _WORDY = 3
 """Words from which on a query that no name answers is read as prose before it is read as misspelled."""
 
@@ -187,6 +188,7 @@ class _Search:
             self._offer(range(len(self._tables)), always(Match(0, "passes the filters")))
         elif not self._by_type():
             self._by_message()
+            self._by_file()
             may_be_name = len(self._query.words) <= _MOST_WORDS or len(self._query.parts) > 1
             if may_be_name:
                 self._by_path()
@@ -336,6 +338,19 @@ class _Search:
             return
         for number, match in self._searcher._prose.messages(self._request.text):
             self._offer((number,), always(match))
+
+    def _by_file(self) -> None:
+        """Offers the file that a text names, as a traceback does, and the function in it."""
+        place = Place.of(self._request.text) if ".py" in self._request.text else None
+        if place is None:
+            return
+        kinds, entry = self._tables.kinds, self._tables.entry
+        modules = (number for number, kind in enumerate(kinds) if kind == MODULE)
+        self._offer(filter(lambda number: place.is_in(entry(number).file), modules), always(Match(FILE, "the file")))
+        named = (number for number in self._searcher.named(place.function) if is_definition(entry(number)))
+        self._offer(
+            filter(lambda number: place.is_in(entry(number).file), named), always(Match(IN_FILE, "in the file"))
+        )
 
     def _by_error(self) -> None:
         """Offers the class of the error that a pasted text begins with: what it says may be said elsewhere."""

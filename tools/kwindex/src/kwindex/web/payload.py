@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from kwindex import code, paths, pieces, prose, rank, searcher
+from kwindex import code, paths, pieces, places, prose, rank, searcher
 from kwindex.kinds import ELSEWHERE, TABLE, UNNAMED
 from kwindex.link import bound_to
 from kwindex.model import Entry
@@ -106,7 +106,7 @@ def settings() -> dict[str, Any]:
     """
     numbers = {
         name: value
-        for module in (rank, prose, paths)
+        for module in (rank, prose, paths, places)
         for name, value in vars(module).items()
         if _is_number(name, value)
     }
@@ -117,6 +117,8 @@ def settings() -> dict[str, Any]:
         "HEAD": prose._HEAD,
         "UNKNOWN": rank.UNKNOWN,
         "FORMS": code.FORMS,
+        "FILE_NAMED": places.FILE_NAMED,
+        "FUNCTION_NAMED": places.FUNCTION_NAMED,
         "FILLERS": sorted(rank._FILLERS),
         "MANY": searcher._MANY,
         "MOST_NAME_WORDS": searcher._MOST_WORDS,

@@ -737,6 +737,7 @@ globalThis.kwindexScorer = (() => {
     byText(asked, offer, hits) {
       const wanted = query(asked.text, this.P);
       this.byMessage(asked.text, offer);
+      this.byFile(asked.text, offer);
       const mayBeName = wanted.words.length <= this.P.MOST_NAME_WORDS || wanted.parts.length > 1;
       if (mayBeName) this.byPath(wanted, offer);
       if (mayBeName) this.byName(asked, wanted, offer);
@@ -848,6 +849,20 @@ globalThis.kwindexScorer = (() => {
       const last = name.slice(name.lastIndexOf(".") + 1);
       const named = (/^[A-Z]/.test(last) && this.groups.get(last)?.entries) || [];
       return named.filter((entry) => entry.kind === "class");
+    }
+
+    byFile(text, offer) {
+      const named = text.includes(".py") ? new RegExp(this.P.FILE_NAMED).exec(text) : null;
+      if (!named) return;
+      const path = `/${named[1]}`;
+      const said = text.slice(named.index + named[0].length);
+      const [, called] = new RegExp(this.P.FUNCTION_NAMED).exec(said) ?? ["", ""];
+      for (const entry of this.entries) {
+        const file = `/${entry.file}`;
+        if (!path.endsWith(file) && !file.endsWith(path)) continue;
+        if (entry.kind === "module") offer(entry, this.P.FILE, "the file");
+        if (entry.defines && called && entry.short === called) offer(entry, this.P.IN_FILE, "in the file");
+      }
     }
 
     byError(text, offer) {
