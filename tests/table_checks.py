@@ -153,7 +153,15 @@ FOUND_AS = {
     "what JAX, MPI, NCCL, Horovod and XLA call it": ("synonym",),
     "near spellings, if nothing is spelled as you typed it": ("near spelling",),
     "functions that take and return these types, perhaps others too": ("these types",),
-    "the line that raises this message; the beginning of it is enough": ("raises",),
+    "the line that raises this message; the beginning of it is enough, and so is a whole traceback": ("raises",),
+    "what Python would find: the definition that imports, their aliases and stars lead to": (
+        "imported as",
+        "funcol is",
+    ),
+    "what files import under this name": ("funcol is", "ft_c is"),
+    "the operator, where nothing is registered for this overload": ("overload",),
+    "the name in the line of code": ("imported as", "exact"),
+    "the file, and the function that is named in it": ("in the file", "the file"),
     "what is registered for an operator, the lowering first": ("exact qualified name", "end of the qualified name"),
     "summaries with these words, if no name has them": ("in the summary",),
 }
