@@ -224,38 +224,6 @@ def test_a_mixed_list_gives_gradients_to_those_that_want_them():
     assert World(2).run(body) == [[2.0, 2.0], None]
 
 
-def _written_after(group, where):
-    import torch._dynamo
-
-    torch._dynamo.reset()
-
-    def halved(x):
-        ys = fc.all_reduce_coalesced([x, x[:2] * 3], "sum", group)
-        zs = fc.reduce_scatter_tensor_coalesced([x.repeat(group.world, 1), x], "sum", [0, 1], group)
-        for y in (*ys, *zs):
-            y.mul_(0.5)
-        return sum(y.sum() for y in (*ys, *zs))
-
-    if where != "eager":
-        halved = torch.compile(halved, fullgraph=True, backend=where)
-    x = torch.ones(3, group.world, requires_grad=True)
-    halved(x).backward()
-    w = torch.ones(2, requires_grad=True)
-    mean, count = map(fc.wait_tensor, fc.all_reduce_coalesced([torch.ones(2), torch.ones(1)], "sum", group))
-    z = (mean * w).sum()
-    count.add_(1)  # of which what autograd saved of `mean` knows nothing
-    z.backward()
-    return x.grad.tolist(), w.grad.tolist()
-
-
-@pytest.mark.parametrize("where", ["eager", "aot_eager"])
-@pytest.mark.parametrize("size", [1, 3])
-def test_each_result_is_written_as_if_it_were_alone(size, where):
-    row = [0.5 * size + 0.5 * size + 0.5] * size
-    x = [[value + 1.5 * size for value in row]] * 2 + [row]
-    assert World(size).run(_written_after, where) == [(x, [float(size)] * 2)] * size
-
-
 BAD = {
     "a tensor": (errors.DtypeError, lambda g: fc.all_reduce_coalesced(torch.ones(2, 2), "sum", g), "list of tensors"),
     "no tensor": (errors.DtypeError, lambda g: fc.all_reduce_coalesced([torch.ones(2), 1.0], "sum", g), "tensor 1"),

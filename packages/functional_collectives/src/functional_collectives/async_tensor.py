@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, cast
 
@@ -144,19 +143,6 @@ class AsyncCollectiveTensor(torch.Tensor):
         finished = cast(torch.Tensor, torch.ops.aten.alias.default(self))
         return finished.detach() if self.requires_grad and not recorded else finished
 
-    def pieces(self, shapes: Sequence[tuple[int, ...]]) -> list[torch.Tensor]:
-        """Return the tensors that lie in this one behind each other, in flight; a write to one is none to the others.
-
-        Gradient: none.
-        """
-        likes = [torch.empty(shape, dtype=self.dtype, device="meta") for shape in shapes]
-        starts = itertools.accumulate((like.numel() for like in likes), initial=0)
-        takes = [functools.partial(_piece, like, start) for like, start in zip(likes, starts, strict=False)]
-        return [
-            AsyncCollectiveTensor(_View(self._pending, take), like, self.device)
-            for like, take in zip(likes, takes, strict=True)
-        ]
-
     @property
     def completed(self) -> bool:
         """Whether it has been waited for."""
@@ -288,11 +274,6 @@ class _Op:
         return cast(torch.Tensor, self._views if index is None else self._views[index])
 
 
-def _piece(like: torch.Tensor, start: int, x: torch.Tensor) -> torch.Tensor:
-    """Return the part of a contiguous tensor that begins at an element, with a count of writes of its own."""
-    return x.data.as_strided(like.shape, like.stride(), x.storage_offset() + start)
-
-
 @functools.cache
 def _special(func: Any) -> str:
     """Say what an op asks of a result in flight other than its values; empty where it is those."""
@@ -302,8 +283,6 @@ def _special(func: Any) -> str:
         return "keeps"  # the class: `torch.nn.Parameter` asks for that
     if torch.Tag.inplace_view in func.tags:
         return "reshapes"
-    if func is torch.ops.aten.unsafe_split_with_sizes.default:  # views that autograd does not take for such
-        return "view"
     return "view" if func.is_view else ""
 
 

@@ -8,6 +8,7 @@ one collective for each tensor, all in flight together.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -23,8 +24,7 @@ from comm_core.execution import process_transport
 from comm_core.groups import AnyGroup
 from comm_core.premul import premultiplied
 from comm_core.settling import settled
-from comm_core.tracing import is_plain, transforms_active
-from functional_collectives import torch_compat
+from comm_core.tracing import is_plain
 from functional_collectives.async_tensor import AsyncCollectiveTensor
 from functional_collectives.collectives import asked, parsed_group
 from functional_collectives.flight import in_flight
@@ -49,7 +49,7 @@ def all_reduce_coalesced(
         backward: the gradient's convention, `"adjoint"` or `"identity"`.
 
     Returns:
-        The reductions, in flight, in the order of the list. Those of one dtype lie in one buffer.
+        The reductions, in flight, in the order of the list. Those of one dtype are views of one buffer.
 
     Shapes: each result has its input's.
 
@@ -137,7 +137,7 @@ def reduce_scatter_tensor_coalesced(
         backward: the gradient's convention, `"adjoint"` or `"identity"`.
 
     Returns:
-        This rank's blocks, in flight, in the order of the list. Those of one dtype lie in one buffer; where no
+        This rank's blocks, in flight, in the order of the list. Those of one dtype are views of one buffer; where no
         gradient is wanted and the tensors have 1 MiB or more on average, they have messages and buffers of their own.
 
     Shapes: each result has its input's, with its `scatter_dim` divided by the group size.
@@ -251,19 +251,22 @@ def reduced(entry: Collective, xs: Tensors, parsed: Sequence[dict[str, Any]], gr
 
 
 def pieces(whole: torch.Tensor, shapes: Sequence[tuple[int, ...]]) -> list[torch.Tensor]:
-    """Return the tensors that lie in a result one behind the other; each may be written as if it were alone."""
-    differentiated = whole.requires_grad or torch_compat.forward_ad_active()
-    if type(whole) is AsyncCollectiveTensor and not differentiated:
-        return whole.pieces(shapes)
-    # Of `split`'s views autograd refuses each write; but torch.func has no rule for the other (2.11 to 2.14).
-    split = torch.split if stands_transformed(whole) else torch.unsafe_split_with_sizes
-    parts = split(whole.view(-1), [math.prod(shape) for shape in shapes])
-    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+    """Return the tensors that lie in a result one behind the other; of one in flight, by one view each."""
+    sizes = [math.prod(shape) for shape in shapes]
+    if type(whole) is not AsyncCollectiveTensor or whole.requires_grad:
+        return [part.view(shape) for part, shape in zip(whole.view(-1).split(sizes), shapes, strict=True)]
+    starts = itertools.accumulate(sizes[:-1], initial=0)
+    return [whole.as_strided(shape, row_major(shape), start) for shape, start in zip(shapes, starts, strict=True)]
 
 
-def stands_transformed(x: torch.Tensor) -> bool:
-    """Tell whether torch.func looks at a tensor, compiled or not."""
-    return transforms_active() if torch.compiler.is_dynamo_compiling() else torch_compat.is_transformed(x)
+def row_major(shape: tuple[int, ...]) -> list[int]:
+    """Return the strides of a contiguous tensor.
+
+    Example:
+        >>> row_major((2, 3, 4))
+        [12, 4, 1]
+    """
+    return [math.prod(shape[place + 1 :]) for place in range(len(shape))]
 
 
 def is_moved(x: torch.Tensor) -> bool:
