@@ -267,3 +267,7 @@ def test_of_overloads_one_is_shown_which_says_what_it_does(entries_of: Index) ->
         "C.size": [(15, "end of the qualified name; one of 2 definitions of it")],
         "int -> int": [(4, "these types; one of 3 definitions of it")],
     }
+
+
+def test_an_operator_without_a_name_is_no_reason_to_fail() -> None:
+    assert Searcher([Entry("0::.", "op", "m.py", 1, 1, "", "")]).search("a.b") == []

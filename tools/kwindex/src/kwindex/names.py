@@ -142,7 +142,7 @@ class Names:
     @cached_property
     def _overloads(self) -> list[tuple[int, str]]:
         numbers = dict.fromkeys(self._names.holding("."))
-        return [(number, fold(segments(self.name(number))[-1])) for number in numbers]
+        return [(number, fold((segments(self.name(number)) or [""])[-1])) for number in numbers]
 
     def sharing(self, parts: Iterable[str]) -> set[int]:
         """Returns the names whose letters hold any of these parts."""
