@@ -48,15 +48,15 @@ int shm_post(shm_mail *mail, shm_errand *errand) {
     if (mail->closing) {
         atomic_fetch_add(&errand->request.references, 1);
         shm_finish(&mail->hand, &errand->request, SHM_CLOSED);
-    } else {
+    } else if (!mail->hand.started) {
+        failed = shm_hand_call(&mail->hand, 0); /* before a byte is on its way, which could not be called back */
+    }
+    if (failed == 0 && !mail->closing) {
         shm_mail_accept(mail, errand);
         shm_mail_move(mail);
+        if (!shm_is_finished(&errand->request) || mail->busy > 0)
+            shm_hand_call(&mail->hand, 0);
     }
-    int waits = !shm_is_finished(&errand->request);
-    if (waits || mail->busy > 0)
-        failed = shm_hand_call(&mail->hand, 0);
-    if (failed != 0 && waits)
-        shm_mail_give_up(mail, errand, SHM_NO_ROOM);
     shm_hand_unlock(&mail->hand);
     return failed;
 }

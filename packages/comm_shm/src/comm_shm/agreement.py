@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -137,7 +138,9 @@ class AgreeingGroup(NamedGroup):
         if not later:
             self._announce(refused.where, said)
         else:
-            request = self._native.refuse(self._handle, *said, self._timeout_s)
+            request: Any = None
+            with contextlib.suppress(OSError):  # no thread is left that could tell them
+                request = self._native.refuse(self._handle, *said, self._timeout_s)
             if isinstance(request, int):  # the group cannot be used
                 raise self._fault(request, refused.where, self._timeout_s)
         raise refused.error from None

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from comm_core.errors import ArgumentError, CommError, RankTimeoutError
 from comm_shm.agreement import AgreeingGroup
 from comm_shm.codes import COLLECTIVE_CODE, DTYPE_CODE, REFUSALS, UNKNOWN, RankState
-from comm_shm.faults import Scene, Status, fault
+from comm_shm.faults import Scene, Status, fault, no_thread
 from comm_shm.terms import Terms
 from comm_shm.torch_compat import note_work, written
 from comm_shm.work import FinishedWork, ManyWorks, Started, StartedWork
@@ -102,10 +102,13 @@ class CallingGroup(AgreeingGroup):
     def _launched(self, steps: list[Step], limit: float) -> list[Started]:
         parts, before = [], None
         for step in steps:
-            if step.late is None:
-                before = self._native.launch(step.native, before, self._handle, *step.arguments(), limit)
-            else:
-                before = self._launch_late(step, step.late, before, limit)
+            try:
+                if step.late is None:
+                    before = self._native.launch(step.native, before, self._handle, *step.arguments(), limit)
+                else:
+                    before = self._launch_late(step, step.late, before, limit)
+            except OSError as error:
+                raise no_thread(step.where, error) from error
             if isinstance(before, int):
                 raise self._fault(before, step.where, limit)
             parts.append(Started(before, step.where, step.finish, step.tensors or (), limit))
@@ -153,7 +156,10 @@ class CallingGroup(AgreeingGroup):
 
     def tell_when_finished(self, started: Started, tell: Callable[[], None]) -> bool:
         """Return whether `tell` will be called; if not, what was started has finished already."""
-        return bool(self._native.tell(started.request, tell))
+        try:
+            return bool(self._native.tell(started.request, tell))
+        except OSError as error:
+            raise no_thread(started.where, error) from error
 
     def failure(self, status: int, started: Started, limit: float) -> CommError:
         """Return the error for a status."""

@@ -107,6 +107,21 @@ def fault(status: int, scene: Scene) -> CommError:
             )
 
 
+def no_thread(where: str, error: OSError) -> TransportError:
+    """Return the error for a call that was to be started where the system gives no further thread.
+
+    Example:
+        >>> print(no_thread("all_reduce", OSError(11, "Resource temporarily unavailable")).got)
+        no thread to finish what is started: [Errno 11] Resource temporarily unavailable
+    """
+    return TransportError(
+        where,
+        got=f"no thread to finish what is started: {error}",
+        need="one more thread, or two where callbacks are asked for",
+        hint="raise the limit (ulimit -u and -v, pids.max of the control group); collectives that wait need none",
+    )
+
+
 def _mismatch(scene: Scene) -> CommError:
     speakers: dict[str, list[int]] = {}
     for rank, state in enumerate(scene.states):

@@ -10,7 +10,7 @@ from comm_core.errors import ArgumentError, CommError, TransportError
 from comm_shm.agreement import GLOO
 from comm_shm.codes import DTYPE_CODE, UNKNOWN
 from comm_shm.entrance import OnlyImagined, no_memory, opened, undense, unreachable
-from comm_shm.faults import Status
+from comm_shm.faults import Status, no_thread
 from comm_shm.layout import expanded, flat_of, put, target_of
 from comm_shm.message_faults import Message, misfit, undelivered
 from comm_shm.movement import Tensors
@@ -103,7 +103,10 @@ class MessagingGroup(RootedGroup):
         dtype, sends = DTYPE_CODE.get(flat.dtype, UNKNOWN), where == "send"
         peer, tag = address
         post = self._native.post
-        request = post(self._handle, not sends, peer, tag, dtype, flat.numel(), flat.nbytes, flat.data_ptr())
+        try:
+            request = post(self._handle, not sends, peer, tag, dtype, flat.numel(), flat.nbytes, flat.data_ptr())
+        except OSError as error:
+            raise no_thread(where, error) from error
         if isinstance(request, int):
             regret = self._native.regret(self._handle, peer) if request == Status.MISFIT else None
             if regret is not None:
