@@ -84,6 +84,15 @@ def test_a_process_that_died_between_runs_is_replaced(pool):
     assert before[1] != after[1]
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C does what it does in a terminal, also where a shell started the tests in the background and ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_run_ends_its_ranks_and_the_pool_goes_on(pool):
     def body(group, owner):
         import threading
@@ -203,6 +212,7 @@ def test_ranks_end_when_their_parent_is_killed(parent, how):
 
 
 @needs_pidfd
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_of_the_parent_ends_the_ranks(parent):
     process, pidfds = parent("wait")
     process.send_signal(signal.SIGINT)
