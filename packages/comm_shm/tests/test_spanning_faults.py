@@ -1,10 +1,14 @@
 """Groups on several hosts in trouble: ranks that disagree, die, leave or come late, on whichever host."""
 
+from datetime import timedelta
+
 import pytest
 import torch
 import torch.distributed as dist
 
 from comm_core.errors import MismatchError, RankFailedError, RankTimeoutError, ShapeError
+from comm_shm import across
+from comm_shm.faults import Scene
 from packages.comm_shm.tests.spans import attempt, joined
 
 pytestmark = pytest.mark.needs_shm
@@ -98,6 +102,23 @@ def test_a_late_rank_is_named_on_every_host(fleet, layout, late):
         assert how == "returned", said
         assert said[0] in ((RankTimeoutError,) if rank != late else (RankTimeoutError, RankFailedError))
         assert f"no arrival within 0.5 s of rank {late}" in said[1]
+
+
+def test_a_rank_is_late_also_where_gloo_gives_up_with_the_last_millisecond(monkeypatch):
+    clock = [1.0]
+
+    class Gloo:
+        def recv(self, tensors, peer, tag):
+            return self
+
+        def wait(self, limit):
+            clock[0] += limit // timedelta(milliseconds=1) / 1e3  # gloo counts whole ones
+            raise RuntimeError("Timed out waiting for recv operation to complete")
+
+    monkeypatch.setattr(across.time, "monotonic", lambda: clock[0])
+    wire = across.Wire(Gloo(), 0, [0, 1], Scene("all_reduce", 0, (), 0.0305, (), (0, 0)))
+    with pytest.raises(RankTimeoutError, match=r"no arrival within 0\.0305 s of rank 1"):
+        wire.exchange({}, {1: torch.empty(1)}, 0.0305)()
 
 
 def test_what_was_started_fails_with_the_same_error(fleet):

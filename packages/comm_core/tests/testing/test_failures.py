@@ -60,11 +60,12 @@ def test_a_failure_ends_the_run_long_before_the_limit(pool):
     assert time.monotonic() - start < LONG / 3
 
 
-def test_clean_failures_keep_the_processes(pool):
-    before = pids(pool)
-    with pytest.raises(RanksFailedError):
-        pool.run(raise_on, 3, args=(0, ValueError("no good")))
-    assert pids(pool) == before
+def test_clean_failures_keep_the_processes():
+    with RankPool(grace=LONG) as pool:
+        before = pids(pool)
+        with pytest.raises(RanksFailedError):
+            pool.run(raise_on, 3, args=(0, ValueError("no good")))
+        assert pids(pool) == before
 
 
 def test_all_ranks_may_fail(pool):

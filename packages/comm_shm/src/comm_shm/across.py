@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import threading
 import time
@@ -194,7 +195,7 @@ class Wire(NamedTuple):
         def end() -> None:
             for peer, work in works:
                 with self._naming(peer, deadline):
-                    work.wait(timedelta(seconds=max(deadline - time.monotonic(), 0.001)))
+                    work.wait(no_less_than(deadline - time.monotonic()))
 
         return end
 
@@ -204,6 +205,11 @@ class Wire(NamedTuple):
             yield
         except RuntimeError as error:
             raise lost(self.names[peer], self.scene, error, late=time.monotonic() >= deadline) from error
+
+
+def no_less_than(seconds: float) -> timedelta:
+    """Return a time limit for gloo, which counts whole milliseconds: it must not give up before the time is over."""
+    return timedelta(milliseconds=max(math.ceil(seconds * 1e3), 1))
 
 
 def lost(rank: int, scene: Scene, error: Exception, *, late: bool) -> CommError:
