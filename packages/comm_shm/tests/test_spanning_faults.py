@@ -111,6 +111,8 @@ def test_a_rank_is_late_also_where_gloo_gives_up_with_the_last_millisecond(monke
         def recv(self, tensors, peer, tag):
             return self
 
+        send = recv
+
         def wait(self, limit):
             clock[0] += limit // timedelta(milliseconds=1) / 1e3  # gloo counts whole ones
             raise RuntimeError("Timed out waiting for recv operation to complete")
