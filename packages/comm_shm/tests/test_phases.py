@@ -282,7 +282,7 @@ def told(round_, rank, said, died):
 
 def test_a_rank_killed_at_any_phase_is_an_error_on_all_others(library, fleet):
     plan = planned(library, fleet, signal.SIGKILL)
-    one, other, (how, fates) = fleet.run(live, WORLD, str(library), plan, limit=30.0 + len(plan))
+    one, other, (how, fates) = fleet.run(live, WORLD, str(library), plan, limit=60.0 + 2 * len(plan))
     assert one[0] == other[0] == how == "returned", (one, other, fates)
     wrong, waits = [], []
     reached = {what: set() for what in CALLS}
@@ -309,7 +309,7 @@ def test_a_rank_killed_at_any_phase_is_an_error_on_all_others(library, fleet):
 
 def test_a_rank_that_stops_at_any_phase_and_goes_on_changes_nothing(library, fleet):
     plan = planned(library, fleet, signal.SIGSTOP, 1)[:: 1 if SOAK else 3]
-    one, other, (how, fates) = fleet.run(live, WORLD, str(library), plan, limit=30.0 + len(plan))
+    one, other, (how, fates) = fleet.run(live, WORLD, str(library), plan, limit=60.0 + 2 * len(plan))
     assert one[0] == other[0] == how == "returned", (one, other, fates)
     assert [code for code, _, _ in fates] == [0] * len(plan)
     assert sum(stops for _, stops, _ in fates) > len(plan) / 2
