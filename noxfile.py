@@ -149,7 +149,7 @@ def browser(session: nox.Session) -> None:
     if not (ROOT / "site" / "index.html").exists():
         docs(session)
     run(session, "-m", "pip", "install", "--quiet", "playwright>=1.50", "axe-playwright-python>=0.1.4")
-    run(session, "-m", "pytest", "-m", "browser", "tests/browser", *session.posargs)
+    run(session, "-m", "pytest", "-m", "browser", *BESIDE, "tests/browser", *session.posargs)
 
 
 @nox.session

@@ -125,6 +125,18 @@ def test_a_files_keywords_name_the_line_and_a_folders_the_file_too(shop: dict[st
     assert below.split(" | ")[3] == f"`shop/saws.py:{line.removeprefix('line ')}`"
 
 
+def test_a_files_keywords_name_its_module_once_and_say_inside_of_what_each_stands(shop: dict[str, str]) -> None:
+    page = shop["shop/saws.py_kw.md"]
+    top, tables = page.split("\n## Classes\n", 1)  # after that of the module itself
+    assert "Names stand in `shop.saws`." in top
+    assert "| keyword | kind | in the module |" in tables
+    assert "shop.saws" not in tables.replace("saws.py_docs.md", "")
+    rows = {row.split("`")[1]: row.split(" | ")[2] for row in tables.splitlines() if row.startswith("| [`")}
+    assert rows["sharp"] == "`Saw.sharp`"
+    assert rows["cut"] == "`cut`"
+    assert "`shop.saws.Saw.sharp`" in shop["shop/sub.md"]  # of many modules, so in full
+
+
 def test_folders_say_what_is_in_them_and_how_they_stand(shop: dict[str, str]) -> None:
     assert "| [`wood`](wood/index.md) | 1 |" in shop["shop/index.md"]
     assert "| [`saws.py`](saws.py_docs.md) | [keywords](saws.py_kw.md) | module | 18 | Saws. |" in shop["shop/index.md"]

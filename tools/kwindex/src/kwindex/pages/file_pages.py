@@ -78,6 +78,8 @@ def keywords_page(page: SourcePage, places: Places) -> str:
         f"# Keywords: {code(page.file)}",
         "",
         f"[Documentation]({_name(page.docs)}) · [folder](index.md)",
+        "",
+        f"Names stand in {code(page.module)}.",
     ]
     for kind in TABLE:
         found = [entry for entry in page.entries if entry.kind == kind.word]
@@ -90,12 +92,14 @@ def keywords_page(page: SourcePage, places: Places) -> str:
 def keyword_rows(on: str, found: Iterable[tuple[SourcePage, Entry]], places: Places) -> list[str]:
     """Returns a table of entries, each linked to where the documentation pages show it; alphabetical."""
     ordered = sorted(found, key=lambda pair: (last_name(pair[1]).lower(), pair[1]))
-    rows = []
+    rows, alone = [], False
     for page, entry in ordered:
         target = link(code(last_name(entry)), on, page.docs, page.anchor(entry)) if has_anchor(entry) else _bare(entry)
-        place = places.line if on == page.keywords else places.full
-        rows.append((target, entry.kind, code(entry.name), place(entry.file, entry.line), plain(entry.summary)))
-    return table(["keyword", "kind", "in full", "line", "what it is"], rows)
+        alone = on == page.keywords
+        place = places.line if alone else places.full
+        name = entry.name.removeprefix(f"{page.module}.") if alone else entry.name
+        rows.append((target, entry.kind, code(name), place(entry.file, entry.line), plain(entry.summary)))
+    return table(["keyword", "kind", "in the module" if alone else "in full", "line", "what it is"], rows)
 
 
 def last_name(entry: Entry) -> str:
