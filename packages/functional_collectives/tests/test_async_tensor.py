@@ -44,6 +44,8 @@ def started(*shape, value=7.0, dtype=torch.float32):
         lambda x: x.chunk(2)[1][0],
         lambda x: x.view(torch.int32),
         lambda x: x.as_strided((2, 2), (1, 3)),
+        lambda x: x[1].detach()[1:],
+        lambda x: x[1:].data.t(),
     ],
 )
 def test_a_view_does_not_wait_and_has_the_right_values_later(view):
@@ -53,6 +55,7 @@ def test_a_view_does_not_wait_and_has_the_right_values_later(view):
     assert work.waits == 0
     assert isinstance(viewed, fc.AsyncCollectiveTensor)
     assert (viewed.shape, viewed.dtype, viewed.stride()) == (expected.shape, expected.dtype, expected.stride())
+    assert viewed.storage_offset() == expected.storage_offset()
     assert torch.equal(viewed.clone(), expected)
     assert work.waits == 1
 
@@ -419,3 +422,45 @@ def test_completed_tells_whether_it_was_waited_for():
 def test_a_dropped_result_is_reported_with_the_users_line():
     with pytest.warns(errors.UnwaitedWarning, match=r"all_reduce: the result, started at .*test_async_tensor\.py:\d+"):
         started(2)
+
+
+PARTS = {
+    "a row": lambda x: x[1],
+    "rows": lambda x: x[1:],
+    "a column": lambda x: x[:, 1],
+    "a transposed part": lambda x: x.t()[1:],
+    "a piece": lambda x: x.split([1, 3])[1],
+    "a part of a part": lambda x: x[1:].detach()[1],
+}
+
+
+@pytest.mark.parametrize("finish", [lambda x: x, fc.wait_tensor], ids=["in flight", "waited for"])
+@pytest.mark.parametrize("detach", [lambda x: x.detach(), lambda x: x.data], ids=["detach", "data"])
+@pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
+def test_a_detached_part_is_written_with_a_gradient(part, detach, finish):
+    def written(x):
+        y = finish(detach(part(x)))
+        weight = torch.full(y[1:].shape, 3.0, requires_grad=True)
+        y[1:].mul_(weight)
+        (y * torch.arange(y.numel()).view(y.shape)).sum().backward()
+        return weight.grad.tolist(), y.tolist()
+
+    assert written(started(4, 3)[0]) == written(torch.full((4, 3), 7.0))
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_detached_part_goes_into_compiled_code(backend):
+    x, _ = started(4, 3)
+    torch._dynamo.reset()
+    assert torch.compile(lambda y: y[1:] * 2, backend=backend, fullgraph=True)(x[1].detach()).tolist() == [14.0, 14.0]
+
+
+@pytest.mark.parametrize("made", [False, True], ids=["made outside", "made inside"])
+@pytest.mark.parametrize("view", [lambda x: x[1:], lambda x: x.detach(), lambda x: x[1].detach()[1:]])
+def test_a_view_is_an_inference_tensor_where_the_result_is_one(made, view):
+    with torch.inference_mode(made):
+        x, work = started(3, 2)
+    with torch.inference_mode(not made):
+        viewed = view(x)
+        assert (work.waits, viewed.is_inference()) == (0, made)
+        assert viewed.wait().is_inference() == made

@@ -153,6 +153,17 @@ class AsyncCollectiveTensor(torch.Tensor):
         """The finished tensor; reading it waits."""
         return self.trigger_wait()
 
+    def detach(self) -> torch.Tensor:
+        """Return the result outside autograd, in flight.
+
+        Of a part, that is this part of the detached whole: where it is written with a gradient, autograd looks for it
+        at its place in memory, counted from where its base begins (2.13).
+        """
+        base = self._base if self.storage_offset() and self._is_view() and not torch_compat.is_watched() else None
+        if base is None or base.dtype is not self.dtype:
+            return super().detach()
+        return base.detach().as_strided(self.size(), self.stride(), self.storage_offset())
+
     @property
     def data(self) -> torch.Tensor:
         """The result outside autograd, in flight; setting it waits, and puts another tensor in its place."""
@@ -348,7 +359,12 @@ for _make, _names in ((_unary, _UNARY), (_binary, _BINARY)):
 
 def _deferred_view(base: AsyncCollectiveTensor, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run a view op on metadata now and on the values later; None when it copies or conjugates."""
+    if torch.is_inference_mode_enabled() is not base.is_inference():  # a view is an inference tensor where its base is
+        with torch.inference_mode(base.is_inference()):
+            return _deferred_view(base, func, args, kwargs)
     like = torch.empty_strided(base.size(), base.stride(), dtype=base.dtype, device="meta")
+    if base.storage_offset():  # autograd finds a part of a view by its place in memory
+        like.set_(like.untyped_storage(), base.storage_offset(), base.size(), base.stride())
     metas = func(like, *args, **kwargs)
     several = not isinstance(metas, torch.Tensor)
     op, views = _Op(func, args, kwargs), []
