@@ -72,6 +72,25 @@ def test_in_a_subgroup_ranks_count_in_the_world(world):
     assert world.run(_in_a_pair) == [None, (2, 2, []), (1, 1, [])]
 
 
+@pytest.mark.parametrize("strided", [False, True])
+def test_what_arrives_in_a_part_is_written_with_a_gradient(strided):
+    def body(group):
+        room = torch.zeros(5, 4)
+        into = room.t()[1:3] if strided else room[2:4]
+        sent = fc.isend_inplace(torch.ones(into.shape), 1 - group.rank, group=group)
+        got = fc.irecv_inplace(into, 1 - group.rank, group=group)
+        assert (got.storage_offset(), got.stride()) == (into.storage_offset(), into.stride())
+        weight = torch.full(into[1].shape, 3.0, requires_grad=True)
+        plain = got.wait()
+        plain[1].mul_(weight)
+        (plain * torch.tensor([[2.0], [5.0]])).sum().backward()
+        sent.wait()
+        return set(weight.grad.tolist()), room.sum().item(), into[1].sum().item(), plain.data_ptr() == into.data_ptr()
+
+    width = 5 if strided else 4
+    assert World(2).run(body) == [({5.0}, 4.0 * width, 3.0 * width, True)] * 2
+
+
 def test_it_is_in_flight_and_writes_once():
     def body(group):
         x, into = torch.ones(2), torch.zeros(2)
@@ -93,6 +112,12 @@ MISTAKES = {
     "no rank": lambda group: fc.isend_inplace(torch.ones(1), None, group=group),
     "a word": lambda group: fc.batch_p2p_ops_inplace(["send"], [0], [0], [torch.ones(1)], group),
     "lengths": lambda group: fc.batch_p2p_ops_inplace(["isend"], [0, 0], [0], [torch.ones(1)], group),
+    "no ops": lambda group: fc.batch_p2p_ops_inplace(None, [0], [0], [torch.ones(1)], group),
+    "no peers": lambda group: fc.batch_p2p_ops_inplace(["isend"], 0, [0], [torch.ones(1)], group),
+    "no tags": lambda group: fc.batch_p2p_ops_inplace(["isend"], [0], (tag for tag in [0]), [torch.ones(1)], group),
+    "no list": lambda group: fc.batch_p2p_ops_inplace(["isend"], [0], [0], torch.ones(1, 1), group),
+    "a tensor of ranks": lambda group: fc.isend_inplace(torch.ones(1), torch.tensor([0, 0]), group=group),
+    "no whole number": lambda group: fc.irecv_inplace(torch.ones(1), 0.0, group=group),
     "no tensor": lambda group: fc.irecv_inplace(3, 0, group=group),
     "a bad tag": lambda group: fc.isend_inplace(torch.ones(1), 0, -1, group),
 }
@@ -107,8 +132,8 @@ def test_a_mistake_is_an_error_at_the_call(what):
             return error.where.split(",")[0]
         return None
 
-    (where,) = World(1).run(body)
-    assert where in ("isend_inplace", "irecv_inplace", "batch_p2p_ops_inplace", "batch_p2p")
+    for where in World(2).run(body):
+        assert where in ("isend_inplace", "irecv_inplace", "batch_p2p_ops_inplace", "batch_p2p")
 
 
 def test_compiled_code_has_them_without_a_break(fake_world):

@@ -8,6 +8,7 @@ written into has none of its own to send back.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 
@@ -121,7 +122,7 @@ def batch_p2p_ops_inplace(
     Gradient: none; `batch_p2p` has one.
 
     Raises:
-        CommError: lists of different lengths, another word, or a wrong rank, tag or group; at the call.
+        CommError: no lists, lists of different lengths, another word, or a wrong rank, tag or group; at the call.
 
     Example:
         >>> from comm_core import World
@@ -133,9 +134,7 @@ def batch_p2p_ops_inplace(
         [2, 0, 1]
     """
     where = "batch_p2p_ops_inplace"
-    counts = [len(op_list), len(peer_list), len(tag_list), len(tensors)]
-    if len(set(counts)) != 1:
-        raise ArgumentError(where, f"lists of {counts} ops, peers, tags and tensors", "as many of each")
+    check_lists([op_list, peer_list, tag_list, tensors], where)
     for word in op_list:
         if word not in ("isend", "irecv"):
             raise ArgumentError(where, f"op {said(word)}", "isend or irecv")
@@ -151,6 +150,20 @@ def batch_p2p_ops_inplace(
     return [
         given(done, x) if word == "isend" else filled(done, x) for word, done, x in zip(op_list, moved, xs, strict=True)
     ]
+
+
+def check_lists(lists: Sequence[object], where: str) -> None:
+    """Ask for lists of ops, peers, tags and tensors, of one length.
+
+    Raises:
+        ArgumentError: one of them is no list, or has another length.
+    """
+    for value, of in zip(lists, ("ops", "peers", "tags", "tensors"), strict=True):
+        if not isinstance(value, (list, tuple)):
+            raise ArgumentError(where, f"{of} {said(value)}", f"a list of {of}")
+    counts = [len(cast(Sequence[object], value)) for value in lists]
+    if len(set(counts)) != 1:
+        raise ArgumentError(where, f"lists of {counts} ops, peers, tags and tensors", "as many of each")
 
 
 def written(x: torch.Tensor, where: str) -> torch.Tensor:
@@ -175,20 +188,33 @@ def filled(arrived: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 
 def after(moved: torch.Tensor, x: torch.Tensor, writes: bool) -> torch.Tensor:
-    """Return a tensor that has to wait for a message, which is written into it."""
-    if type(moved) is AsyncCollectiveTensor:
+    """Return a tensor that has to wait for a message, which is written into it.
+
+    A part of a larger tensor is a view of the memory from its begin: autograd finds parts of it by their places there.
+    """
+    if type(moved) is not AsyncCollectiveTensor:
+        return x.copy_(moved) if writes else x
+    message = Message(moved, x, writes)
+    if not x.storage_offset():
         like = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
-        return AsyncCollectiveTensor(Message(moved, x, writes), like, x.device)
-    return x.copy_(moved) if writes else x
+        return AsyncCollectiveTensor(message, like, x.device)
+    last = sum((size - 1) * step for size, step in zip(x.shape, x.stride(), strict=True))
+    message.gives = x.as_strided((x.storage_offset() + max(0, last + 1),), (1,), 0)
+    whole = AsyncCollectiveTensor(message, message.gives.to("meta"), x.device)
+    return whole.as_strided(x.shape, x.stride(), x.storage_offset())
 
 
 class Message:
-    """A message under way that a given tensor waits for."""
+    """A message under way that a given tensor waits for.
 
-    __slots__ = ("_moved", "_writes", "_x", "done")
+    Attributes:
+        gives: what the wait returns, which is the tensor unless it is set to a larger one around it.
+    """
+
+    __slots__ = ("_moved", "_writes", "_x", "done", "gives")
 
     def __init__(self, moved: AsyncCollectiveTensor, x: torch.Tensor, writes: bool) -> None:
-        self._moved, self._x, self._writes, self.done = moved, x, writes, False
+        self._moved, self._x, self._writes, self.done, self.gives = moved, x, writes, False, x
 
     def wait(self) -> torch.Tensor:
         """Wait, write what arrived the first time, and return the tensor."""
@@ -197,4 +223,4 @@ class Message:
             with torch_compat.as_made(arrived):
                 self._x.copy_(arrived)
         self.done = True
-        return self._x
+        return self.gives

@@ -15,8 +15,9 @@ import torch
 
 from comm_core import GroupLike
 from comm_core.catalog import BATCH_P2P
-from comm_core.errors import CommError, RankError
+from comm_core.errors import CommError, RankError, said
 from comm_core.execution import parsed_params, traced_transport
+from comm_core.extents import integer
 from functional_collectives.collectives import parsed_group
 from functional_collectives.point_to_point import by_kind
 from functional_collectives.works import Piece
@@ -64,10 +65,12 @@ def place_in(group: GroupLike, rank: int | None, group_rank: int | None, where: 
     on, _ = parsed_group(group)
     if group_rank is not None and rank is None:
         return group_rank
+    number = integer(rank)
     for place, known in enumerate(on.ranks):
-        if rank is not None and group_rank is None and known == rank:
+        if number is not None and group_rank is None and known == number:
             return place
-    raise RankError(where, f"rank {rank} and group rank {group_rank}", f"one of them, of the ranks {list(on.ranks)}")
+    got = f"rank {said(rank)} and group rank {said(group_rank)}"
+    raise RankError(where, got, f"one of them, of the ranks {list(on.ranks)}")
 
 
 def isend_in_graph(
