@@ -91,7 +91,10 @@ def test_the_result_is_a_new_tensor(word: str, world: int) -> None:
     assert all(torch.equal(x, torch.ones(2)) for x in inputs)
 
 
-@pytest.mark.parametrize("dtype", [torch.float8_e8m0fnu, torch.float4_e2m1fn_x2, torch.bits8])
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.float8_e8m0fnu, torch.float4_e2m1fn_x2, torch.bits8, torch.bits1x8, torch.uint4, torch.int1, torch.qint8],
+)
 def test_what_is_only_moved_is_not_reduced(dtype: torch.dtype) -> None:
     with pytest.raises(ReduceOpError, match="need a dtype to compute with"):
         check_dtype("max", dtype, "scan")

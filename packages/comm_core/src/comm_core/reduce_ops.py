@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -110,12 +111,13 @@ def check_dtype(word: str, dtype: torch.dtype, where: str) -> None:
         )
 
 
-# What is only moved: scales and packed numbers of microscaling formats, and bits without a meaning.
-_ONLY_MOVED = {torch.float8_e8m0fnu, torch.float4_e2m1fn_x2, torch.bits8, torch.bits16}
+# What is only moved: scales and packed numbers of microscaling formats, bits without a meaning, integers of less than a
+# byte, and what is quantized, whose scale is no part of the numbers.
+_ONLY_MOVED = re.compile("float8_e8m0fnu|float4_.*|bit.*|u?int[1-7]|qu?int.*")
 
 
-def _defined(op: ReduceOp, dtype: torch.dtype) -> bool:
-    if dtype in _ONLY_MOVED:
+def _defined(op: ReduceOp, name: str, dtype: torch.dtype) -> bool:
+    if _ONLY_MOVED.fullmatch(name):
         return False
     if dtype.is_complex:
         return op.complex
@@ -125,8 +127,8 @@ def _defined(op: ReduceOp, dtype: torch.dtype) -> bool:
 _DEFINED = frozenset(
     (word, dtype)
     for word, op in REDUCE_OPS.items()
-    for dtype in vars(torch).values()
-    if isinstance(dtype, torch.dtype) and _defined(op, dtype)
+    for name, dtype in vars(torch).items()
+    if isinstance(dtype, torch.dtype) and _defined(op, name, dtype)
 )
 
 
@@ -140,7 +142,8 @@ def reduce_in_rank_order(word: str, tensors: Sequence[torch.Tensor]) -> torch.Te
         tensor([2.])
     """
     total = functools.reduce(_step(word, tensors[0].dtype), _computable(word, tensors))
-    return _given_back(word, total / len(tensors) if REDUCE_OPS[word].divides else total.clone(), tensors[0].dtype)
+    made = mean_of(total, len(tensors)) if REDUCE_OPS[word].divides else total.clone()
+    return _given_back(word, made, tensors[0].dtype)
 
 
 def prefixes_in_rank_order(word: str, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -153,7 +156,7 @@ def prefixes_in_rank_order(word: str, tensors: Sequence[torch.Tensor]) -> list[t
     first, *others = _computable(word, tensors)
     totals = list(itertools.accumulate(others, _step(word, tensors[0].dtype), initial=first.clone()))
     if REDUCE_OPS[word].divides:
-        totals = [total / (i + 1) for i, total in enumerate(totals)]
+        totals = [mean_of(total, count) for count, total in enumerate(totals, 1)]
     return [_given_back(word, total, tensors[0].dtype) for total in totals]
 
 
@@ -176,7 +179,9 @@ def reduce_into(word: str, tensors: Sequence[torch.Tensor], place: int) -> torch
     step, total = _step(word, tensors[0].dtype), tensors[0]
     for rank, x in enumerate(tensors[1:], 1):
         total = step(total, x, out=tensors[place] if rank >= place else total)
-    return total.div_(len(tensors)) if REDUCE_OPS[word].divides else total
+    if REDUCE_OPS[word].divides:
+        _divisible(total).div_(len(tensors))
+    return total
 
 
 def prefixes_into(word: str, tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
@@ -196,7 +201,7 @@ def prefixes_into(word: str, tensors: Sequence[torch.Tensor]) -> Sequence[torch.
         step(before, x, out=x)
     if REDUCE_OPS[word].divides:
         for count, x in enumerate(tensors, 1):
-            x.div_(count)
+            _divisible(x).div_(count)
     return tensors
 
 
@@ -224,6 +229,17 @@ def preceding_in_rank_order(word: str, tensors: Sequence[torch.Tensor]) -> list[
     """
     first = torch.full_like(tensors[0], neutral(word, tensors[0].dtype))
     return [first, *(prefixes_in_rank_order(word, tensors[:-1]) if len(tensors) > 1 else ())]
+
+
+def mean_of(total: torch.Tensor, count: int) -> torch.Tensor:
+    """Divide the sum of so many ranks, differentiably.
+
+    Example:
+        >>> mean_of(torch.tensor([6.0]), 3)
+        tensor([2.])
+    """
+    parts = _divisible(total) / count
+    return torch.view_as_complex(parts) if total.dtype is torch.complex32 else parts
 
 
 def neutral(word: str, dtype: torch.dtype) -> float | int:
@@ -276,6 +292,11 @@ def _signed_in_place(word: str, tensors: Sequence[torch.Tensor]) -> list[torch.T
         for x in signed:
             x.bitwise_xor_(torch.iinfo(x.dtype).min)
     return signed
+
+
+def _divisible(x: torch.Tensor) -> torch.Tensor:
+    """Show a tensor in a dtype that torch divides: complex32 as its real and imaginary parts."""
+    return torch.view_as_real(x.resolve_conj()) if x.dtype is torch.complex32 else x
 
 
 def _is_narrow(x: torch.Tensor) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from comm_core.catalog.blocks import concatenated
 from comm_core.catalog.rules import Emit, batch_last
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.extents import normalize_dim
@@ -29,7 +30,7 @@ def shape(shape: Shape, world: int, rank: int, *, dim: int) -> Shape:
 
 
 def oracle(inputs: Sequence[torch.Tensor], params: Sequence[Params]) -> list[torch.Tensor]:
-    return [torch.cat(list(inputs), params[0]["dim"]) for _ in inputs]
+    return [concatenated(inputs, params[0]["dim"]) for _ in inputs]
 
 
 def kernel(wire: Transport, x: torch.Tensor, *, dim: int) -> Pending:
@@ -45,7 +46,7 @@ def _join(blocks: torch.Tensor, *, world: int, dim: int) -> torch.Tensor:
     apart = blocks.unflatten(0, (world, blocks.shape[0] // world))
     if world > _MANY:
         return apart.movedim(0, dim).contiguous().flatten(dim, dim + 1)
-    return torch.cat(apart.unbind(0), dim)
+    return concatenated(apart.unbind(0), dim)
 
 
 def gradient(emit: Emit, cotangent: torch.Tensor, *, dim: int) -> torch.Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from comm_core.catalog.blocks import beside, check_extent, joined, numels, resized
+from comm_core.catalog.blocks import beside, check_extent, concatenated, joined, numels, resized
 from comm_core.catalog.rules import Emit, batch_last
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.extents import check_sizes, normalize_dim
@@ -31,7 +31,7 @@ def shape(shape: Shape, world: int, rank: int, *, dim: int, sizes: Shape) -> Sha
 
 
 def oracle(inputs: Sequence[torch.Tensor], params: Sequence[Params]) -> list[torch.Tensor]:
-    return [torch.cat(list(inputs), params[0]["dim"]) for _ in inputs]
+    return [concatenated(inputs, params[0]["dim"]) for _ in inputs]
 
 
 def kernel(wire: Transport, x: torch.Tensor, *, dim: int, sizes: Shape) -> Pending:

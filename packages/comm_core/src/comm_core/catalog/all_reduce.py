@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from comm_core.catalog.rules import Emit, batch_first, partial_derivative
+from comm_core.catalog.rules import Emit, batch_first, divided, partial_derivative
 from comm_core.collective import Collective, Lowering, Params, Shape
 from comm_core.pending import Pending
-from comm_core.reduce_ops import REDUCE_OPS, check_dtype, reduce_in_rank_order, reduce_word
+from comm_core.reduce_ops import check_dtype, reduce_in_rank_order, reduce_word
 from comm_core.transports import Transport
 
 
@@ -40,7 +40,7 @@ def gradient(emit: Emit, cotangent: torch.Tensor, *, reduce_op: str) -> torch.Te
 
 
 def identity(emit: Emit, cotangent: torch.Tensor, *, reduce_op: str) -> torch.Tensor:
-    return cotangent / emit.world if REDUCE_OPS[reduce_op].divides else cotangent
+    return divided(cotangent, reduce_op, emit.world)
 
 
 def partial(emit: Emit, x: torch.Tensor, y: torch.Tensor, *, reduce_op: str) -> torch.Tensor:

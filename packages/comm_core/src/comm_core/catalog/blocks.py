@@ -18,6 +18,11 @@ from comm_core.errors import ShapeError
 from comm_core.pending import Pending
 from comm_core.tracing import is_traced
 
+_COPIED_IN_A_ROW = {
+    torch.float4_e2m1fn_x2,
+    *(getattr(torch, f"{kind}{bits}") for kind in ("int", "uint") for bits in range(1, 8)),
+}
+
 
 def beside(shape: Sequence[int], dim: int) -> Shape:
     """Return the shape without a dim."""
@@ -112,7 +117,20 @@ def _join(row: torch.Tensor, *, shape: Shape, dim: int, sizes: Shape) -> torch.T
         part.view(resized(shape, dim, size)) if count == 1 else side_by_side(part, shape, dim, count, size)
         for part, (count, size) in zip(parts, alike, strict=True)
     ]
-    return blocks[0].contiguous() if len(blocks) == 1 else torch.cat(blocks, dim)
+    return blocks[0].contiguous() if len(blocks) == 1 else concatenated(blocks, dim)
+
+
+def concatenated(blocks: Sequence[torch.Tensor], dim: int) -> torch.Tensor:
+    """Concatenate tensors along a dim; as bytes where torch has no copies of the dtype but in a row.
+
+    Example:
+        >>> concatenated([torch.tensor([[1], [2]]), torch.tensor([[3], [4]])], 1).tolist()
+        [[1, 3], [2, 4]]
+    """
+    dtype = blocks[0].dtype
+    if dtype not in _COPIED_IN_A_ROW:
+        return torch.cat(list(blocks), dim)
+    return torch.cat([block.view(torch.uint8) for block in blocks], dim).view(dtype)
 
 
 def side_by_side(row: torch.Tensor, shape: Sequence[int], dim: int, count: int, size: int) -> torch.Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from comm_core.catalog.blocks import beside, check_extent, joined, numels, resized
+from comm_core.catalog.blocks import beside, check_extent, concatenated, joined, numels, resized
 from comm_core.catalog.rules import Emit, batch_last, check_root
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.extents import check_sizes, normalize_dim
@@ -37,7 +37,7 @@ def shape(shape: Shape, world: int, rank: int, *, dst: int, dim: int, sizes: Sha
 def oracle(inputs: Sequence[torch.Tensor], params: Sequence[Params]) -> list[torch.Tensor]:
     dst, dim = params[0]["dst"], params[0]["dim"]
     nothing = [x.new_empty(resized(tuple(x.shape), dim, 0)) for x in inputs]
-    return [torch.cat(list(inputs), dim) if rank == dst else empty for rank, empty in enumerate(nothing)]
+    return [concatenated(inputs, dim) if rank == dst else empty for rank, empty in enumerate(nothing)]
 
 
 def kernel(wire: Transport, x: torch.Tensor, *, dst: int, dim: int, sizes: Shape) -> Pending:

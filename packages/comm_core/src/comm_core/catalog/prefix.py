@@ -16,7 +16,7 @@ from comm_core.collective import Params
 from comm_core.errors import ArgumentError, said
 from comm_core.extents import even_sizes
 from comm_core.pending import Pending
-from comm_core.reduce_ops import REDUCE_OPS, check_dtype, reduce_word
+from comm_core.reduce_ops import check_dtype, reduce_word
 from comm_core.rows import scan_rows
 from comm_core.transports import Transport
 
@@ -69,11 +69,6 @@ def exchanged(wire: Transport, x: torch.Tensor, reduce_op: str, exclusive: bool,
 def before(emit: Emit, reverse: bool) -> int:
     """Return how many ranks come before this one."""
     return emit.world - 1 - emit.rank if reverse else emit.rank
-
-
-def divided(cotangent: torch.Tensor, reduce_op: str, count: int) -> torch.Tensor:
-    """Divide a cotangent as the reduce op divided the sum of so many ranks."""
-    return cotangent / count if REDUCE_OPS[reduce_op].divides and count else cotangent
 
 
 def reduced_rows(rows: torch.Tensor, reduce_op: str) -> torch.Tensor:

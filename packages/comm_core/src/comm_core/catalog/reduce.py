@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from comm_core.catalog.rules import Emit, batch_first, check_root, partial_derivative
+from comm_core.catalog.rules import Emit, batch_first, check_root, divided, partial_derivative
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.pending import Pending
-from comm_core.reduce_ops import REDUCE_OPS, check_dtype, reduce_in_rank_order, reduce_word
+from comm_core.reduce_ops import check_dtype, reduce_in_rank_order, reduce_word
 from comm_core.transports import Transport
 
 
@@ -37,7 +37,7 @@ def kernel(wire: Transport, x: torch.Tensor, *, reduce_op: str, dst: int) -> Pen
 
 
 def gradient(emit: Emit, cotangent: torch.Tensor, *, reduce_op: str, dst: int) -> torch.Tensor:
-    share = cotangent / emit.world if REDUCE_OPS[reduce_op].divides else cotangent
+    share = divided(cotangent, reduce_op, emit.world)
     return emit("broadcast", share, src=dst)
 
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
-from comm_core.catalog.rules import Emit, batch_last, partial_derivative
+from comm_core.catalog.rules import Emit, batch_last, divided, partial_derivative
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.extents import even_split, normalize_dim
 from comm_core.pending import Pending
-from comm_core.reduce_ops import REDUCE_OPS, check_dtype, reduce_in_rank_order, reduce_word
+from comm_core.reduce_ops import check_dtype, reduce_in_rank_order, reduce_word
 from comm_core.transports import Transport
 
 
@@ -51,7 +51,7 @@ def _stack(x: torch.Tensor, world: int, dim: int) -> torch.Tensor:
 
 def gradient(emit: Emit, cotangent: torch.Tensor, *, reduce_op: str, dim: int) -> torch.Tensor:
     gathered = emit("all_gather", cotangent, dim=dim)
-    return gathered / emit.world if REDUCE_OPS[reduce_op].divides else gathered
+    return divided(gathered, reduce_op, emit.world)
 
 
 def partial(emit: Emit, x: torch.Tensor, y: torch.Tensor, *, reduce_op: str, dim: int) -> torch.Tensor:

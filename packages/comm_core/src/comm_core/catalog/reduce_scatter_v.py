@@ -10,11 +10,11 @@ from typing import cast
 import torch
 
 from comm_core.catalog.blocks import check_extent, numels, packed, resized, stacked
-from comm_core.catalog.rules import Emit, batch_last, partial_derivative
+from comm_core.catalog.rules import Emit, batch_last, divided, partial_derivative
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.extents import check_sizes, normalize_dim
 from comm_core.pending import Pending
-from comm_core.reduce_ops import REDUCE_OPS, check_dtype, reduce_in_rank_order, reduce_into, reduce_word
+from comm_core.reduce_ops import check_dtype, reduce_in_rank_order, reduce_into, reduce_word
 from comm_core.rows import reduce_rows
 from comm_core.tracing import is_traced
 from comm_core.transports import Transport
@@ -133,7 +133,7 @@ def _reduce_beside(result: torch.Tensor, row: torch.Tensor, *, reduce_op: str, r
 
 def gradient(emit: Emit, cotangent: torch.Tensor, *, reduce_op: str, dim: int, sizes: Shape) -> torch.Tensor:
     gathered = emit("all_gather_v", cotangent, dim=dim, sizes=sizes)
-    return gathered / emit.world if REDUCE_OPS[reduce_op].divides else gathered
+    return divided(gathered, reduce_op, emit.world)
 
 
 def partial(emit: Emit, x: torch.Tensor, y: torch.Tensor, *, reduce_op: str, dim: int, sizes: Shape) -> torch.Tensor:

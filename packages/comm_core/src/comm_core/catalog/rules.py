@@ -9,6 +9,7 @@ import torch
 from comm_core.collective import Batched
 from comm_core.errors import RankError, said
 from comm_core.extents import integer
+from comm_core.reduce_ops import REDUCE_OPS, mean_of
 
 
 class Emit(Protocol):
@@ -33,6 +34,11 @@ def partial_derivative(emit: Emit, x: torch.Tensor, reduced: torch.Tensor, reduc
         return torch.cat([factors[: emit.rank], factors[emit.rank + 1 :]]).prod(0)
     holds = ((x == reduced) | (x.isnan() & reduced.isnan())).to(x.dtype)
     return holds / emit("all_reduce", holds, reduce_op="sum")
+
+
+def divided(x: torch.Tensor, reduce_op: str, count: int) -> torch.Tensor:
+    """Divide a cotangent as the reduce op divided the sum of so many ranks."""
+    return mean_of(x, count) if REDUCE_OPS[reduce_op].divides and count else x
 
 
 def batch_first(ndim: int, **params: Any) -> Batched:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from comm_core.catalog.prefix import before, checked, divided, exchanged, facts, gathered, over_ranks, reduced_rows
-from comm_core.catalog.rules import Emit, batch_first
+from comm_core.catalog.prefix import before, checked, exchanged, facts, gathered, over_ranks, reduced_rows
+from comm_core.catalog.rules import Emit, batch_first, divided
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.pending import Pending
 from comm_core.reduce_ops import prefixes_in_rank_order
