@@ -6,6 +6,7 @@ these are the ones that phases are named after, and a few more by chance; with C
 minutes.
 """
 
+import contextlib
 import os
 import random
 import re
@@ -13,6 +14,7 @@ import signal
 import time
 import warnings
 from dataclasses import dataclass
+from unittest import mock
 
 import pytest
 import torch
@@ -122,7 +124,10 @@ def do(what, me):
 
 @dataclass(frozen=True)
 class Round:
-    """One life of a victim: what it calls, when it gets which signal, and whether the others come only afterwards."""
+    """One life of a victim: what it calls, when it gets which signal, and whether others come only afterwards.
+
+    Of a group that is being joined that is rank 0.
+    """
 
     what: str
     moment: phases.Moment
@@ -133,9 +138,9 @@ class Round:
         return f"{self.what}, {self.moment}"
 
 
-def enter(number, rank, port):
-    meeting = dist.TCPStore("127.0.0.1", port, is_master=False, wait_for_workers=False)
-    store = dist.PrefixStore(f"round {number}", meeting)
+def enter(number, rank, meeting):
+    """Join the group of a round; by a file, because a store over TCP asks for the name of its peer's address."""
+    store = dist.PrefixStore(f"round {number}", dist.FileStore(meeting))
     dist.distributed_c10d._world.group_count = 0  # a failed init counts on, and a new process begins at 0
     dist.init_process_group("shm", store=store, rank=rank, world_size=WORLD)
     return store
@@ -148,12 +153,28 @@ def attempt(call):
         return type(error).__name__, str(error), time.monotonic()
 
 
-def survive(number, rank, port, one, store):
+@contextlib.contextmanager
+def attaching_after(wait):
+    from comm_shm import segment
+
+    def late(*given):
+        wait()
+        return attach(*given)
+
+    attach = segment.attach
+    with mock.patch.object(segment, "attach", late):
+        yield
+
+
+def survive(number, rank, meeting, one, store):
     """Come to the collective of a round, and to one more; return what became of them."""
-    said = [attempt(lambda: enter(number, rank, port) and True)]
+    join_late = one.what == "join" and one.after and rank == 0
+    ended = [f"{number} ended"]
+    with attaching_after(lambda: store.wait(ended)) if join_late else contextlib.nullcontext():
+        said = [attempt(lambda: enter(number, rank, meeting) and True)]
     if dist.is_initialized():
         if one.after:
-            store.wait([f"{number} ended"])
+            store.wait(ended)
         if one.what not in ("join", "close"):
             said.append(attempt(lambda: do(one.what, rank)))
         deadly = one.number == signal.SIGKILL
@@ -163,11 +184,11 @@ def survive(number, rank, port, one, store):
     return said
 
 
-def be_killed(number, port, one, core):
+def be_killed(number, meeting, one, core):
     """The victim: in a fork of a process that never had a group."""
     if one.what == "join":
         core.arm(one.moment, one.number)
-    enter(number, VICTIM, port)
+    enter(number, VICTIM, meeting)
     if one.what != "join":
         core.arm(one.moment, one.number)
         do(one.what, VICTIM)
@@ -176,7 +197,7 @@ def be_killed(number, port, one, core):
         dist.destroy_process_group()
 
 
-def mother_of_victims(port, plan, core, store):
+def mother_of_victims(meeting, plan, core, store):
     """Fork a victim for each round and tell when it ended, and how often it stopped before.
 
     The mother has one thread and no connection of its own, so that a fork of it is sound: its store is a file.
@@ -187,7 +208,7 @@ def mother_of_victims(port, plan, core, store):
         if pid == 0:
             code = 1
             try:
-                be_killed(number, port, one, core)
+                be_killed(number, meeting, one, core)
                 code = 0
             finally:
                 os._exit(code)
@@ -202,19 +223,12 @@ def mother_of_victims(port, plan, core, store):
     return fates
 
 
-def live(rank, world, store, library, plan):
+def live(rank, world, store, library, meeting, plan):
     warnings.simplefilter("ignore")  # of names that torch is about to rename
     core = phases.Core(library)
-    if rank == 0:
-        host = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-        store.set("port", str(host.port))
-    port = int(store.get("port"))
     if rank == VICTIM:
-        return mother_of_victims(port, plan, core, store)
-    said = [survive(number, rank, port, one, store) for number, one in enumerate(plan)]
-    store.set(f"{rank} done", "")
-    store.wait(["0 done", "1 done"])  # the host stays until then
-    return said
+        return mother_of_victims(meeting, plan, core, store)
+    return [survive(number, rank, meeting, one, store) for number, one in enumerate(plan)]
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +276,9 @@ def planned(library, fleet, number, seed=0):
         alone = [one for one in found if one.function not in LATE]
         first = [one for one in alone if (one.function, one.leaving) in NAMED and one.nth == 1]
         plan += [Round(what, one, number) for one in (alone if SOAK else [*first, *rng.sample(alone, BY_CHANCE)])]
-        if number == signal.SIGKILL and what not in ("join", "close"):
+        if number == signal.SIGKILL and what == "join":
+            plan += [Round(what, one, number, True) for one in first if (one.function, one.leaving) == AFTER_PUBLISH]
+        elif number == signal.SIGKILL and what != "close":
             asleep = sorted(LATE) if SOAK else rng.sample(sorted(LATE), 1)
             plan += [Round(what, phases.Moment(name, False, 1, codes[name]), number, True) for name in asleep]
     return plan
@@ -280,9 +296,9 @@ def told(round_, rank, said, died):
     return "", errors[0][2] - died
 
 
-def test_a_rank_killed_at_any_phase_is_an_error_on_all_others(library, fleet):
+def test_a_rank_killed_at_any_phase_is_an_error_on_all_others(library, fleet, tmp_path):
     plan = planned(library, fleet, signal.SIGKILL)
-    one, other, (how, fates) = fleet.run(live, WORLD, str(library), plan, limit=60.0 + 2 * len(plan))
+    one, other, (how, fates) = fleet.run(live, WORLD, str(library), str(tmp_path / "m"), plan, limit=30.0 + len(plan))
     assert one[0] == other[0] == how == "returned", (one, other, fates)
     wrong, waits = [], []
     reached = {what: set() for what in CALLS}
@@ -307,9 +323,9 @@ def test_a_rank_killed_at_any_phase_is_an_error_on_all_others(library, fleet):
     assert max(waits) < 10.0  # a second is promised, and this machine may be busy
 
 
-def test_a_rank_that_stops_at_any_phase_and_goes_on_changes_nothing(library, fleet):
+def test_a_rank_that_stops_at_any_phase_and_goes_on_changes_nothing(library, fleet, tmp_path):
     plan = planned(library, fleet, signal.SIGSTOP, 1)[:: 1 if SOAK else 3]
-    one, other, (how, fates) = fleet.run(live, WORLD, str(library), plan, limit=60.0 + 2 * len(plan))
+    one, other, (how, fates) = fleet.run(live, WORLD, str(library), str(tmp_path / "m"), plan, limit=30.0 + len(plan))
     assert one[0] == other[0] == how == "returned", (one, other, fates)
     assert [code for code, _, _ in fates] == [0] * len(plan)
     assert sum(stops for _, stops, _ in fates) > len(plan) / 2

@@ -47,6 +47,9 @@ def serve(connection_fd: int, stacks_fd: int, owner: int) -> None:
 
     from comm_core.testing.rank_groups import GroupCloser, host_store
 
+    # torch asks the name server about 127.0.0.1 before it connects: a lost answer costs 1 s here, not 5. The resolver
+    # reads this once; the ranks' own environment is that of each run.
+    os.environ.setdefault("RES_OPTIONS", "timeout:1")
     rank = _Rank(connection, orders, GroupCloser())
     send(connection, Hello(host_store()))
     while True:
