@@ -92,11 +92,13 @@ def fetch(host: Card) -> int:
     """Return a descriptor of the segment that the rank with this card made.
 
     Raises:
-        TransportError: the kernel refuses, or what is there is something else.
+        TransportError: the kernel refuses, or the segment is not there any more.
     """
     path = f"/proc/{host.pid}/fd/{host.memfd}"
     try:
         memfd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise _given_up(host, "nothing") from None
     except OSError as error:
         raise TransportError(
             _WHERE,
@@ -107,8 +109,17 @@ def fetch(host: Card) -> int:
     found = os.readlink(f"/proc/self/fd/{memfd}")
     if host.segment not in found:
         os.close(memfd)
-        raise TransportError(_WHERE, got=f"{found} at {path}", need=f"the segment {host.segment}", hint="try again")
+        raise _given_up(host, found)
     return memfd
+
+
+def _given_up(host: Card, found: str) -> TransportError:
+    return TransportError(
+        _WHERE,
+        got=f"{found} where rank 0 (process {host.pid}) had the segment",
+        need="rank 0 in the group that it began",
+        hint="it has given the group up, or ended: its own error says why",
+    )
 
 
 def attach(memfd: int, cards: Sequence[Card], rank: int, slot: int | None = None) -> Any:
