@@ -161,7 +161,8 @@ FOUND_AS = {
     "what files import under this name": ("funcol is", "ft_c is"),
     "the operator, where nothing is registered for this overload": ("overload",),
     "the name in the line of code": ("imported as", "exact"),
-    "the file, and the function that is named in it": ("in the file", "the file"),
+    "what stands around that line, the function that is named, and the file": ("in the file", "at line"),
+    "what a class has from its bases and its metaclass": ("c10d is torch.distributed",),
     "what is registered for an operator, the lowering first": ("exact qualified name", "end of the qualified name"),
     "summaries with these words, if no name has them": ("in the summary",),
 }

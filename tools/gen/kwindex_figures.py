@@ -17,7 +17,8 @@ WHEN = {
     "messages.js": "when a query may be a message: it has a space and 12 letters, or quotes",
     "holes.js": "when a query is quoted: what is filled into messages",
     "types.js": "when a query has an arrow",
-    "bound.js": "when a query has dots: what imports lead to",
+    "bound.js": "when a query has dots: what imports and bases lead to",
+    "spans-*.js": "when a query names a file and a line: where the symbols of that file begin and end, 1,024 a file",
     "words-*.js": "when no name answers: those of the letters with which its words begin",
     "rows-*.js": "when one pauses: what the ten rows show besides names, 32 symbols a file",
 }

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from kwindex.messages import Look, templates, unknown
+from kwindex.messages import Look, Looked, templates, unknown
 from kwindex.render import string_of, unpacked
 from kwindex.syntax import syntax_tree
 
@@ -110,7 +110,7 @@ def shown(node: ast.expr, look: Look = unknown) -> str:
     known = holes.worded(node)
     parts = known.values if isinstance(known, ast.JoinedStr) else [node]
     bare = "".join(string_of(part) or f"{{{holes.in_words(part)}}}" for part in parts)
-    return " or ".join(templates([known], holes.looking(look))) or bare
+    return " or ".join(templates([known], Looked(holes.looking(look)))) or bare
 
 
 @cache

@@ -281,3 +281,30 @@ def test_a_name_has_the_part_of_the_value_that_it_takes(entries_of: Callable[[st
         **{"m.C": "class C", "m.C.p": "p = n", "m.C.q": "q = None"},
         **dict.fromkeys(("m.C.r", "m.C.s"), "(self.r, self.s) = n"),
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "signature"),
+    [
+        ("__all__ = ['a', \"b\"]", "__all__ = ['a', 'b']"),
+        ("__all__ = ('a', 'b')\n__all__ += ('c',)", "__all__ = ['a', 'b', 'c']"),
+        ("__all__: list[str] = []", "__all__: list[str] = []"),
+        ("__all__ = ['a'] + ['b']\n__all__ = __all__ + ['c']", "__all__ = ['a', 'b', 'c']"),
+        ("__all__ = ['a']\n__all__.extend(['b'])\n__all__.append('c')\n__all__.remove('a')", "__all__ = ['b', 'c']"),
+        ("if x:\n    __all__ = ['a']\nelse:\n    __all__ = ['b', 'a']", "__all__ = ['a', 'b']"),
+        ("__all__ = ['a', *other]", "__all__ = ['a', …]"),
+        ("__all__ = ['a'] + lib.__all__", "__all__ = ['a', …]"),
+        ("__all__ = ['a']\n__all__ += lib.__all__", "__all__ = ['a', …]"),
+        ("__all__ = ['a']\n__all__.extend(x for x in y)", "__all__ = ['a', …]"),
+        ("__all__ = ['a']\n__all__ = sorted(x)", "__all__ = ['a', …]"),
+        ("__all__ = sorted(x)", "__all__ = sorted(x)"),
+        ("__all__ = [x for x in y]", "__all__ = [x for x in y]"),
+        ("__all__ = ['a'] + ['a b', 3]", "__all__ = ['a', …]"),
+        (f"__all__ = {['n' * 9 + str(n) for n in range(200)]}", f"__all__ = {['n' * 9 + str(n) for n in range(200)]}"),
+        ("class A:\n    __all__ = ['a']\n    __all__ += x", "__all__ = ['a']"),
+        ("other += ['a']\nother.append('b')\n__all__ = ['a']\ndef f():\n    __all__.append('b')", "__all__ = ['a']"),
+    ],
+)
+def test_all_holds_every_name_that_literals_give_it(entries_of: Index, text: str, signature: str) -> None:
+    (found,) = [entry for entry in entries_of(text) if entry.name.endswith("__all__")]
+    assert found.signature == signature

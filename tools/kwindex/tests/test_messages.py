@@ -17,6 +17,68 @@ def told(entries: list[Entry], kind: str) -> list[tuple[str, int, str, str]]:
     return [(e.name, e.line, e.signature, e.summary) for e in entries if e.kind == kind]
 
 
+def test_messages_that_a_function_of_the_file_makes(entries_of: Index) -> None:
+    text = (
+        "def f(x):\n    raise ValueError(_msg(x, 'given'))\n"
+        "def _msg(x, word):\n    'Says it.'\n    text = f'got {x}'\n    def inner():\n        return 'not this'\n"
+        "    if x:\n        return text + '; need one'\n    return f'need {word}, not {x}'\n"
+        "class A:\n    def g(self, x):\n        raise E(self._why(x))\n        raise E(_why(x))\n"
+        "        raise E(o._why(x))\n"
+        "    def _why(self, x):\n        return 'why {}'.format(x)\n    @classmethod\n    def h(cls):\n"
+        "        raise self._why(1)\n        raise E(cls._why(1))\n        assert 0, _msg(1, '')\n"
+        "def k(x):\n    def local():\n        return 'a local one'\n    raise E(local())\n    raise made(x)\n"
+        "    torch._check(x, lambda: _msg(x, ''))\n    torch._check(x, local)\n    raise again(x)\n    raise odd(x)\n"
+        "    raise lib.made(x)\n    raise E(deep(x))\n"
+        "def made(x):\n    if x:\n        return lib.ShapeError(f'shape {x} is odd')\n"
+        "    error = ValueError(_msg(x, ''))\n    return error\n"
+        "def again(x):\n    return E(again(x))\ndef odd(x):\n    return x\ndef deep(x):\n    return _msg(x, '')\n"
+        "def l(text):\n    text = 'of another place'\n    raise E(bare('a'))\ndef bare(text):\n    return text\n"
+    )
+    assert errors_of(entries_of(text)) == [
+        (2, "ValueError: got {x}; need one"),
+        (2, "ValueError: need given, not {x}"),
+        (13, "E: why {}"),
+        (21, "E: why {}"),
+        (22, "AssertionError: got {x}; need one"),
+        (22, "AssertionError: need {word}, not {x}"),
+        (26, "E: a local one"),
+        (27, "ValueError: got {x}; need one"),
+        (27, "ValueError: need {word}, not {x}"),
+        (27, "lib.ShapeError: shape {x} is odd"),
+        (28, "RuntimeError: got {x}; need one"),
+        (28, "RuntimeError: need {word}, not {x}"),
+        (29, "RuntimeError: a local one"),
+        (33, "E: got {x}; need one"),
+        (33, "E: need {word}, not {x}"),
+        (47, "E: a"),
+    ]
+
+
+def test_what_a_message_is_made_from_stands_in_it(entries_of: Index) -> None:
+    text = (
+        "def f(x):\n    word = f'{x} apples'\n    raise ValueError(_msg('pears', what=word))\n"
+        "def _msg(one, /, *more, what):\n    return f'no {one}, {what} and {x!r}'\n"
+        "class A:\n    def g(self):\n        raise E(self._why('late', *x, **y))\n"
+        "    def _why(self, a, b=1):\n        return 'is ' + a\n"
+        "def h():\n    raise _error('no path')\ndef _error(text):\n    return E('cannot start: ' + text)\n"
+        "def i(what):\n    raise E(_msg(what, what=f'{one}'))\n"
+    )
+    assert errors_of(entries_of(text)) == [
+        (3, "ValueError: no pears, {x} apples and {x}"),
+        (8, "E: is late"),
+        (12, "E: cannot start: no path"),
+        (16, "E: no {one}, {one} and {x}"),
+    ]
+
+
+def test_messages_of_functions_that_call_each_other_come_to_an_end(entries_of: Index) -> None:
+    many = "".join(f"    if x == {n}:\n        return f(f(g(x), g(x)), f(x, g(x)))\n" for n in range(20))
+    text = f"def f(a, b=1):\n{many}def g(x):\n{many}def h():\n    raise f(g(1))\n    raise E(f(g(1)))\n"
+    text += "    assert 0, f(g(1))\n"
+    text += "def long():\n" + "    x = 1\n" * 200 + "    return 'of a long one'\ndef i():\n    raise E(long())\n"
+    assert errors_of(entries_of(text)) == []
+
+
 def test_errors_are_templates_at_the_place_that_raises_them(entries_of: Index) -> None:
     text = (
         "def f(x):\n    if x:\n        raise ValueError(\n            f'got {x!r} of {len(x):>3}, '\n"

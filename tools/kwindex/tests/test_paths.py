@@ -177,3 +177,100 @@ def test_a_config_key_is_found_under_an_alias_where_its_module_is_not_indexed() 
         Entry("lib.config.size", "config key", "a.py", 2, 2, "conf.size", ""),
     ]
     assert [hit.why for hit in Searcher(entries).search("conf.size")] == ["conf is lib.config in 1 file"]
+
+
+HEIRS = {
+    "lib/__init__.py": "from .world import group, Layer\nfrom . import world\n",
+    "lib/base.py": "class Module:\n    def cuda(self): ...\n    def forward(self): ...\n    cudas = 1\n",
+    "lib/world.py": (
+        "from lib import base as b\nfrom typing import Generic\n"
+        "class _Meta(type):\n    @property\n    def WORLD(cls): ...\n"
+        "class group(metaclass=_Meta):\n    class inner(b.Module): ...\n"
+        "class Layer(Generic[T], b.Module):\n    def forward(self): ...\n"
+        "class Loop(Loop2): ...\nclass Loop2(Loop): ...\nclass Own(dict): ...\n"
+    ),
+    "lib/dict.py": "",
+    "use.py": "import lib as dist\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("query", "name", "why"),
+    [
+        ("dist.group.WORLD", "lib.world._Meta.WORLD", "dist is lib in 1 file; inherited"),
+        ("dist.group.WOR", "lib.world._Meta.WORLD", "dist is lib in 1 file; inherited"),
+        ("lib.group.WORLD", "lib.world._Meta.WORLD", "imported as lib.group.WORLD; inherited"),
+        ("dist.Layer.cuda", "lib.base.Module.cuda", "dist is lib in 1 file; inherited"),
+        ("dist.Layer.cud", "lib.base.Module.cuda", "dist is lib in 1 file; inherited"),
+        ("dist.group.inner.cuda", "lib.base.Module.cuda", "dist is lib in 1 file; inherited"),
+        ("lib.world.Layer.cuda", "lib.base.Module.cuda", "imported as lib.world.Layer.cuda; inherited"),
+        ("dist.Layer.forward", "lib.world.Layer.forward", "dist is lib in 1 file"),
+        ("inner.cuda", "lib.base.Module.cuda", "of lib.world.group.inner; inherited"),
+        ("inner.cud", "lib.base.Module.cuda", "of lib.world.group.inner; inherited"),
+        ("Layer.forward", "lib.world.Layer.forward", "end of the qualified name"),
+        (
+            "dist.Layer.cudsa",
+            "lib.base.Module.cuda",
+            "near spelling: one letter of cudsa differs; dist is lib in 1 file; inherited",
+        ),
+    ],
+)
+def test_what_a_class_has_from_its_bases_and_its_metaclass_is_found(
+    tree: Callable[..., Path], tmp_path: Path, query: str, name: str, why: str
+) -> None:
+    build([tree(HEIRS)], tmp_path / "out")
+    hits = Searcher(read_index(tmp_path / "out")).search(query)
+    assert (hits[0].entry.name, hits[0].why) == (name, why)
+
+
+def test_what_a_class_has_itself_is_not_found_in_its_base_too_and_loops_end(
+    tree: Callable[..., Path], tmp_path: Path
+) -> None:
+    build([tree(HEIRS)], tmp_path / "out")
+    searcher = Searcher(read_index(tmp_path / "out"))
+    own = [hit.entry.name for hit in searcher.search("dist.Layer.forw") if hit.why.startswith("dist is")]
+    assert own == ["lib.world.Layer.forward"]
+    for query in ("lib.world.Loop.x", "lib.world.Loop.cuda", "lib.world.Own.cuda", "lib.world.Own.cu"):
+        assert not any("inherited" in hit.why for hit in searcher.search(query))
+
+
+SOME = "def one(): ...\ndef two(): ...\ndef _three(): ...\ndef four(): ...\n"
+STARS = {
+    "lib/__init__.py": "from .some import *\nfrom .more import *\nfrom .empty import *\nfrom .computed import *\n",
+    "lib/some.py": f"__all__ = ['one', '_three']\n__all__ += ['x_one']\n{SOME}def x_one(): ...\ndef x_two(): ...\n",
+    "lib/more.py": (
+        "__all__: list[str] = ['m_one']\n__all__.extend(('m_two',))\n__all__.append('m_three')\n"
+        "__all__.remove('m_one')\ndef m_one(): ...\ndef m_two(): ...\ndef m_three(): ...\ndef m_four(): ...\n"
+    ),
+    "lib/empty.py": "__all__ = []\ndef n_one(): ...\n",
+    "lib/computed.py": "__all__ = ['_chosen'] + some.__all__\ndef c_one(): ...\ndef _chosen(): ...\ndef _hid(): ...\n",
+    "use.py": "import lib as dist\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("query", "name"),
+    [
+        ("one", "lib.some.one"),
+        ("_three", "lib.some._three"),
+        ("x_one", "lib.some.x_one"),
+        ("m_two", "lib.more.m_two"),
+        ("m_three", "lib.more.m_three"),
+        ("c_one", "lib.computed.c_one"),
+        ("_chosen", "lib.computed._chosen"),
+        ("_thr", "lib.some._three"),
+        ("two", ""),
+        ("x_two", ""),
+        ("x_tw", ""),
+        ("m_one", ""),
+        ("m_four", ""),
+        ("n_one", ""),
+        ("n_on", ""),
+        ("_hid", ""),
+    ],
+)
+def test_a_star_takes_what_all_names(tree: Callable[..., Path], tmp_path: Path, query: str, name: str) -> None:
+    build([tree(STARS)], tmp_path / "out")
+    searcher = Searcher(read_index(tmp_path / "out"))
+    for path, why in ((f"dist.{query}", "dist is lib in 1 file"), (f"lib.{query}", "imported as lib.")):
+        assert [hit.entry.name for hit in searcher.search(path) if hit.why.startswith(why)] == [name] * (name != "")

@@ -67,6 +67,10 @@ MORE = [
     "torch.ops.fsdp.chunk_cat.default",
     'File "/x/torch/distributed/tensor/_api.py", line 290, in from_local',
     "distributed/device_mesh.py:3",
+    "torch/distributed/device_mesh.py:300",
+    "torch/distributed/tensor/_api.py:290:12",
+    "api.py#L40",
+    "__init__.py:5",
     "__init__.py",
     "funcol.all_redcue",
     "DTensor.redistribtue",
@@ -79,6 +83,14 @@ MORE = [
     "torch.distributed.tensor.Shard",
     "torch.distributed.tensor.parallel.Col",
     "torch._inductor.ir.x",
+    "dist.group.WORLD",
+    "dist.group.WOR",
+    "group.WORLD",
+    "GroupMember.WORLD",
+    "Shard.is_sh",
+    "c10d.group.WORLD",
+    "Shard.is_shard",
+    "fsdp.FSDPModule.res",
 ]
 
 
@@ -267,8 +279,10 @@ class DeviceMesh:
 def all_reduce(x: Tensor, op: str) -> Tensor: "Add up over all ranks."
 def all_reduce_(x: Tensor) -> None: ...
 def all_gather_into_tensor(x: Optional[Tensor], n: int = 1): ...
-class HTTPServer2:
+class HTTPServer2(DeviceMesh, metaclass=Meta):
     PORT = 80
+class Meta(type):
+    def WORLD(cls): ...
 from a.b import wait_tensor as wait
 import os.path
 """
@@ -279,6 +293,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Searcher, Browser]:
     root, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("out")
     (root / "lib.py").write_text(SMALL)
     (root / "test_lib.py").write_text("from lib import all_reduce\ndef test_all_reduce(): ...\n")
+    (root / "most.py").write_text("__all__ = ['_hid', 'shown']\ndef _hid(): ...\ndef shown(): ...\ndef left(): ...\n")
+    (root / "more.py").write_text("from most import *\n__all__ = ['_own'] + other\ndef _own(): ...\ndef own(): ...\n")
+    (root / "from_all.py").write_text("from most import *\nfrom more import *\n")
     (root / "use.py").write_text(
         "import lib as l\nfrom lib import *\nfrom lib import DeviceMesh as Mesh\nimport no as l\n"
     )
@@ -288,7 +305,25 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Searcher, Browser]:
 
 
 WORDS = ["all", "reduce", "AllReduce", "agit", "DeviceMesh", "get_group", "ar", "mesh", "wait", "grup", "http", "é"]
-MARKS = ["l.", "Mesh.", "use.", "lib.", "->", "Tensor", "str", "kind:", "in:", "pkg:lib", '"', ".", "_", "::"]
+MARKS = [
+    "l.",
+    "Mesh.",
+    "HTTPServer2.",
+    "WORLD",
+    "lib.py:6",
+    "use.",
+    "lib.",
+    "->",
+    "Tensor",
+    "str",
+    "kind:",
+    "in:",
+    "pkg:lib",
+    '"',
+    ".",
+    "_",
+    "::",
+]
 PHRASES = ["got axis 3; need a name", "ranks in a", " ", ", ", "kind:func "]
 LETTERS = st.text(
     st.characters(exclude_categories=("C", "Z"), max_codepoint=0xFFFF), max_size=3

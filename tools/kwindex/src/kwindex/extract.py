@@ -9,7 +9,8 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from kwindex import registrations, settings
+from kwindex import all_names, registrations, settings
+from kwindex.exported import ALL
 from kwindex.imports import bindings
 from kwindex.messages import checked, deprecated_by, deprecation, raised, replacement, templates
 from kwindex.model import Entry, FileRecord
@@ -63,6 +64,8 @@ def extract(data: bytes, file: str, module: str) -> list[Entry]:
     visitor = _Pass(FileRecord(file, module, [], []), file.endswith(("/__init__.py", "/__init__.pyi")))
     visitor.add("module", module, (1, max(1, lines)), "", docstring_of(tree.body))
     visitor.run(tree.body)
+    if ALL in text:
+        all_names.complete(visitor.record.entries, tree.body, module)
     if settings.may_read(text):
         visitor.add_settings(tree, text)
     return sorted(visitor.record.entries, key=lambda entry: (entry.line, -entry.end_line, entry))
@@ -115,6 +118,9 @@ class _Pass:
         if body:
             if scope.kind != "function":
                 self._find_notes(body)
+                for node in body:
+                    if type(node) is ast.FunctionDef:
+                        scope.define(node)  # what calls it may stand above it
             self._stack.append((iter(body), scope, guard or self._guard))
 
     def _find_notes(self, body: list[ast.stmt]) -> None:
@@ -132,6 +138,8 @@ class _Pass:
         kind = {"class": "method", "module": "function"}.get(scope.kind, "nested function")
         if kind == "method" and any(_last(decorator) in _PROPERTIES for decorator in node.decorator_list):
             kind = "property"
+        if kind == "nested function" and isinstance(node, ast.FunctionDef):
+            scope.define(node)
         doc = docstring_of(node.body)
         self.add(kind, name, _lines(node), function_signature(node), doc)
         self._deprecation(deprecated_by(doc), name, node)
@@ -242,10 +250,10 @@ class _Pass:
     # messages
 
     def _raise(self, node: ast.Raise, scope: Scope) -> None:
-        self._errors(raised(node, scope.values), node, scope)
+        self._errors(raised(node, scope), node, scope)
 
     def _assert(self, node: ast.Assert, scope: Scope) -> None:
-        told = templates([node.msg], scope.values) if node.msg is not None else []
+        told = templates([node.msg], scope) if node.msg is not None else []
         self._errors([f"AssertionError: {text}" for text in told], node, scope)
 
     def _errors(self, messages: list[str], node: ast.stmt, scope: Scope) -> None:
@@ -265,8 +273,8 @@ class _Pass:
         if not isinstance(node.value, ast.Call):
             return
         self._register(node.value, scope, "", node)
-        self._errors(checked(node.value, scope.values), node, scope)
-        self._deprecation(deprecation(node.value, False, scope.values), scope.prefix, node)
+        self._errors(checked(node.value, scope), node, scope)
+        self._deprecation(deprecation(node.value, False, scope), scope.prefix, node)
 
     def _register(self, node: ast.expr, scope: Scope, decorated: str, place: ast.stmt) -> None:
         if not registrations.may_register(node, decorated != ""):

@@ -19,6 +19,9 @@ FROM_STDIN = "-"
 """The query that says that stdin has the queries."""
 _PAGER = "less -FRX"
 
+_LONGEST = 400
+"""Letters of a signature that are shown: an `__all__` is kept whole, however long it is."""
+
 
 def run_search(options: argparse.Namespace) -> int:
     """Prints what answers a query, the best first."""
@@ -90,7 +93,11 @@ def shown(hits: Iterable[Hit], coloured: bool, paths: Mapping[str, str]) -> Iter
         if entry.file in paths:
             text = _link(paths[entry.file], entry.line, text)
         yield f"  {text}"
-        yield from (f"  {text}" for text in (entry.signature, entry.summary) if text)
+        yield from (f"  {text}" for text in (_cut(entry.signature), entry.summary) if text)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def located(rows: Iterable[dict[str, Any]], paths: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """What only all files together tell: the summaries of what imports bring."""
 
+import re
 from collections.abc import Sequence
 
 from kwindex.kinds import ELSEWHERE, UNNAMED
@@ -81,3 +82,24 @@ def bound_to(entry: Entry) -> str:
     words = entry.signature.split()
     binds_first = words[:1] == ["import"] and words[2:3] != ["as"]
     return target_of(entry.signature).partition(".")[0] if binds_first else target_of(entry.signature)
+
+
+_BASES = re.compile(r"^class \w+\((.*?)\)?$")
+
+
+def bases_of(signature: str) -> list[str]:
+    """Returns the dotted names of a class's bases from its head line, and last of its metaclass; none is computed.
+
+    Example:
+        >>> bases_of("class A(Generic[T, U], nn.Module, made(1), metaclass=Meta)")
+        ['Generic', 'nn.Module', 'Meta']
+        >>> bases_of("class A")
+        []
+    """
+    from kwindex.signatures import parted  # most queries are no paths
+
+    inside = _BASES.match(signature)
+    bases = [base.strip() for base in parted(inside[1])] if inside else []
+    metaclass = [base.removeprefix("metaclass=") for base in bases if base.startswith("metaclass=")]
+    named = [base.partition("[")[0] for base in bases if "=" not in base] + metaclass
+    return [name for name in named if all(part.isidentifier() for part in name.split("."))]

@@ -1,9 +1,11 @@
 """Messages that code gives its users, as the templates that they are written as."""
 
 import ast
+import functools
 import keyword
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 from kwindex.render import cut, expression, string_of
 
@@ -11,9 +13,24 @@ LONGEST_TEMPLATE = 380
 _HOLE = "{…}"
 _HOLES = re.compile(r"\{[^{}]*\}|…$")
 _PERCENT = re.compile(r"%(?:\(\w+\))?[#0 +-]*[\d*]*(?:\.[\d*]+)?[sdrifgxXeEc]")
-_DEEPEST, _MOST = 50, 4
+_DEEPEST, _MOST, _MOST_CALLS = 50, 4, 16
 _SAME_TEXT = {"format", "strip", "rstrip", "lstrip"}
 _OF_TEXT = {"dedent", "cleandoc"}
+
+
+class Names(Protocol):
+    """What tells what names are bound to, and what functions return, at the place at hand."""
+
+    given: dict[str, str]
+    """The texts that names in f-strings stand for."""
+
+    @property
+    def values(self) -> "Look":
+        """What gives the expressions that a name may be bound to."""
+
+    def returned(self, call: ast.Call, text_of: Callable[[ast.expr], str]) -> "tuple[Sequence[ast.expr], Names]":
+        """Returns the expressions that a call may return, and what tells of the names in them."""
+
 
 Look = Callable[[str], Sequence[ast.expr]]
 """What gives the expressions that a name may be bound to at the place at hand."""
@@ -29,7 +46,22 @@ def unknown(name: str) -> Sequence[ast.expr]:
     return ()
 
 
-def templates(nodes: Sequence[ast.expr], look: Look = unknown) -> list[str]:
+class Looked:
+    """What a function tells of names; of what is called nothing is known."""
+
+    def __init__(self, look: Look = unknown) -> None:
+        self.given: dict[str, str] = {}
+        self.values = look
+
+    def returned(self, call: ast.Call, text_of: Callable[[ast.expr], str]) -> "tuple[Sequence[ast.expr], Names]":
+        """Returns nothing."""
+        return (), self
+
+
+UNKNOWN = Looked()
+
+
+def templates(nodes: Sequence[ast.expr], names: Names = UNKNOWN) -> list[str]:
     """Returns the texts that string expressions may be, holes between them, their computed parts as holes in braces.
 
     There is more than one where a text is one or the other, or is bound to a name in several places.
@@ -40,10 +72,10 @@ def templates(nodes: Sequence[ast.expr], look: Look = unknown) -> list[str]:
         >>> of("f'got {x!r}'"), of("'%d of ' % n + str(m)"), of("x"), of("'a' if x else 'b'")
         (['got {x}'], ['{…} of {…}'], [], ['a', 'b'])
     """
-    reader = _Reader(look)
+    reader = _Reader(names)
     found: dict[str, None] = {}
     while reader.turn < min(reader.turns, _MOST):
-        parts = [text for node in nodes if _HOLES.sub("", text := reader.text(node, 0)).strip()]
+        parts = [text for node in nodes if _HOLES.sub("", text := reader.text_of_turn(node)).strip()]
         if parts:
             found[cut(_HOLE.join(cut(part, LONGEST_TEMPLATE) for part in parts), LONGEST_TEMPLATE)] = None
         reader.turn += 1
@@ -63,17 +95,23 @@ def template(node: ast.expr | None) -> str:
 class _Reader:
     """Reads string expressions; where one may be several texts, `turn` says which, and `turns` how many there are."""
 
-    def __init__(self, look: Look) -> None:
+    def __init__(self, names: Names) -> None:
         self.turn, self.turns = 0, 1
-        self._look = look
+        self._names = names
+        self._calls = 0
+
+    def text_of_turn(self, node: ast.expr) -> str:
+        """Returns the text of a whole expression, '' where it is not known."""
+        self._calls = 0
+        return self.text(node, 0)
 
     def text(self, node: ast.expr, depth: int) -> str:
-        """Returns the text of an expression, '' where it is not known."""
+        """Returns the text of an expression in another, '' where it is not known."""
         literal = string_of(node)
         if literal is not None or depth >= _DEEPEST:
             return literal or ""
         if isinstance(node, ast.JoinedStr):
-            return "".join(_part(part) for part in node.values)
+            return "".join(map(self._part, node.values))
         if isinstance(node, ast.BinOp):
             if isinstance(node.op, ast.Mod):
                 return _PERCENT.sub(_HOLE, self.text(node.left, depth + 1)).replace("%%", "%")
@@ -84,30 +122,39 @@ class _Reader:
             return self._called(node, depth)
         if isinstance(node, ast.IfExp):
             return self._one_of((node.body, node.orelse), depth)
-        return self._one_of(self._look(node.id), depth) if isinstance(node, ast.Name) else ""
+        return self._one_of(self._names.values(node.id), depth) if isinstance(node, ast.Name) else ""
 
     def _called(self, node: ast.Call, depth: int) -> str:
         word = _last(node.func)
         if isinstance(node.func, ast.Attribute) and word in _SAME_TEXT:
             return self.text(node.func.value, depth + 1)
-        return self.text(node.args[0], depth + 1) if word in _OF_TEXT and node.args else ""
+        if word in _OF_TEXT and node.args:
+            return self.text(node.args[0], depth + 1)
+        self._calls += 1
+        if self._calls > _MOST_CALLS:
+            return ""
+        names = self._names
+        returned, self._names = names.returned(node, lambda one: self.text(one, depth + 1))
+        text = self._one_of(returned, depth)
+        self._names = names
+        return text
+
+    def _part(self, node: ast.expr) -> str:
+        if not isinstance(node, ast.FormattedValue):
+            return string_of(node) or ""
+        given = self._names.given.get(node.value.id, "") if isinstance(node.value, ast.Name) else ""
+        return given or "{" + expression(node.value, 40).replace("{", "(").replace("}", ")") + "}"
 
     def _one_of(self, nodes: Sequence[ast.expr], depth: int) -> str:
         self.turns = max(self.turns, len(nodes))
         return self.text(nodes[min(self.turn, len(nodes) - 1)], depth + 1) if nodes else ""
 
 
-def _part(node: ast.expr) -> str:
-    if isinstance(node, ast.FormattedValue):
-        return "{" + expression(node.value, 40).replace("{", "(").replace("}", ")") + "}"
-    return string_of(node) or ""
-
-
 def _last(callee: ast.expr) -> str:
     return callee.attr if isinstance(callee, ast.Attribute) else getattr(callee, "id", "")
 
 
-def raised(node: ast.Raise, look: Look = unknown) -> list[str]:
+def raised(node: ast.Raise, names: Names = UNKNOWN) -> list[str]:
     """Returns what a traceback would show of a raise statement: `Error: template`, nothing where it holds no text.
 
     Several texts, as of an error made from keywords, stand in their order with holes between them.
@@ -116,14 +163,29 @@ def raised(node: ast.Raise, look: Look = unknown) -> list[str]:
         >>> raised(ast.parse("raise ShapeError(where='gather', got=f'{n} ranks')").body[0])
         ['ShapeError: gather{…}{n} ranks']
     """
-    made = look(node.exc.id) if isinstance(node.exc, ast.Name) else [node.exc]
     found: dict[str, None] = {}
-    for call in made:
-        error = expression(call.func) if isinstance(call, ast.Call) else ""
-        if isinstance(call, ast.Call) and error and "(" not in error:
+    for call, there in _made(node.exc, names, iter(range(_MOST_CALLS))):
+        error = expression(call.func)
+        if "(" not in error and error[:1] not in "'\"":
             values = [*call.args, *(word.value for word in call.keywords)]
-            found.update(dict.fromkeys(f"{error}: {text}" for text in templates(values, look)))
+            found.update(dict.fromkeys(f"{error}: {text}" for text in templates(values, there)))
     return list(found)
+
+
+def _made(node: ast.expr | None, names: Names, turns: Iterator[int]) -> Iterator[tuple[ast.Call, Names]]:
+    """Yields the calls that may make an error, in functions of the file too, each with the names at its place."""
+    if isinstance(node, ast.Name):
+        for value in names.values(node.id):
+            if isinstance(value, ast.Call):
+                yield from _made(value, names, turns)
+    elif isinstance(node, ast.Call) and next(turns, None) is not None:
+        returned, inside = names.returned(node, functools.partial(_text, names))
+        made = [pair for value in returned for pair in _made(value, inside, turns)]
+        yield from made or [(node, names)]
+
+
+def _text(names: Names, node: ast.expr) -> str:
+    return next(iter(templates([node], names)), "")
 
 
 _CHECKS = {
@@ -138,7 +200,7 @@ _CHECKS = {
 _CHECKING = {*_CHECKS, "_check_with", "unimplemented"}
 
 
-def checked(node: ast.expr, look: Look = unknown) -> list[str]:
+def checked(node: ast.expr, names: Names = UNKNOWN) -> list[str]:
     """Returns what a call raises that torch has in place of a raise statement, as `raised` does.
 
     Example:
@@ -152,21 +214,28 @@ def checked(node: ast.expr, look: Look = unknown) -> list[str]:
         return []
     named = {one.arg: one.value for one in node.keywords}
     if word == "unimplemented" and {"gb_type", "explanation"} <= named.keys():
-        return [f"Unsupported: {text}" for text in templates([named["gb_type"], named["explanation"]], look)]
+        return [f"Unsupported: {text}" for text in templates([named["gb_type"], named["explanation"]], names)]
     if not isinstance(node.func, ast.Attribute) or _last(node.func.value) != "torch":
         return []
     told = [*node.args[1:2], *(named[word] for word in ("message",) if word in named)]
     error = _CHECKS.get(word, "")
     if word == "_check_with" and len(node.args) > 2:
         error, told = expression(node.args[0]), node.args[2:3]
-    texts = [one.body if isinstance(one, ast.Lambda) else one for one in told]
-    return [f"{error}: {text}" for text in templates(texts, look)] if error else []
+    texts = [_said(one) for one in told]
+    return [f"{error}: {text}" for text in templates(texts, names)] if error else []
+
+
+def _said(told: ast.expr) -> ast.expr:
+    """Returns the text of a check's message; what a name alone stands for may be that, or a function that makes it."""
+    if isinstance(told, ast.Lambda):
+        return told.body
+    return ast.IfExp(told, told, ast.Call(told, [], [])) if isinstance(told, ast.Name) else told
 
 
 _WARNINGS = {"DeprecationWarning", "FutureWarning", "PendingDeprecationWarning"}
 
 
-def deprecation(node: ast.expr, decorates: bool, look: Look = unknown) -> str:
+def deprecation(node: ast.expr, decorates: bool, names: Names = UNKNOWN) -> str:
     """Returns the text with which a call of `warnings.warn` or a decorator says that something is deprecated.
 
     Example:
@@ -185,10 +254,10 @@ def deprecation(node: ast.expr, decorates: bool, look: Look = unknown) -> str:
     if callee not in {"warn", "warn_once"}:
         return ""
     if isinstance(told, ast.Call) and _last(told.func) in _WARNINGS:
-        return next(iter(templates(told.args[:1], look)), "")
+        return next(iter(templates(told.args[:1], names)), "")
     categories = [*node.args[1:2], *(word.value for word in node.keywords if word.arg == "category")]
     named = any(expression(category).rpartition(".")[2] in _WARNINGS for category in categories)
-    return next(iter(templates([told], look)), "") if named else ""
+    return next(iter(templates([told], names)), "") if named else ""
 
 
 _DIRECTIVE = re.compile(r"^[ \t]*\.\. deprecated::[ \t]*(.*(?:\n[ \t]+\S.*)*)", re.MULTILINE)

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
+from kwindex.exported import ALL, Exported
 from kwindex.kinds import TABLE
-from kwindex.link import bound_to, is_definition
+from kwindex.link import bases_of, bound_to, is_definition
 from kwindex.model import Entry
 from kwindex.nametable import mask
 from kwindex.rank import FARTHEST, TYPO, Match, Query, allowed_edits
@@ -24,6 +25,8 @@ BOUND = 870
 """For what a path leads to that begins with a name which imports bind."""
 FOLDED_LESS = 30
 """For a last part that is spelled otherwise."""
+OF_CLASS = 840
+"""For what a class inherits whose name a path begins with."""
 BEGUN_LESS = 210
 """For a last part that is the beginning of one."""
 ALIAS = 890
@@ -36,9 +39,13 @@ MOST_TARGETS = 8
 LONGEST_PATH = 12
 LONGEST_CHAIN = 16
 """Imports, and parts of names, through which one thing is followed."""
+MOST_KNOWN = 4096
+"""Names whose entries are kept for the next query: each step of a path asks for the same ones."""
+OWN, STAR, BASE = range(3)
+"""How a name comes where a path leads: it is there itself, a star brings it, or a base of the class has it."""
 _OPERATOR = 3
 """Parts of an operator's name with its overload."""
-_IMPORT = next(number for number, kind in enumerate(TABLE) if kind.word == "import")
+_IMPORT, _CLASS = ([kind.word for kind in TABLE].index(word) for word in ("import", "class"))
 
 
 Less = Callable[[str], int | None]
@@ -59,12 +66,18 @@ class Paths:
     def __init__(self, searcher: "Searcher") -> None:
         self._searcher = searcher
         self._meanings: dict[str, list[tuple[str, int]]] = {}
+        self._known: dict[str, list[tuple[int, Entry]]] = {}
+        self._exported: dict[str, Exported | None] = {}
 
     def exactly(self, full: str) -> list[tuple[int, Entry]]:
         """Returns the entries of a qualified name, with their numbers."""
-        entries = self._searcher.entries
-        numbered = ((number, entries[number]) for number in self._searcher.exactly(full))
-        return [(number, entry) for number, entry in numbered if entry.name == full]
+        if full not in self._known:
+            if len(self._known) == MOST_KNOWN:
+                self._known.clear()
+            entries = self._searcher.entries
+            numbered = ((number, entries[number]) for number in self._searcher.exactly(full))
+            self._known[full] = [(number, entry) for number, entry in numbered if entry.name == full]
+        return self._known[full]
 
     def inside(self, owner: str, less: "Less") -> Iterator[tuple[str, Entry, int]]:
         """Yields the entries in a module or class whose last part answers, with that part and what it counts less."""
@@ -88,6 +101,29 @@ class Paths:
             star = self._searcher.entries[number]
             found.setdefault(star.name.removesuffix(".*"), []).append(bound_to(star))
         return found
+
+    def hands_on(self, module: str, name: str) -> bool:
+        """Says whether a star takes a name of a module: what `__all__` has, else what is public and no module below."""
+        exported = self.exported(module)
+        taken = exported.has(name) if exported is not None else None
+        return not name.startswith("_") and not self.is_module(f"{module}.{name}") if taken is None else taken
+
+    def exported(self, module: str) -> Exported | None:
+        """Returns what a module's `__all__` tells, None where it has none or that is computed."""
+        if module not in self._exported:
+            told = (Exported.of(entry.signature) for _, entry in self.exactly(f"{module}.{ALL}"))
+            self._exported[module] = next(told, None)
+        return self._exported[module]
+
+    def bases(self, owner: str) -> list[str]:
+        """Returns the bases of a class as it names them, and its metaclass."""
+        return [base for _, entry in self.exactly(owner) if entry.kind == "class" for base in bases_of(entry.signature)]
+
+    def classes(self, name: str) -> list[str]:
+        """Returns the classes of a name, in order."""
+        tables, entries = self._searcher.tables, self._searcher.entries
+        found = (entries[number] for number in self._searcher.named(name) if tables.kinds[number] == _CLASS)
+        return sorted({entry.name for entry in found})
 
     def is_module(self, name: str) -> bool:
         """Says whether a name is that of a module of the index."""
@@ -125,6 +161,8 @@ class Path:
     def __init__(self, paths: Paths, query: Query) -> None:
         self._paths = paths
         self._found: dict[str, list[str]] = {}
+        self._inherited: set[str] = set()
+        """What was found in a base of what was looked for, or in its metaclass."""
         is_path = 1 < len(query.parts) <= LONGEST_PATH and ".".join(query.parts) == query.text
         self._first, *self._middle = query.parts[:-1] if is_path else [""]
         self._last = query.parts[-1] if is_path else ""
@@ -138,6 +176,7 @@ class Path:
             written = f"{self._owner}.{self._last}"
             yield from self._reached(self._last, self._find(written), Match(PATH, f"imported as {written}"))
             yield from self._bound(self._first, BOUND, self._whole)
+            yield from self._of_classes(OF_CLASS, self._whole)
         yield from self._bound(self._name, ALIAS, self._alias)
         if self._operator:
             space, word, overload = self._operator
@@ -150,12 +189,14 @@ class Path:
             for name, leads, less in self._inside(self._owner, self._beginning):
                 yield from self._reached(name, leads, Match(BOUND - less, f"imported as {self._owner}.{name}"))
             yield from self._bound(self._first, BOUND, self._begun)
+            yield from self._of_classes(OF_CLASS, self._begun)
 
     def near(self) -> Iterator[Reached]:
         """Yields what stands where the path leads and is spelled nearly as its last part."""
         if allowed_edits(fold(self._last)):
             yield from self._near(self._owner, Match(TYPO, ""))
             yield from self._bound(self._first, TYPO, self._near)
+            yield from self._of_classes(TYPO, self._near)
 
     def _bound(self, first: str, points: int, look: Callable[[str, Match], Iterator[Reached]]) -> Iterator[Reached]:
         """Yields what is found where the first part means what imports bind it to."""
@@ -167,6 +208,11 @@ class Path:
             place += bool(reached)
             if place == MOST_TARGETS:
                 return
+
+    def _of_classes(self, points: int, look: Callable[[str, Match], Iterator[Reached]]) -> Iterator[Reached]:
+        """Yields what classes inherit whose name the first of two parts is: their own needs no path."""
+        for name in self._paths.classes(self._first)[:MOST_TARGETS] if self._first and not self._middle else ():
+            yield from look(name, Match(points, f"of {name}"))
 
     def _whole(self, path: str, match: Match) -> Iterator[Reached]:
         path = f"{path}.{self._last}"
@@ -206,10 +252,17 @@ class Path:
 
     def _inside(self, path: str, less: "Less") -> Iterator[tuple[str, list[str], int]]:
         """Yields names there that answer the last part: what each leads to, and how much less it counts."""
-        for owner, wholly in self._handing(path).items():
+        first: dict[str, str] = {}
+        for owner, how in self._handing(path).items():
             for name, entry, counts in self._paths.inside(owner, less):
-                if wholly or _is_handed_on(name, entry.kind == "module"):
-                    yield name, self._find(entry.name) if entry.kind == "import" else [entry.name], counts
+                if how == STAR and not self._paths.hands_on(owner, name):
+                    continue
+                if how == BASE and first.get(name, owner) != owner:
+                    continue  # the class has its own
+                first.setdefault(name, owner)
+                leads = self._find(entry.name) if entry.kind == "import" else [entry.name]
+                self._inherited.update(leads if how == BASE else ())
+                yield name, leads, counts
 
     def _reached(self, last: str, names: Iterable[str], match: Match) -> Iterator[Reached]:
         """Yields the entries of names, but of those that end in the path as it is written: they need no import."""
@@ -218,18 +271,31 @@ class Path:
             defined = [number for number, entry in entries if entry.kind != "import"]
             numbers = defined or [number for number, _ in entries]
             if numbers:
-                yield Reached(numbers, name, match)
+                why = f"{match.why}; inherited" if name in self._inherited else match.why
+                yield Reached(numbers, name, Match(match.points, why))
 
-    def _handing(self, path: str) -> dict[str, bool]:
-        """Returns what a path leads to, and the modules whose public names it has by a star: False for these."""
-        owners = dict.fromkeys(self._find(path), True)
+    def _handing(self, path: str) -> dict[str, int]:
+        """Returns what a path leads to, the modules whose public names it has by a star, and its bases, as which."""
+        owners = dict.fromkeys(self._find(path), OWN)
         left = [*owners]
         while left:
-            for star in self._paths.stars(left.pop()):
-                if star not in owners:
-                    owners[star] = False
-                    left.append(star)
+            owner = left.pop()
+            handing = {**dict.fromkeys(self._paths.stars(owner), STAR), **dict.fromkeys(self._bases(owner, 0), BASE)}
+            for one, how in handing.items():
+                if one not in owners:
+                    owners[one] = how
+                    left.append(one)
         return owners
+
+    def _bases(self, owner: str, depth: int) -> Iterator[str]:
+        """Yields what a class's bases are, and its metaclass, where the index has them."""
+        for base in self._paths.bases(owner):
+            place = owner.rpartition(".")[0]
+            found = self._find(f"{place}.{base}", depth + 1)
+            while not found and place and not self._paths.is_module(place):
+                place = place.rpartition(".")[0]
+                found = self._find(f"{place}.{base}", depth + 1)
+            yield from found
 
     def _find(self, full: str, depth: int = 0) -> list[str]:
         """Returns the names of what a path means: its own for a definition, or an import of what is outside."""
@@ -243,18 +309,20 @@ class Path:
         imports = [entry for entry in entries if entry.kind == "import"]
         nexts = [*map(bound_to, imports)] if imports else self._handed(full, depth)
         found = dict.fromkeys(name for path in nexts for name in self._find(path, depth + 1))
-        self._found[full] = [*found] or [full] * bool(imports)
+        self._found[full] = [*found] or ([full] if imports else self._from_bases(full, depth))
         return self._found[full]
+
+    def _from_bases(self, full: str, depth: int) -> list[str]:
+        """Returns the names of what a class has from the first of its bases that has it."""
+        owner, _, last = full.rpartition(".")
+        found = (self._find(f"{base}.{last}", depth + 1) for base in self._bases(owner, depth) if base != owner)
+        names: list[str] = next(filter(None, found), [])
+        self._inherited.update(names)
+        return names
 
     def _handed(self, full: str, depth: int) -> list[str]:
         """Returns where else a name may be: where the stars of its owner are from, and where the owner itself is."""
         owner, _, last = full.rpartition(".")
-        stars = [f"{star}.{last}" for star in self._paths.stars(owner)]
-        handed = [star for star in stars if _is_handed_on(last, self._paths.is_module(star))]
+        handed = [f"{star}.{last}" for star in self._paths.stars(owner) if self._paths.hands_on(star, last)]
         owners = self._find(owner, depth + 1) if owner else []
         return handed + [f"{one}.{last}" for one in owners if one != owner]
-
-
-def _is_handed_on(name: str, is_module: bool) -> bool:
-    """Says whether a star takes a name of a module: not private ones, nor the modules below it."""
-    return not name.startswith("_") and not is_module

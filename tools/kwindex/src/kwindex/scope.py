@@ -1,7 +1,10 @@
 """What a name means at one place of a file, as far as plain assignments and imports tell."""
 
 import ast
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
+
+from kwindex.returned import Returned, passed
 
 
 class Meaning(NamedTuple):
@@ -28,7 +31,18 @@ class Scope:
         'm.f.g'
     """
 
-    __slots__ = ("_meanings", "_told", "_values", "fields", "kind", "outer", "prefix", "self_name")
+    __slots__ = (
+        "_functions",
+        "_meanings",
+        "_told",
+        "_values",
+        "fields",
+        "given",
+        "kind",
+        "outer",
+        "prefix",
+        "self_name",
+    )
 
     def __init__(self, kind: str, prefix: str, outer: "Scope | None", self_name: str = "") -> None:
         self.kind = kind
@@ -41,6 +55,9 @@ class Scope:
         self._meanings: dict[str, Meaning] = {}
         self._values: dict[str, list[ast.expr]] = {}
         self._told: set[str] = set()
+        self._functions: dict[str, ast.FunctionDef] = {}
+        self.given: dict[str, str] = {}
+        """The texts that parameters stand for, in a function that is read for one call of it."""
 
     def qualify(self, name: str) -> str:
         """Returns the qualified name of something bound here."""
@@ -90,6 +107,51 @@ class Scope:
                 return found
             scope = scope.outer
         return []
+
+    def define(self, node: ast.FunctionDef) -> None:
+        """Notes a function of this body, so that what it returns can be told."""
+        self._functions[node.name] = node
+
+    def returned(self, call: ast.Call, text_of: Callable[[ast.expr], str]) -> "tuple[Sequence[ast.expr], Scope]":
+        r"""Returns what a call may return, nothing unless a function of the file is called, and the scope of that.
+
+        The function's parameters stand there for the text that `text_of` gives of what they are called with.
+
+        Example:
+            >>> scope = Scope("module", "m", None)
+            >>> scope.define(ast.parse("def f():\n    return 'it'").body[0])
+            >>> [value.value for value in scope.returned(ast.Call(ast.Name("f"), [], []), ast.unparse)[0]]
+            ['it']
+        """
+        scope = self._defining(call.func)
+        if scope is None:
+            return (), self
+        node = scope._functions[
+            call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        ]
+        told = Returned.of(node)
+        inner = Scope("function", scope.qualify(node.name), scope)
+        for name, value in passed(call, node, is_own=scope.kind == "class"):
+            text = text_of(value) if value is not None else ""
+            inner._values[name] = [ast.Constant(text)] if text else []
+            if text:
+                inner.given[name] = text
+        for name, value in told.bound:
+            inner.given.pop(name, None)
+            inner.note(name, value)
+        return told.values, inner
+
+    def _defining(self, callee: ast.expr) -> "Scope | None":
+        """Returns the scope of the function that is called: by its name, or in a class as `self.f` or `cls.f`."""
+        name, is_own = "", False
+        if isinstance(callee, ast.Name):
+            name = callee.id
+        elif isinstance(callee, ast.Attribute) and isinstance(callee.value, ast.Name):
+            name, is_own = callee.attr, callee.value.id in ("self", "cls")
+        scope: Scope | None = self if isinstance(callee, ast.Name) or is_own else None
+        while scope is not None and (name not in scope._functions or (scope.kind == "class") != is_own):
+            scope = None if is_own and scope.kind == "class" else scope.outer
+        return scope
 
     def dotted(self, node: ast.expr) -> str:
         """Returns a dotted expression with its first name resolved, '' for any other expression."""

@@ -12,7 +12,7 @@ from kwindex.model import Entry
 from kwindex.names import Bounded, Names
 from kwindex.owners import Owners, owner_line
 from kwindex.paths import BOUND, FOLDED_LESS, Path, Paths
-from kwindex.places import FILE, IN_FILE, Place
+from kwindex.places import Place
 from kwindex.rank import (
     EXACT_QUALIFIED,
     PART,
@@ -340,17 +340,10 @@ class _Search:
             self._offer((number,), always(match))
 
     def _by_file(self) -> None:
-        """Offers the file that a text names, as a traceback does, and the function in it."""
+        """Offers the file that a text names, as a traceback does, with the function there and what is at the line."""
         place = Place.of(self._request.text) if ".py" in self._request.text else None
-        if place is None:
-            return
-        kinds, entry = self._tables.kinds, self._tables.entry
-        modules = (number for number, kind in enumerate(kinds) if kind == MODULE)
-        self._offer(filter(lambda number: place.is_in(entry(number).file), modules), always(Match(FILE, "the file")))
-        named = (number for number in self._searcher.named(place.function) if is_definition(entry(number)))
-        self._offer(
-            filter(lambda number: place.is_in(entry(number).file), named), always(Match(IN_FILE, "in the file"))
-        )
+        for numbers, match in place.look(self._searcher) if place is not None else ():
+            self._offer(numbers, always(match))
 
     def _by_error(self) -> None:
         """Offers the class of the error that a pasted text begins with: what it says may be said elsewhere."""

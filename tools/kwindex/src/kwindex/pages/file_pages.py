@@ -9,7 +9,7 @@ from kwindex.kinds import KINDS, TABLE, UNNAMED, heading
 from kwindex.model import Entry
 from kwindex.pages.markdown import block, code, link, plain, section, table
 from kwindex.pages.tree import REGISTERED, SAID, SETTINGS, SourcePage, Tree, has_anchor
-from kwindex.render import first_sentence
+from kwindex.render import LONGEST_SIGNATURE, cut, first_sentence
 
 MARK = "<!-- written by kwindex; do not edit -->"
 _MOST_TESTS = 40
@@ -171,7 +171,7 @@ def _definition(page: SourcePage, entry: Entry, indent: str, places: Places) -> 
     decorators = page.outline.decorators.get(entry.line, ())
     marks = "".join(f" {code('@' + one, cell=False)}" for one in decorators)
     said = f": {plain(entry.summary)}" if entry.summary else ""
-    shown = code(entry.signature or entry.name.rpartition(".")[2], cell=False)
+    shown = code(cut(entry.signature, LONGEST_SIGNATURE) or entry.name.rpartition(".")[2], cell=False)
     anchor, line = page.anchor(entry), places.line(entry.file, entry.line)
     return [f'{indent}- <a id="{anchor}"></a>{shown} {entry.kind}, {line}{marks}{said}']
 

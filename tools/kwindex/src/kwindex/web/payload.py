@@ -7,13 +7,14 @@ types, what imports lead to, and what a row of hits shows.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
 from kwindex import code, paths, pieces, places, prose, rank, searcher
+from kwindex.exported import ALL, Exported
 from kwindex.kinds import ELSEWHERE, TABLE, UNNAMED
-from kwindex.link import bound_to
+from kwindex.link import bases_of, bound_to
 from kwindex.model import Entry
 from kwindex.signatures import GAP
 from kwindex.spelling import fold, segments, short
@@ -25,6 +26,8 @@ PAGE, BY_NAME, IN_FILE, IN_FILE_AND_LINE = "0", "1", "2", "3"
 
 ROWS = 32
 """Entries whose rows are one part."""
+SPANS = 1024
+"""Entries whose lines are one part."""
 
 _INDEXED = re.compile("[a-z0-9_]")
 """What a word that can be asked for begins with."""
@@ -58,7 +61,7 @@ def payload(entries: Iterable[Entry], address: Callable[[Entry], Address]) -> Pa
         >>> entry = Entry("m.f", "function", "m.py", 1, 2, "f()", "Does it.")
         >>> made = payload([entry], lambda entry: Address("m/", BY_NAME))
         >>> list(made.parts)
-        ['messages', 'holes', 'types', 'bound', 'words-d', 'words-f', 'words-i', 'words-m', 'rows-0']
+        ['messages', 'holes', 'types', 'bound', 'words-d', 'words-f', 'words-i', 'words-m', 'rows-0', 'spans-0']
         >>> made.parts["rows-0"]
         'kwindexPart("rows-0",{"lines":"1","signatures":"f()","summaries":"Does it."})'
     """
@@ -73,6 +76,9 @@ def payload(entries: Iterable[Entry], address: Callable[[Entry], Address]) -> Pa
         "bound": _bound(ordered),
         **words,
         **{f"rows-{first // ROWS}": _rows(ordered[first : first + ROWS]) for first in range(0, len(ordered), ROWS)},
+        **{
+            f"spans-{first // SPANS}": _spans(ordered[first : first + SPANS]) for first in range(0, len(ordered), SPANS)
+        },
     }
     parts = {name: f'kwindexPart("{name}",{_encoded(value)})' for name, value in values.items()}
     names = {**_names(ordered, address), "none": sorted({*_LETTERS} - {*words})}
@@ -119,6 +125,7 @@ def settings() -> dict[str, Any]:
         "FORMS": code.FORMS,
         "FILE_NAMED": places.FILE_NAMED,
         "FUNCTION_NAMED": places.FUNCTION_NAMED,
+        "LINE_NAMED": places.LINE_NAMED,
         "FILLERS": sorted(rank._FILLERS),
         "MANY": searcher._MANY,
         "MOST_NAME_WORDS": searcher._MOST_WORDS,
@@ -133,6 +140,7 @@ def settings() -> dict[str, Any]:
         ],
         "ELSEWHERE": sorted(ELSEWHERE),
         "ROWS": ROWS,
+        "SPANS": SPANS,
         "LIBRARY": LIBRARY,
         "SYNONYMS": {fold(word): list(names) for names, words in SYNONYMS for word in words},
     }
@@ -171,7 +179,8 @@ def _numbered(values: Sequence[Any]) -> tuple[list[Any], str]:
 def _bound(ordered: Sequence[Entry]) -> dict[str, Any]:
     """Returns what each import's name stands for: what that stands in, and its own last part where that is another.
 
-    Of what is not in the index, which leads nowhere, nothing is told.
+    With it the bases of each class, as it names them, and what stars take of modules whose `__all__` tells. Nothing is
+    told of what is not in the index: it leads nowhere.
     """
     known = {segments(entry.name)[0] for entry in ordered if segments(entry.name)}
     imports = [entry for entry in ordered if entry.kind == "import"]
@@ -179,7 +188,24 @@ def _bound(ordered: Sequence[Entry]) -> dict[str, Any]:
     owners, owner = _numbered([target.rpartition(".")[0] for target in targets])
     last = [target.rpartition(".")[2] for target in targets]
     lasts = ["" if one == short(entry.name) else one or "-" for one, entry in zip(last, imports, strict=True)]
-    return {"owners": owners, "owner": owner, "lasts": _column(lasts)}
+    bases = _column(" ".join(bases_of(entry.signature)) for entry in ordered if entry.kind == "class")
+    return {
+        "owners": owners,
+        "owner": owner,
+        "lasts": _column(lasts),
+        "bases": bases,
+        "stars": _stars(imports, ordered),
+    }
+
+
+def _stars(imports: Sequence[Entry], ordered: Sequence[Entry]) -> dict[str, str]:
+    """Returns for each module that a star takes names of these names, and last `*` where there may be more."""
+    taken = {bound_to(entry) for entry in imports if short(entry.name) == "*"}
+    named = {
+        entry.name.removesuffix(f".{ALL}"): entry.signature for entry in reversed(ordered) if short(entry.name) == ALL
+    }
+    told = {module: Exported.of(named[module]) for module in sorted(taken & named.keys())}
+    return {name: " ".join([*sorted(one.names), *"*" * one.more]) for name, one in told.items() if one is not None}
 
 
 def _words(docs: Sequence[str]) -> dict[str, str]:
@@ -207,6 +233,19 @@ def _rows(entries: Sequence[Entry]) -> dict[str, str]:
         "signatures": _column(entry.signature for entry in entries),
         "summaries": _column(entry.summary for entry in entries),
     }
+
+
+def _parted(entries: Sequence[Entry], many: int) -> Iterator[Sequence[Entry]]:
+    return (entries[first : first + many] for first in range(0, len(entries), many))
+
+
+def _spans(entries: Sequence[Entry]) -> str:
+    """Returns for each entry how many lines it begins after the one before, and how many lines more than one it has."""
+    first = [0, *(entry.line for entry in entries)]
+    steps = (
+        f"{entry.line - before},{entry.end_line - entry.line}" for before, entry in zip(first, entries, strict=False)
+    )
+    return " ".join(step.removesuffix(",0") for step in steps)
 
 
 def _column(texts: Iterable[str]) -> str:

@@ -464,14 +464,15 @@ globalThis.kwindexScorer = (() => {
   // Paths: what imports lead to, as paths.py has it.
 
   class Paths {
-    constructor(entries, P) {
-      Object.assign(this, { P, whole: new Map(), inner: new Map(), lasts: new Map() });
+    constructor(entries, P, taken) {
+      Object.assign(this, { P, taken, whole: new Map(), inner: new Map(), lasts: new Map(), named: new Map() });
       const put = (map, key, entry) => map.get(key)?.push(entry) ?? map.set(key, [entry]);
       for (const entry of entries) {
         put(this.whole, entry.name, entry);
         if (entry.unnamed) continue;
         put(this.inner, entry.owner, entry);
         if (entry.kind === "import") put(this.lasts, entry.short, entry);
+        if (entry.kind === "class") put(this.named, entry.short, entry.name);
       }
     }
 
@@ -500,6 +501,7 @@ globalThis.kwindexScorer = (() => {
     // Calls `offer` with each entry that a query leads to.
     look(asked, offer) {
       this.found = new Map();
+      this.inherited = new Set(); // what was found in a base of what was looked for, or in its metaclass
       const { parts, text } = asked;
       if (parts.length === 1 && parts[0] === text) this.alias(text, offer);
       if (parts.length > 1 && parts.length <= this.P.LONGEST_PATH && parts.join(".") === text) this.path(asked, offer);
@@ -536,23 +538,27 @@ globalThis.kwindexScorer = (() => {
       const reached = (name, leads, points, why) => {
         const from = leads.filter((lead) => !`.${lead}`.endsWith(`.${owner}.${name}`));
         const entries = from.flatMap((lead) => this.defined(lead));
-        for (const entry of entries) offer(entry, points, why);
+        for (const entry of entries) offer(entry, points, this.said(why, entry.name));
         return entries.length > 0;
       };
       reached(last, this.find(asked.text), P.PATH, `imported as ${asked.text}`);
-      this.bound(parts, P.BOUND, (path, points, why) => {
+      const whole = (path, points, why) => {
         const leads = this.find(`${path}.${last}`);
         return reached(last, leads.length ? leads : [`${path}.${last}`], points, why);
-      });
+      };
+      this.bound(parts, P.BOUND, whole);
+      this.ofClasses(parts, P.OF_CLASS, whole);
       if (!letters) return;
       const less = (folded) => this.beginning(letters, folded);
       for (const [name, leads, counts] of this.inside(owner, less)) {
         reached(name, leads, P.BOUND - counts, `imported as ${owner}.${name}`);
       }
-      this.bound(parts, P.BOUND, (path, points, why) => {
+      const begun = (path, points, why) => {
         const all = this.inside(path, less).map(([name, leads, counts]) => reached(name, leads, points - counts, why));
         return all.some(Boolean);
-      });
+      };
+      this.bound(parts, P.BOUND, begun);
+      this.ofClasses(parts, P.OF_CLASS, begun);
     }
 
     // Calls `inPath` with what a path is where its first part means what imports bind it to.
@@ -563,6 +569,12 @@ globalThis.kwindexScorer = (() => {
         const found = inPath(path, most - 2 * place, isBound(parts[0], target, files));
         if (found && ++place === this.P.MOST_TARGETS) return;
       }
+    }
+
+    // Calls `inPath` with each class that the first of two parts is the name of: what it inherits.
+    ofClasses(parts, points, inPath) {
+      const classes = parts.length === 2 ? [...new Set(this.named.get(parts[0]))].sort(compare) : [];
+      for (const name of classes.slice(0, this.P.MOST_TARGETS)) inPath(name, points, `of ${name}`);
     }
 
     // Calls `offer` with what stands where a path leads and is spelled nearly as its last part.
@@ -585,13 +597,15 @@ globalThis.kwindexScorer = (() => {
           const said = `near spelling: ${differ}`;
           const from = leads.filter((lead) => !`.${lead}`.endsWith(`.${owner}.${last}`));
           const entries = from.flatMap((lead) => this.defined(lead));
-          for (const entry of entries) offer(entry, points - counts, bound ? `${said}; ${bound}` : said);
+          const why = bound ? `${said}; ${bound}` : said;
+          for (const entry of entries) offer(entry, points - counts, this.said(why, entry.name));
           any ||= entries.length > 0;
         }
         return any;
       };
       look(owner, P.TYPO, "");
       this.bound(parts, P.TYPO, look);
+      this.ofClasses(parts, P.TYPO, look);
     }
 
     // How much less than the best a name that begins with letters counts, null for one that does not.
@@ -600,32 +614,77 @@ globalThis.kwindexScorer = (() => {
       return folded.startsWith(letters) ? (farther ? this.P.BEGUN_LESS + farther : this.P.FOLDED_LESS) : null;
     }
 
+    said(why, name) {
+      return this.inherited.has(name) ? `${why}; inherited` : why;
+    }
+
     // Names that answer where a path leads: what each leads to, and how much less that counts.
     inside(path, less) {
       const found = [];
-      for (const [owner, wholly] of this.handing(path)) {
+      const first = new Map();
+      for (const [owner, how] of this.handing(path)) {
         for (const entry of this.inner.get(`${owner}.`) || []) {
           const counts = less(fold(entry.short));
           if (counts === null) continue;
-          if (!wholly && !isHandedOn(entry.short, entry.kind === "module")) continue;
-          found.push([entry.short, entry.kind === "import" ? this.find(entry.name) : [entry.name], counts]);
+          if (how === this.P.STAR && !this.handsOn(owner, entry.short)) continue;
+          if (how === this.P.BASE && (first.get(entry.short) ?? owner) !== owner) continue; // the class has its own
+          if (!first.has(entry.short)) first.set(entry.short, owner);
+          const leads = entry.kind === "import" ? this.find(entry.name) : [entry.name];
+          if (how === this.P.BASE) for (const lead of leads) this.inherited.add(lead);
+          found.push([entry.short, leads, counts]);
         }
       }
       return found;
     }
 
-    // What a path leads to, and the modules whose public names it has by a star: false for these.
+    // What a path leads to, the modules whose public names it has by a star, and its bases; which is which.
     handing(path) {
-      const owners = new Map(this.find(path).map((name) => [name, true]));
+      const { OWN, STAR, BASE } = this.P;
+      const owners = new Map(this.find(path).map((name) => [name, OWN]));
       const left = [...owners.keys()];
       while (left.length) {
-        for (const star of this.stars(left.pop())) {
-          if (owners.has(star)) continue;
-          owners.set(star, false);
-          left.push(star);
+        const owner = left.pop();
+        const handing = new Map(this.stars(owner).map((star) => [star, STAR]));
+        for (const base of this.bases(owner, 0)) handing.set(base, BASE);
+        for (const [one, how] of handing) {
+          if (owners.has(one)) continue;
+          owners.set(one, how);
+          left.push(one);
         }
       }
       return owners;
+    }
+
+    // Whether a star takes a name of a module: what its `__all__` has, else what is public and no module below it.
+    handsOn(module, name) {
+      const names = this.taken[module]?.split(" ");
+      if (names?.includes(name)) return true;
+      return (!names || names.at(-1) === "*") && !name.startsWith("_") && !this.isModule(`${module}.${name}`);
+    }
+
+    // What a class's bases are, and its metaclass, where the index has them.
+    bases(owner, depth) {
+      const classes = this.exactly(owner).filter((entry) => entry.kind === "class");
+      return classes.flatMap((entry) => entry.bases.flatMap((base) => {
+        let place = ownerOf(owner);
+        let found = this.find(`${place}.${base}`, depth + 1);
+        while (!found.length && place && !this.isModule(place)) {
+          place = ownerOf(place);
+          found = this.find(`${place}.${base}`, depth + 1);
+        }
+        return found;
+      }));
+    }
+
+    // The names of what a class has from the first of its bases that has it.
+    fromBases(full, depth) {
+      const owner = ownerOf(full);
+      for (const base of this.bases(owner, depth)) {
+        const found = base === owner ? [] : this.find(`${base}.${full.slice(full.lastIndexOf(".") + 1)}`, depth + 1);
+        for (const name of found) this.inherited.add(name);
+        if (found.length) return found;
+      }
+      return [];
     }
 
     find(full, depth = 0) {
@@ -637,24 +696,22 @@ globalThis.kwindexScorer = (() => {
       if (!entries.some((entry) => entry.defines)) {
         const nexts = imports.length ? imports.map((entry) => entry.target) : this.handed(full, depth);
         found = [...new Set(nexts.flatMap((path) => this.find(path, depth + 1)))];
-        if (!found.length && imports.length) found = [full];
+        if (!found.length) found = imports.length ? [full] : this.fromBases(full, depth);
       }
       this.found.set(full, found);
       return found;
     }
 
     handed(full, depth) {
-      const dot = full.lastIndexOf(".");
-      const [owner, last] = [full.slice(0, Math.max(dot, 0)), full.slice(dot + 1)];
-      const stars = this.stars(owner).map((star) => `${star}.${last}`);
-      const handed = stars.filter((star) => isHandedOn(last, this.isModule(star)));
+      const [owner, last] = [ownerOf(full), full.slice(full.lastIndexOf(".") + 1)];
+      const handed = this.stars(owner).filter((star) => this.handsOn(star, last)).map((star) => `${star}.${last}`);
       const owners = owner ? this.find(owner, depth + 1) : [];
       return [...handed, ...owners.filter((one) => one !== owner).map((one) => `${one}.${last}`)];
     }
   }
 
   const isBound = (name, target, files) => `${name} is ${target} in ${files} file${files > 1 ? "s" : ""}`;
-  const isHandedOn = (name, isModule) => !name.startsWith("_") && !isModule;
+  const ownerOf = (name) => name.slice(0, Math.max(name.lastIndexOf("."), 0));
 
   class Searcher {
     constructor(data) {
@@ -698,8 +755,9 @@ globalThis.kwindexScorer = (() => {
     // Takes a part of the payload.
     add(name, value) {
       const [what, which] = name.split("-");
-      const laid = { messages: messagesOf, holes: filled, types: typesOf, bound: boundOf, words: wordsOf, rows: rowsOf }[what];
-      this.parts.set(name, laid(value, this.entries, this.P.ROWS * which));
+      const laid = { messages: messagesOf, holes: filled, types: typesOf, bound: boundOf }[what];
+      const told = laid ?? { words: wordsOf, rows: rowsOf, spans: spansOf }[what];
+      this.parts.set(name, told(value, this.entries, (what === "rows" ? this.P.ROWS : this.P.SPANS) * which));
     }
 
     // A part, or null where it is not there yet.
@@ -759,7 +817,7 @@ globalThis.kwindexScorer = (() => {
     byPath(wanted, offer) {
       const mayBe = wanted.parts.length > 1 || this.groups.get(wanted.text)?.entries.some(isImport);
       if (!mayBe || !this.part("bound")) return;
-      this.paths ??= new Paths(this.entries, this.P);
+      this.paths ??= new Paths(this.entries, this.P, this.part("bound"));
       this.paths.look(wanted, (entry, points, why) => offer(entry, points + this.manner(wanted, entry.short), why));
     }
 
@@ -857,12 +915,26 @@ globalThis.kwindexScorer = (() => {
       const path = `/${named[1]}`;
       const said = text.slice(named.index + named[0].length);
       const [, called] = new RegExp(this.P.FUNCTION_NAMED).exec(said) ?? ["", ""];
-      for (const entry of this.entries) {
-        const file = `/${entry.file}`;
-        if (!path.endsWith(file) && !file.endsWith(path)) continue;
-        if (entry.kind === "module") offer(entry, this.P.FILE, "the file");
-        if (entry.defines && called && entry.short === called) offer(entry, this.P.IN_FILE, "in the file");
+      const line = Number(new RegExp(this.P.LINE_NAMED).exec(said)?.[1] ?? 0);
+      const here = this.entries.filter((entry) => path.endsWith(`/${entry.file}`) || `/${entry.file}`.endsWith(path));
+      const modules = here.filter((entry) => entry.kind === "module");
+      for (const entry of modules) offer(entry, this.P.FILE, "the file");
+      for (const entry of here) if (called && entry.defines && entry.short === called) offer(entry, this.P.IN_FILE, "in the file");
+      for (const { file } of line && modules.length <= this.P.MOST_FILES ? modules : []) {
+        const inFile = here.filter((entry) => entry.file === file && entry.kind !== "module" && entry.defines);
+        for (const entry of this.around(inFile, line)) {
+          offer(entry, this.P.AT_LINE, entry.short === called ? "in the file" : `at line ${line} of the file`);
+        }
       }
+    }
+
+    // The innermost of these that span a line: several where they begin and end alike.
+    around(entries, line) {
+      const parts = [...new Set(entries.map((entry) => `spans-${Math.floor(entry.number / this.P.SPANS)}`))];
+      if (!parts.map((part) => this.part(part)).every(Boolean)) return [];
+      const spanning = entries.filter(({ first, end }) => first <= line && line <= end);
+      const inner = spanning.reduce((best, one) => (best && isWithin(best, one) ? best : one), null);
+      return spanning.filter(({ first, end }) => first === inner.first && end === inner.end);
     }
 
     byError(text, offer) {
@@ -937,6 +1009,9 @@ globalThis.kwindexScorer = (() => {
     return says === said ? hit.entry.number > known.entry.number : says;
   }
 
+  // Whether one of two spans that share a line is the inner one, or both are the same.
+  const isWithin = (a, b) => a.first > b.first || (a.first === b.first && a.end <= b.end);
+
   const isImport = (entry) => entry.kind === "import";
 
   // Of many imports that bind one name, the first among those that stand best.
@@ -1000,7 +1075,10 @@ globalThis.kwindexScorer = (() => {
     return column.split("\n").flatMap((types, number) => (types ? [[entries[number], types]] : []));
   }
 
-  function boundOf({ owners, owner, lasts }, entries) {
+  function boundOf({ owners, owner, lasts, bases, stars }, entries) {
+    const named = bases.split("\n");
+    const classes = entries.filter((entry) => entry.kind === "class");
+    classes.forEach((entry, place) => (entry.bases = named[place].split(" ").filter(Boolean)));
     const [numbers, last] = [spread(owner), lasts.split("\n")];
     const imports = entries.filter((entry) => entry.kind === "import");
     imports.forEach((entry, place) => {
@@ -1008,7 +1086,7 @@ globalThis.kwindexScorer = (() => {
       const inside = owners[numbers[place]];
       entry.target = part === "-" ? "" : inside ? `${inside}.${part}` : part;
     });
-    return imports;
+    return Object.assign(Object.create(null), stars);
   }
 
   function wordsOf(lines) {
@@ -1020,6 +1098,16 @@ globalThis.kwindexScorer = (() => {
     return lines.split(",").forEach((line, place) => {
       Object.assign(entries[first + place], { line: parseInt(line, 36), signature: told[place], summary: said[place] });
     });
+  }
+
+  function spansOf(column, entries, first) {
+    let line = 0;
+    column.split(" ").forEach((step, place) => {
+      const [after, more] = step.split(",");
+      line += Number(after);
+      Object.assign(entries[first + place], { first: line, end: line + Number(more ?? 0) });
+    });
+    return column;
   }
 
   // Runs of equal numbers, as `number*times`, back to one number each.
