@@ -192,6 +192,36 @@ def test_a_graph_does_not_grow_with_the_world_and_runs_on_a_fake_group(name, fak
     assert counts[-1] <= counts[0] < 90
 
 
+ALIKE = {
+    "gather": lambda x, group, n: fc.gather(x, 0, 0, group),
+    "gather elsewhere": lambda x, group, n: fc.gather(x, 1, 0, group),
+    "gather along dim 1": lambda x, group, n: fc.gather(x, 0, 1, group),
+    "gather of given sizes": lambda x, group, n: fc.gather(x[:4], 0, 0, group, sizes=[4] * n),
+    "scatter": lambda x, group, n: fc.scatter(x.repeat(n, 1), 0, 0, group),
+    "scatter from elsewhere": lambda x, group, n: fc.scatter(x.repeat(n, 1), 1, 0, group),
+    "all_gather_v": lambda x, group, n: fc.all_gather_v(x[:4], 0, group, sizes=[4] * n),
+    "all_gather_v along dim 1": lambda x, group, n: fc.all_gather_v(x[:, :3], 1, group, sizes=[3] * n),
+    "reduce_scatter_v": lambda x, group, n: fc.reduce_scatter_v(x.repeat(n, 1), "sum", 0, group),
+    "permute": lambda x, group, n: fc.permute_tensor(x, [*range(1, n), 0], group),
+}
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_a_graph_of_symbolic_sizes_does_not_grow_with_the_world(name, fake_world):
+    counts, seen = [], []
+    for n in (4, 64):
+        group = fake_world(n)
+        call = functools.partial(ALIKE[name], group=group, n=n)
+        counts.append(len(make_fx(call, tracing_mode="symbolic")(torch.ones(6, 3)).graph.nodes))
+        torch._dynamo.reset()
+        compiled = torch.compile(
+            call, fullgraph=True, dynamic=True, backend=lambda graph, _: seen.append(graph) or graph
+        )
+        assert compiled(torch.ones(6, 3)).shape == call(torch.ones(6, 3)).shape
+    assert counts[1] <= counts[0]
+    assert len(seen[1].graph.nodes) <= len(seen[0].graph.nodes)
+
+
 # Sizes that only the data tells
 
 

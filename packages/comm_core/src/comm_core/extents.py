@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from comm_core.compat import holds
+from comm_core.compat import holds, known
 from comm_core.errors import ShapeError, said
 
 
@@ -90,7 +90,56 @@ def sizes_of(values: object, world: int) -> tuple[int, ...] | None:
     if not isinstance(values, (list, tuple)) or len(values) != world:
         return None
     sizes = tuple(integer(value) for value in values)
-    return sizes if all(size is not None and holds(size >= 0) for size in sizes) else None
+    if any(size is None for size in sizes):
+        return None
+    different = sizes if are_ints(sizes) else [size for _, size in runs(sizes)]
+    return sizes if all(holds(size >= 0) for size in different) else None
+
+
+def runs(sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """Return sizes as pairs of how many follow each other alike, and that size: a graph has some ops for each.
+
+    Example:
+        >>> runs([3, 3, 2, 2, 2])
+        [(2, 3), (3, 2)]
+    """
+    found = [(1, sizes[0])]
+    for size in sizes[1:]:
+        count, last = found[-1]
+        if known(size == last):
+            found[-1] = (count + 1, last)
+        else:
+            found.append((1, size))
+    return found
+
+
+def are_ints(sizes: Sequence[int]) -> bool:
+    """Tell whether no size is symbolic; Dynamo shows symbolic ones as ints, so there none is taken for sure."""
+    return not torch.compiler.is_dynamo_compiling() and all(type(size) is int for size in sizes)
+
+
+def times(sizes: Sequence[int], factor: int) -> list[int]:
+    """Multiply each size; symbolic ones that follow each other alike once, as a graph has an op for each product.
+
+    Example:
+        >>> times([3, 3, 2], 4)
+        [12, 12, 8]
+    """
+    if are_ints([*sizes, factor]):
+        return [size * factor for size in sizes]
+    return [product for count, size in runs(sizes) for product in [size * factor] * count]
+
+
+def total(sizes: Sequence[int]) -> int:
+    """Add sizes, as `times` multiplies them; Dynamo, which has one op for a sum, walks no loop over them.
+
+    Example:
+        >>> total([3, 3, 2])
+        8
+    """
+    if torch.compiler.is_dynamo_compiling() or are_ints(sizes):
+        return sum(sizes)
+    return sum(count * size for count, size in runs(sizes))
 
 
 def check_sizes(sizes: object, world: int, where: str) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from comm_core import compat
 from comm_core.errors import CommError, ReduceOpError, TransportError, first_line
+from comm_core.extents import total
 from comm_core.groups import AnyGroup
 from comm_core.messages import AllOf, Messages, Pieces, exchanged
 from comm_core.pending import Pending
@@ -109,7 +110,7 @@ def given_to_all(
     """
     if group.backend != "fake" or not compat.known(x.shape[0] == 0):
         return x, input_splits
-    return x.new_zeros(enlarged(x, sum(output_splits))), output_splits
+    return x.new_zeros(enlarged(x, total(output_splits))), output_splits
 
 
 class ProcessGroupTransport:

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 import torch
 
 from comm_core.collective import Shape
-from comm_core.compat import holds, known
+from comm_core.compat import holds
 from comm_core.errors import ShapeError
+from comm_core.extents import runs, times, total
 from comm_core.pending import Pending
 from comm_core.tracing import is_traced
 
@@ -46,8 +47,7 @@ def check_extent(x: torch.Tensor, dim: int, need: int, said: str, where: str) ->
 
 def numels(shape: Sequence[int], dim: int, sizes: Sequence[int]) -> list[int]:
     """Return how many elements blocks of these sizes have."""
-    row = math.prod(beside(shape, dim))
-    return [size * row for size in sizes]
+    return times(sizes, math.prod(beside(shape, dim)))
 
 
 def stacked(x: torch.Tensor, dim: int, sizes: Sequence[int]) -> torch.Tensor:
@@ -63,23 +63,6 @@ def stacked(x: torch.Tensor, dim: int, sizes: Sequence[int]) -> torch.Tensor:
         for part, (count, size) in zip(parts, alike, strict=True)
     ]
     return rows[0] if len(rows) == 1 else torch.cat(rows)
-
-
-def runs(sizes: Sequence[int]) -> list[tuple[int, int]]:
-    """Return sizes as pairs of how many follow each other alike, and that size: a graph has some ops for each.
-
-    Example:
-        >>> runs([3, 3, 2, 2, 2])
-        [(2, 3), (3, 2)]
-    """
-    found = [(1, sizes[0])]
-    for size in sizes[1:]:
-        count, last = found[-1]
-        if known(size == last):
-            found[-1] = (count + 1, last)
-        else:
-            found.append((1, size))
-    return found
 
 
 def packed(like: torch.Tensor, blocks: Sequence[torch.Tensor], room: torch.Tensor | None = None) -> torch.Tensor:
@@ -104,7 +87,7 @@ def _view(row: torch.Tensor, *, shape: Shape) -> torch.Tensor:
 
 def joined(pending: Pending, shape: Sequence[int], dim: int, sizes: Sequence[int]) -> Pending:
     """Add the step that makes of a row of elements the blocks of these sizes, side by side along a dim."""
-    whole = resized(shape, dim, sum(sizes))
+    whole = resized(shape, dim, total(sizes))
     return pending.then(functools.partial(_join, shape=whole, dim=dim, sizes=tuple(sizes)), whole)
 
 

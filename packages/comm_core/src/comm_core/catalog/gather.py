@@ -9,7 +9,7 @@ import torch
 from comm_core.catalog.blocks import beside, check_extent, concatenated, joined, numels, resized
 from comm_core.catalog.rules import Emit, batch_last, check_root
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
-from comm_core.extents import check_sizes, normalize_dim
+from comm_core.extents import check_sizes, normalize_dim, total
 from comm_core.pending import Pending
 from comm_core.transports import Transport
 
@@ -31,7 +31,7 @@ def agrees(x: torch.Tensor, *, dst: int, dim: int, sizes: Shape) -> tuple[object
 
 
 def shape(shape: Shape, world: int, rank: int, *, dst: int, dim: int, sizes: Shape) -> Shape:
-    return resized(shape, dim, sum(sizes) if rank == dst else 0)
+    return resized(shape, dim, total(sizes) if rank == dst else 0)
 
 
 def oracle(inputs: Sequence[torch.Tensor], params: Sequence[Params]) -> list[torch.Tensor]:

@@ -73,7 +73,7 @@ def kernel(wire: Transport, x: torch.Tensor, *, destinations: Shape) -> Pending:
     source = source_of(destinations, wire.rank)
     sent = only(flat.shape[0], destinations[wire.rank], wire.world)
     received = only(flat.shape[0], source, wire.world)
-    pending = wire.all_to_all(flat[: sum(sent)], received, sent)
+    pending = wire.all_to_all(flat[:0] if destinations[wire.rank] == NOWHERE else flat, received, sent)
     shape = tuple(x.shape)
     return pending.then(functools.partial(_shaped, shape=shape, empty=source == NOWHERE), shape)
 

@@ -12,7 +12,7 @@ import torch
 from comm_core.catalog.blocks import check_extent, numels, packed, resized, stacked
 from comm_core.catalog.rules import Emit, batch_last, divided, partial_derivative
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
-from comm_core.extents import check_sizes, normalize_dim
+from comm_core.extents import check_sizes, normalize_dim, total
 from comm_core.pending import Pending
 from comm_core.reduce_ops import check_dtype, reduce_in_rank_order, reduce_into, reduce_word
 from comm_core.rows import reduce_rows
@@ -27,7 +27,7 @@ def check(x: torch.Tensor, world: int, rank: int, *, reduce_op: object, dim: int
     check_dtype(word, x.dtype, "reduce_scatter_v")
     dim = normalize_dim(dim, x.ndim, "reduce_scatter_v")
     sizes = check_sizes(sizes, world, "reduce_scatter_v")
-    check_extent(x, dim, sum(sizes), "the sum of the sizes", "reduce_scatter_v")
+    check_extent(x, dim, total(sizes), "the sum of the sizes", "reduce_scatter_v")
     return {"reduce_op": word, "dim": dim, "sizes": sizes}
 
 
@@ -41,8 +41,8 @@ def shape(shape: Shape, world: int, rank: int, *, reduce_op: str, dim: int, size
 
 
 def oracle(inputs: Sequence[torch.Tensor], params: Sequence[Params]) -> list[torch.Tensor]:
-    total = reduce_in_rank_order(params[0]["reduce_op"], inputs)
-    parts = total.split(list(params[0]["sizes"]), params[0]["dim"])
+    reduced = reduce_in_rank_order(params[0]["reduce_op"], inputs)
+    parts = reduced.split(list(params[0]["sizes"]), params[0]["dim"])
     return [part.clone(memory_format=torch.contiguous_format) for part in parts]
 
 
@@ -141,8 +141,8 @@ def partial(emit: Emit, x: torch.Tensor, y: torch.Tensor, *, reduce_op: str, dim
 
 
 def wire_bytes(input_bytes: int, world: int, rank: int, *, reduce_op: str, dim: int, sizes: Shape) -> int:
-    total = sum(sizes)
-    return input_bytes * (total - sizes[rank]) // total if total else 0
+    extent = sum(sizes)
+    return input_bytes * (extent - sizes[rank]) // extent if extent else 0
 
 
 REDUCE_SCATTER_V = Collective(

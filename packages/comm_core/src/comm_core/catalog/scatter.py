@@ -10,7 +10,7 @@ import torch
 from comm_core.catalog.blocks import beside, check_extent, numels, resized, stacked, viewed
 from comm_core.catalog.rules import Emit, batch_last, check_root
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
-from comm_core.extents import check_sizes, normalize_dim
+from comm_core.extents import check_sizes, normalize_dim, total
 from comm_core.pending import Pending
 from comm_core.transports import Transport
 
@@ -19,9 +19,9 @@ def check(x: torch.Tensor, world: int, rank: int, *, src: int, dim: int, sizes: 
     src = check_root(src, world, "scatter", "src")
     dim = normalize_dim(dim, x.ndim, "scatter")
     sizes = check_sizes(sizes, world, "scatter")
-    total = sum(sizes) if rank == src else 0
+    extent = total(sizes) if rank == src else 0
     said = "the sum of the sizes" if rank == src else "as only the source's blocks are sent"
-    check_extent(x, dim, total, said, "scatter")
+    check_extent(x, dim, extent, said, "scatter")
     return {"src": src, "dim": dim, "sizes": sizes}
 
 
@@ -54,8 +54,8 @@ def gradient(emit: Emit, cotangent: torch.Tensor, *, src: int, dim: int, sizes: 
 
 
 def wire_bytes(input_bytes: int, world: int, rank: int, *, src: int, dim: int, sizes: Shape) -> int:
-    total = sum(sizes)
-    return input_bytes * (total - sizes[src]) // total if rank == src and total else 0
+    extent = sum(sizes)
+    return input_bytes * (extent - sizes[src]) // extent if rank == src and extent else 0
 
 
 SCATTER = Collective(
