@@ -464,3 +464,15 @@ def test_a_view_is_an_inference_tensor_where_the_result_is_one(made, view):
         viewed = view(x)
         assert (work.waits, viewed.is_inference()) == (0, made)
         assert viewed.wait().is_inference() == made
+
+
+@pytest.mark.parametrize("part", [lambda x: x, lambda x: x[1:]], ids=["all", "a part"])
+def test_functions_of_python_are_put_through_the_finished_values(part):
+    x, work = started(3)
+    y = part(x)
+    assert y.apply_(lambda value: value + 1) is y
+    assert y.map_(started(*y.shape, value=2.0)[0], lambda value, other: value * other) is y
+    assert (y.tolist(), work.waits) == ([16.0] * len(y), 1)
+    assert x.tolist()[-1] == 16.0
+    with pytest.raises(RuntimeError, match="requires grad"):
+        started(3)[0].requires_grad_().apply_(abs)

@@ -215,6 +215,16 @@ class AsyncCollectiveTensor(torch.Tensor):
         self.trigger_wait().share_memory_()
         return self
 
+    def apply_(self, callable: Callable[[Any], Any]) -> AsyncCollectiveTensor:
+        """Wait and put each value through a function, in place."""
+        self.wait().apply_(callable)
+        return self
+
+    def map_(self, other: torch.Tensor, callable: Callable[[Any, Any], Any]) -> AsyncCollectiveTensor:
+        """Wait and put each value, with the other tensor's, through a function, in place."""
+        self.wait().map_(_finished(other), callable)
+        return self
+
     def __format__(self, spec: str) -> str:
         return format(self.wait(), spec)
 
