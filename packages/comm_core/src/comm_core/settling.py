@@ -26,6 +26,8 @@ def wait(x: torch.Tensor) -> torch.Tensor:
     if torch.compiler.is_compiling():
         return wait_in_graph(x) if transforms_active() else torch.ops._c10d_functional.wait_tensor(x)
     if hasattr(x, "trigger_wait") or is_transformed(x) or forward_ad_active():
+        if hasattr(x, "check_current"):  # this project's class
+            x.check_current()
         return Waited.apply(x)  # type: ignore[no-untyped-call]
     return torch.ops._c10d_functional.wait_tensor(x)
 

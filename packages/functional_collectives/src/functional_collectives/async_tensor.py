@@ -153,6 +153,17 @@ class AsyncCollectiveTensor(torch.Tensor):
             self._lent = plain, plain.grad_fn
         return self._lent[0]
 
+    def check_current(self) -> None:
+        """Refuse to stand for values that its `wait()` was given a history for.
+
+        Raises:
+            GradientError: what `wait` returned was written with a gradient.
+        """
+        if self._given:
+            _check_unrecorded(self.trigger_wait().grad_fn is not None)
+        elif not self._shares_writes and (lent := self._root._lent) is not None:
+            _check_unrecorded(lent[0].grad_fn is not lent[1])
+
     @property
     def completed(self) -> bool:
         """Whether it has been waited for."""
@@ -287,10 +298,8 @@ def _finished(value: Any) -> Any:
     """Wait for what is in flight in an op's argument: a tensor, or a list of them."""
     if isinstance(value, AsyncCollectiveTensor):
         plain = value.trigger_wait()
-        if value._given:
-            _check_unrecorded(plain.grad_fn is not None)
-        elif not value._shares_writes and (lent := value._root._lent) is not None:
-            _check_unrecorded(lent[0].grad_fn is not lent[1])
+        if value._given or not value._shares_writes:
+            value.check_current()
         return plain
     if isinstance(value, (list, tuple)):
         return type(value)(map(_finished, value))

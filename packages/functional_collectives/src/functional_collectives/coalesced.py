@@ -55,7 +55,8 @@ def all_reduce_coalesced(
     Shapes: each result has its input's.
 
     Gradient: as `all_reduce`, with one message for all cotangents of a dtype. Where one input of a dtype requires grad,
-    all results of that dtype do; those of `sum` and `avg` may be written in place, those of other reduce ops as clones.
+    all results of that dtype do; those of `sum` and `avg` may be written in place, but not under torch.func; else
+    clones may.
 
     Raises:
         CommError: not a list of tensors, or a wrong reduce op, dtype or group; before anything moves.
@@ -144,8 +145,8 @@ def reduce_scatter_tensor_coalesced(
     Shapes: each result has its input's, with its `scatter_dim` divided by the group size.
 
     Gradient: as `reduce_scatter_tensor`, with one message for all cotangents of a dtype. Where one input of a dtype
-    requires grad, all results of that dtype do; those of `sum` and `avg` may be written in place, those of other reduce
-    ops as clones.
+    requires grad, all results of that dtype do; those of `sum` and `avg` may be written in place, but not under
+    torch.func; else clones may.
 
     Raises:
         CommError: not a list of tensors, not one dim for each, or a wrong reduce op, dim, size or group; before
