@@ -1,5 +1,6 @@
 """Incremental builds: after any edits the files are byte for byte those of a build from nothing, and little is read."""
 
+import hashlib
 import os
 import random
 import tempfile
@@ -11,7 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kwindex import KwindexError, build, open_searcher, update
+from kwindex.extract import extract
 from kwindex.nametable import NameTable
+from kwindex.pieces import make
+from kwindex.reading import _VERSION
 from kwindex.store import INDEX, READY
 
 Tree = Callable[..., Path]
@@ -161,3 +165,23 @@ def test_an_update_of_what_it_does_not_know(tree: Tree, tmp_path: Path, name: st
 def test_an_update_of_no_index(tmp_path: Path) -> None:
     with pytest.raises(KwindexError, match=r"no index at .* that can be updated; run `kwindex build"):
         update(tmp_path, ["a.py"])
+
+
+SAMPLE = (
+    '"""Says it."""\nimport os\nfrom a.b import c as d\nfrom e import *\n'
+    '__all__ = ["f"]\n__all__ += ["A"]\nX: int = 3\n'
+    "def f(x: int = 1, *, y) -> str:\n    'Does it.'\n    if x:\n        raise ValueError(_msg(x))\n"
+    "    warnings.warn('f is old, use g_h', FutureWarning)\n    def inner(): ...\n"
+    "def _msg(x):\n    return f'got {x}, need one'\n@d\nclass A(Base, metaclass=M):\n    y: int\n"
+    "    def __init__(self):\n        self.z = os.environ['Z']\n    @property\n    def p(self): ...\n"
+    "lib = torch.library.Library('mine', 'DEF')\nlib.define('op(Tensor x) -> Tensor')\nlib.impl('op', f, 'CPU')\n"
+    "def test_f():\n    f(1)\ntry:\n    import g\n"
+    "except ImportError:\n    g = None\ntorch._check(x, lambda: 'x is bad')\n"
+)
+
+
+def test_what_is_told_of_a_file_changes_only_with_the_version() -> None:
+    """An index that was made before would keep what it has: a new version goes into `reading._VERSION` and here."""
+    piece = make(extract(SAMPLE.encode(), "m.py", "m"))
+    told = hashlib.blake2b(b"".join(piece), digest_size=8).hexdigest()
+    assert (_VERSION.partition(",")[0], told) == ("kwindex 12", "342b5089f2e38cec")

@@ -4,6 +4,7 @@ import re
 
 FORMS = (
     (r"^@(?=[A-Za-z_])", ""),
+    (r"^[a-z_][a-z0-9_]* ?= ?(?=[A-Za-z_][A-Za-z0-9_]*\.[A-Za-z_])", ""),
     (r"^(?:(?:async )?with |await |return |raise |export )+(?=[A-Za-z0-9_]+[.(=])", ""),
     (r"^os\.(?:environ\[|environ\.get\(|getenv\()['\"]([A-Za-z0-9_]+)['\"].*$", "$1"),
     (r"^from ([A-Za-z0-9_.]+) import ([A-Za-z0-9_]+)(?: as [A-Za-z0-9_]+)?$", "$1.$2"),
@@ -25,6 +26,8 @@ def name_in(text: str) -> str:
     Example:
         >>> name_in("@torch.no_grad()"), name_in("from torch.optim import Adam as A"), name_in("export TORCH_LOGS=+all")
         ('torch.no_grad', 'torch.optim.Adam', 'TORCH_LOGS')
+        >>> name_in("group=dist.group.WORLD"), name_in("y = lib.f(x, 1)")
+        ('dist.group.WORLD', 'lib.f')
         >>> name_in("os.environ['RANK']"), name_in("torch.ops.aten.mm.default"), name_in("return types")
         ('RANK', 'aten::mm', 'return types')
     """
