@@ -1,9 +1,9 @@
 """A rank that is killed, or stops and goes on, at every phase of every collective, of joining and of closing.
 
-The victim is the last of three ranks and runs a copy of the C core that tells when each of its functions is entered
-and left (phases.py). First the moments of each collective are recorded, then a victim is killed at them. By default
-these are the ones that phases are named after, and a few more by chance; with COMM_SHM_SOAK=1 all of them, which takes
-minutes.
+The victim is the first or the last of three ranks and runs a copy of the C core that tells when each of its functions
+is entered and left (phases.py). First the moments of each collective are recorded, then a victim is killed at them. By
+default these are the ones that phases are named after, and a few more by chance; with COMM_SHM_SOAK=1 all of them,
+which takes minutes.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from . import phases
 pytestmark = pytest.mark.needs_shm
 
 WORLD = 3
-VICTIM = WORLD - 1
+LAST = WORLD - 1
 SOAK = bool(os.environ.get("COMM_SHM_SOAK"))
 BY_CHANCE = 3  # moments of each collective, in the default run
 MANY = 100_003  # elements, of 4 bytes: several pieces
@@ -49,8 +49,8 @@ def all_reduce(me, numel):
 
 def broadcast(me, numel):
     x = data(me, numel)
-    dist.broadcast(x, VICTIM)
-    return torch.equal(x, data(VICTIM, numel))
+    dist.broadcast(x, LAST)
+    return torch.equal(x, data(LAST, numel))
 
 
 def all_gather(me, numel):
@@ -87,7 +87,7 @@ def gather(me, numel):
 def scatter(me, numel):
     out = torch.zeros(numel)
     parts = [data(rank, numel) for rank in range(WORLD)]
-    dist.scatter(out, parts if me == VICTIM else None, VICTIM)
+    dist.scatter(out, parts if me == LAST else None, LAST)
     return torch.equal(out, parts[me])
 
 
@@ -126,12 +126,13 @@ def do(what, me):
 class Round:
     """One life of a victim: what it calls, when it gets which signal, and whether others come only afterwards.
 
-    Of a group that is being joined that is rank 0.
+    To a group that is being joined that is the next rank.
     """
 
     what: str
     moment: phases.Moment
-    number: int = signal.SIGKILL
+    number: int
+    victim: int
     after: bool = False
 
     def __str__(self):
@@ -168,7 +169,7 @@ def attaching_after(wait):
 
 def survive(number, rank, meeting, one, store):
     """Come to the collective of a round, and to one more; return what became of them."""
-    join_late = one.what == "join" and one.after and rank == 0
+    join_late = one.what == "join" and one.after and rank == (one.victim + 1) % WORLD
     ended = [f"{number} ended"]
     with attaching_after(lambda: store.wait(ended)) if join_late else contextlib.nullcontext():
         said = [attempt(lambda: enter(number, rank, meeting) and True)]
@@ -188,12 +189,12 @@ def be_killed(number, meeting, one, core):
     """The victim: in a fork of a process that never had a group."""
     if one.what == "join":
         core.arm(one.moment, one.number)
-    enter(number, VICTIM, meeting)
+    enter(number, one.victim, meeting)
     if one.what != "join":
         core.arm(one.moment, one.number)
-        do(one.what, VICTIM)
+        do(one.what, one.victim)
     if one.what != "close":
-        barrier(VICTIM, 0)
+        barrier(one.victim, 0)
         dist.destroy_process_group()
 
 
@@ -226,7 +227,7 @@ def mother_of_victims(meeting, plan, core, store):
 def live(rank, world, store, library, meeting, plan):
     warnings.simplefilter("ignore")  # of names that torch is about to rename
     core = phases.Core(library)
-    if rank == VICTIM:
+    if rank == plan[0].victim:
         return mother_of_victims(meeting, plan, core, store)
     return [survive(number, rank, meeting, one, store) for number, one in enumerate(plan)]
 
@@ -246,9 +247,9 @@ def record(rank, world, store, library):
     return seen
 
 
-def moments(library, fleet):
+def moments(library, fleet, victim):
     """The victim's moments of each call, each function's first and last entry and end, by their names."""
-    _, _, (how, seen) = fleet.run(record, WORLD, str(library))
+    how, seen = fleet.run(record, WORLD, str(library))[victim]
     assert how == "returned", seen
     names = phases.functions(library)
     found = {}
@@ -267,20 +268,23 @@ NAMED = {BEFORE_PUBLISH, AFTER_PUBLISH, IN_WAIT, MID_COPY, AT_CLOSE}
 LATE = {"sleep_for", "look_around", "futex_wait"}
 
 
-def planned(library, fleet, number, seed=0):
+def planned(library, fleet, number, victim, seed=0):
     """Rounds for all moments of each collective, or by default for those of a name and a few more by chance."""
     rng = random.Random(seed)
     codes = {name: 2 * distance for distance, name in phases.functions(library).items()}
     plan = []
-    for what, found in moments(library, fleet).items():
+    for what, found in moments(library, fleet, victim).items():
         alone = [one for one in found if one.function not in LATE]
         first = [one for one in alone if (one.function, one.leaving) in NAMED and one.nth == 1]
-        plan += [Round(what, one, number) for one in (alone if SOAK else [*first, *rng.sample(alone, BY_CHANCE)])]
+        plan += [
+            Round(what, one, number, victim) for one in (alone if SOAK else [*first, *rng.sample(alone, BY_CHANCE)])
+        ]
         if number == signal.SIGKILL and what == "join":
-            plan += [Round(what, one, number, True) for one in first if (one.function, one.leaving) == AFTER_PUBLISH]
+            told = [one for one in first if (one.function, one.leaving) == AFTER_PUBLISH]
+            plan += [Round(what, one, number, victim, True) for one in told]
         elif number == signal.SIGKILL and what != "close":
             asleep = sorted(LATE) if SOAK else rng.sample(sorted(LATE), 1)
-            plan += [Round(what, phases.Moment(name, False, 1, codes[name]), number, True) for name in asleep]
+            plan += [Round(what, phases.Moment(name, False, 1, codes[name]), number, victim, True) for name in asleep]
     return plan
 
 
@@ -296,10 +300,19 @@ def told(round_, rank, said, died):
     return "", errors[0][2] - died
 
 
-def test_a_rank_killed_at_any_phase_is_an_error_on_all_others(library, fleet, tmp_path):
-    plan = planned(library, fleet, signal.SIGKILL)
-    one, other, (how, fates) = fleet.run(live, WORLD, str(library), str(tmp_path / "m"), plan, limit=30.0 + len(plan))
-    assert one[0] == other[0] == how == "returned", (one, other, fates)
+def run(library, fleet, tmp_path, plan):
+    """Return what the survivors said, by rank, and the fates of the victims."""
+    lives = fleet.run(live, WORLD, str(library), str(tmp_path / "meeting"), plan, limit=30.0 + len(plan))
+    assert {how for how, _ in lives} == {"returned"}, lives
+    answers = {rank: said for rank, (_, said) in enumerate(lives)}
+    fates = answers.pop(plan[0].victim)
+    return answers, fates
+
+
+@pytest.mark.parametrize("victim", [LAST, 0])
+def test_a_rank_killed_at_any_phase_is_an_error_on_all_others(library, fleet, tmp_path, victim):
+    plan = planned(library, fleet, signal.SIGKILL, victim)
+    said, fates = run(library, fleet, tmp_path, plan)
     wrong, waits = [], []
     reached = {what: set() for what in CALLS}
     for number, round_ in enumerate(plan):
@@ -308,13 +321,12 @@ def test_a_rank_killed_at_any_phase_is_an_error_on_all_others(library, fleet, tm
             continue
         assert code == -signal.SIGKILL, f"{round_}: {code}"
         reached[round_.what].add((round_.moment.function, round_.moment.leaving))
-        answers = [of[1][number] for of in (one, other)]
-        for rank, said in enumerate(answers):
-            complaint, waited = told(round_, rank, said, died)
+        answers = {rank: each[number] for rank, each in said.items()}
+        for rank, answer in answers.items():
+            complaint, waited = told(round_, rank, answer, died)
             wrong += [complaint] if complaint else []
             waits.append(waited)
-        words = str(answers)
-        if not re.search("rank 2, wh(ich has ended|ich has destroyed|ose process)", words):
+        if not re.search(f"rank {victim}, wh(ich has ended|ich has destroyed|ose process)", str(answers)):
             wrong.append(f"{round_}: nobody named the rank: {answers}")
     assert wrong == []
     for what, of in reached.items():
@@ -324,12 +336,10 @@ def test_a_rank_killed_at_any_phase_is_an_error_on_all_others(library, fleet, tm
 
 
 def test_a_rank_that_stops_at_any_phase_and_goes_on_changes_nothing(library, fleet, tmp_path):
-    plan = planned(library, fleet, signal.SIGSTOP, 1)[:: 1 if SOAK else 3]
-    one, other, (how, fates) = fleet.run(live, WORLD, str(library), str(tmp_path / "m"), plan, limit=30.0 + len(plan))
-    assert one[0] == other[0] == how == "returned", (one, other, fates)
+    plan = planned(library, fleet, signal.SIGSTOP, LAST, 1)[:: 1 if SOAK else 3]
+    said, fates = run(library, fleet, tmp_path, plan)
     assert [code for code, _, _ in fates] == [0] * len(plan)
     assert sum(stops for _, stops, _ in fates) > len(plan) / 2
     for number, round_ in enumerate(plan):
-        for of in (one, other):
-            right = of[1][number]
-            assert set(right) == {"right"}, f"{round_}: {right}"
+        for each in said.values():
+            assert set(each[number]) == {"right"}, f"{round_}: {each[number]}"

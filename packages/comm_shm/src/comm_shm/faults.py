@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Literal
 
 from comm_core.errors import CommError, MismatchError, RankFailedError, RankTimeoutError, TransportError
 from comm_shm.codes import RankState
@@ -65,6 +66,11 @@ class Scene:
             return list(self.awaited)
         return [rank for rank, state in enumerate(self.states) if state.behind > 0]
 
+    def gone(self, how: Literal["dead", "left"]) -> list[int]:
+        """Return the missing ranks that are gone; if none is, those that had arrived before, as when joining."""
+        every = [rank for rank, state in enumerate(self.states) if getattr(state, how)]
+        return [rank for rank in every if rank in self.missing()] or every
+
 
 _SAME = "the same collective, dtype, size and reduce op on every rank"
 _MEETING = "input_splits of each rank that are the output_splits of the others"
@@ -83,11 +89,9 @@ def fault(status: int, scene: Scene) -> CommError:
         case Status.TIMED_OUT:
             return _timed_out(scene)
         case Status.DIED:
-            dead = [rank for rank in scene.missing() if scene.states[rank].dead]
-            return _lost(scene, dead, "has ended")
+            return _lost(scene, scene.gone("dead"), "has ended")
         case Status.LEFT:
-            left = [rank for rank in scene.missing() if scene.states[rank].left]
-            return _lost(scene, left, "has destroyed this process group")
+            return _lost(scene, scene.gone("left"), "has destroyed this process group")
         case Status.BROKEN:
             return _broken(scene)
         case Status.FORKED:

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-from comm_core.errors import CommError, RankFailedError, TransportError
+from comm_core.errors import TransportError
 from comm_shm import _native
 from comm_shm.faults import Status
 from comm_shm.rendezvous import Card, open_pidfds
@@ -125,11 +125,9 @@ def _given_up(host: Card, found: str) -> TransportError:
 def attach(memfd: int, cards: Sequence[Card], rank: int, slot: int | None = None) -> Any:
     """Return the C core's handle of a mapped segment; the descriptor may be closed afterwards.
 
-    When it fails the others are told: they may have joined already, and then wait for this rank.
-
     Raises:
-        RankFailedError: a rank has ended already.
-        TransportError: the segment cannot be mapped, or the peers not be watched.
+        RankFailedError: a rank has ended already; the others see it as well.
+        TransportError: the segment cannot be mapped, or the peers not be watched; the others are told.
     """
     slot = slot_bytes(len(cards)) if slot is None else slot
     try:
@@ -140,8 +138,7 @@ def attach(memfd: int, cards: Sequence[Card], rank: int, slot: int | None = None
             size = _native.segment_bytes(len(cards), slot)
             what = f"{len(cards)} ranks, each with slots of {slot} bytes; this process cannot map them"
             raise no_room(size, what, error) from error
-    except CommError as error:
-        status = Status.DIED if isinstance(error, RankFailedError) else Status.NO_ROOM
+    except TransportError:
         # Written as to a file, which needs no room in this process: it is the first failure of the group.
-        os.pwrite(memfd, struct.pack("=I", status << 16 | rank), _BROKEN_AT)
+        os.pwrite(memfd, struct.pack("=I", Status.NO_ROOM << 16 | rank), _BROKEN_AT)
         raise
