@@ -88,9 +88,13 @@ class Core:
         sys.modules[NAME] = comm_shm._native = module  # type: ignore[attr-defined]
         self._library = ctypes.CDLL(library)
 
+    def begin(self) -> None:
+        """Record from now on, and forget what was recorded."""
+        self._library.phases_record(1)
+
     def record(self, call: Callable[[], Any]) -> list[int]:
         """Return what was entered and left during a call."""
-        self._library.phases_record(1)
+        self.begin()
         try:
             call()
         finally:

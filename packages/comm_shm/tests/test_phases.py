@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 
 from comm_core.errors import CommError, RankFailedError
+from comm_shm import rendezvous
 
 from . import phases
 
@@ -154,24 +155,24 @@ def attempt(call):
         return type(error).__name__, str(error), time.monotonic()
 
 
-@contextlib.contextmanager
-def attaching_after(wait):
-    from comm_shm import segment
+def before(module, name, act):
+    """Have something done before each call of a function, in a `with` block."""
 
-    def late(*given):
-        wait()
-        return attach(*given)
+    def later(*given):
+        act()
+        return function(*given)
 
-    attach = segment.attach
-    with mock.patch.object(segment, "attach", late):
-        yield
+    function = getattr(module, name)
+    return mock.patch.object(module, name, later)
 
 
 def survive(number, rank, meeting, one, store):
     """Come to the collective of a round, and to one more; return what became of them."""
+    from comm_shm import segment  # needs the core, which is the copy by now
+
     join_late = one.what == "join" and one.after and rank == (one.victim + 1) % WORLD
     ended = [f"{number} ended"]
-    with attaching_after(lambda: store.wait(ended)) if join_late else contextlib.nullcontext():
+    with before(segment, "attach", lambda: store.wait(ended)) if join_late else contextlib.nullcontext():
         said = [attempt(lambda: enter(number, rank, meeting) and True)]
     if dist.is_initialized():
         if one.after:
@@ -187,11 +188,14 @@ def survive(number, rank, meeting, one, store):
 
 def be_killed(number, meeting, one, core):
     """The victim: in a fork of a process that never had a group."""
-    if one.what == "join":
+
+    def arm():
         core.arm(one.moment, one.number)
-    enter(number, one.victim, meeting)
+
+    with before(rendezvous, "exchange", arm) if one.what == "join" else contextlib.nullcontext():
+        enter(number, one.victim, meeting)
     if one.what != "join":
-        core.arm(one.moment, one.number)
+        arm()
         do(one.what, one.victim)
     if one.what != "close":
         barrier(one.victim, 0)
@@ -240,7 +244,8 @@ def library(tmp_path_factory):
 def record(rank, world, store, library):
     warnings.simplefilter("ignore")
     core = phases.Core(library)
-    seen = {"join": core.record(lambda: dist.init_process_group("shm", store=store, rank=rank, world_size=world))}
+    with before(rendezvous, "exchange", core.begin):  # who has left no card yet is one that never came
+        seen = {"join": core.record(lambda: dist.init_process_group("shm", store=store, rank=rank, world_size=world))}
     for what in CALLS:
         if what != "join":
             seen[what] = core.record(lambda what=what: do(what, rank))
