@@ -222,6 +222,27 @@ def test_a_graph_of_symbolic_sizes_does_not_grow_with_the_world(name, fake_world
     assert len(seen[1].graph.nodes) <= len(seen[0].graph.nodes)
 
 
+GIVEN = {
+    "gather": lambda x, sizes, group: fc.gather(x[: sizes[0]], 0, 0, group, sizes=sizes),
+    "scatter": lambda x, sizes, group: fc.scatter(x, 0, 0, group, sizes=sizes),
+    "all_gather_v": lambda x, sizes, group: fc.all_gather_v(x[: sizes[0]], 0, group, sizes=sizes),
+    "all_gather_v along dim 1": lambda x, sizes, group: fc.all_gather_v(x.t()[:, : sizes[0]], 1, group, sizes=sizes),
+    "reduce_scatter_v": lambda x, sizes, group: fc.reduce_scatter_v(x, "sum", 0, group, sizes=sizes),
+}
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_sizes_that_meet_need_no_other_graph(name, fake_world):
+    call = functools.partial(GIVEN[name], group=fake_world(4))
+    graphs = []
+    torch._dynamo.reset()
+    compiled = torch.compile(call, fullgraph=True, dynamic=True, backend=lambda graph, _: graphs.append(graph) or graph)
+    for sizes in ([6, 7, 8, 9], [6, 6, 8, 9], [7, 6, 6, 9], [8, 8, 8, 8], [9, 9, 6, 6]):
+        x = torch.ones(sum(sizes), 3)
+        assert compiled(x, sizes).shape == fc.wait_tensor(call(x, sizes)).shape
+    assert len(graphs) == 1
+
+
 # Sizes that only the data tells
 
 

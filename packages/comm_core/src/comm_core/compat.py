@@ -208,6 +208,18 @@ def known(condition: Any) -> bool:
     return guard_or_false(condition)
 
 
+def always(condition: Any) -> bool:
+    """Tell whether a condition on sizes holds whatever the symbolic ones are; no graph is bound to the answer.
+
+    `statically_known_true` adds no guard (2.11 to 2.14).
+    """
+    if condition is True or condition is False:
+        return condition
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    return statically_known_true(condition)
+
+
 def version(x: torch.Tensor) -> int:
     """Return how often a tensor's storage has been written, as autograd counts (2.11 to 2.14)."""
     return x._version

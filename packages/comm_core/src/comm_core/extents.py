@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from comm_core.compat import holds, known
+from comm_core.compat import always, holds
 from comm_core.errors import ShapeError, said
 
 
@@ -99,6 +99,8 @@ def sizes_of(values: object, world: int) -> tuple[int, ...] | None:
 def runs(sizes: Sequence[int]) -> list[tuple[int, int]]:
     """Return sizes as pairs of how many follow each other alike, and that size: a graph has some ops for each.
 
+    Symbolic ones are alike where they are the same whatever they are: no graph is compiled again because two meet.
+
     Example:
         >>> runs([3, 3, 2, 2, 2])
         [(2, 3), (3, 2)]
@@ -106,7 +108,7 @@ def runs(sizes: Sequence[int]) -> list[tuple[int, int]]:
     found = [(1, sizes[0])]
     for size in sizes[1:]:
         count, last = found[-1]
-        if known(size == last):
+        if always(size == last):
             found[-1] = (count + 1, last)
         else:
             found.append((1, size))
