@@ -436,6 +436,22 @@ def test_a_write_to_one_of_a_piece_and_its_wait_is_not_lost_on_the_other(write):
     World(1).run(body)
 
 
+@pytest.mark.parametrize("take", [lambda y: y.wait(), fc.wait_tensor], ids=["method", "function"])
+@pytest.mark.parametrize("part", [lambda y: y, lambda y: y[1:]], ids=["all", "a part"])
+@pytest.mark.parametrize(
+    "leaf", [lambda y: y.detach().requires_grad_(), torch.nn.Parameter], ids=["tensor", "parameter"]
+)
+def test_a_result_that_was_made_a_leaf_is_waited_for_with_its_gradient(leaf, part, take):
+    def body(group):
+        _, piece = fc.all_reduce_coalesced([torch.ones(3, requires_grad=True) for _ in range(2)], "sum", group)
+        x = leaf(part(piece))
+        take(piece)
+        (take(x) * 3).sum().backward()
+        return x.grad.tolist() == [3.0] * len(x)
+
+    assert World(2).run(body) == [True, True]
+
+
 def test_compiled_code_writes_a_result(fake_world):
     group = fake_world(2)
 

@@ -132,7 +132,8 @@ class AsyncCollectiveTensor(torch.Tensor):
             self._given = True
             return finished
         root = self._root
-        if root.storage_offset() and (recorded or not self.requires_grad) and not torch_compat.is_watched():
+        with_it = recorded == self.requires_grad == (root.grad_fn is not None)  # not a leaf, or without one's history
+        if root.storage_offset() and with_it and not torch_compat.is_watched():
             lent = root._lend()
             return lent if root is self else lent.as_strided(self.size(), self.stride(), self.storage_offset())
         finished = cast(torch.Tensor, torch.ops.aten.alias.default(self))
