@@ -452,6 +452,51 @@ def test_a_result_that_was_made_a_leaf_is_waited_for_with_its_gradient(leaf, par
     assert World(2).run(body) == [True, True]
 
 
+TAKEN = {
+    "all": lambda y: y,
+    "a part": lambda y: y[1:],
+    "detached": lambda y: y.detach(),
+    "a detached part": lambda y: y[1:].detach(),
+    "a part of it detached": lambda y: y.detach()[1:],
+}
+
+
+@pytest.mark.parametrize("take", TAKEN.values(), ids=TAKEN)
+@pytest.mark.parametrize("reduce_op", ["sum", "max"])
+def test_a_result_goes_into_compiled_code(reduce_op, take):
+    def body(group):
+        xs = [torch.arange(4.0).requires_grad_() for _ in range(2)]
+        taken = take(fc.all_reduce_coalesced(xs, reduce_op, group)[1])
+        torch._dynamo.reset()
+        y = torch.compile(lambda x: x[1:] * 3, fullgraph=True, backend="aot_eager")(taken)
+        if y.requires_grad:
+            y.sum().backward()
+        return y.tolist() == (take(torch.arange(4.0))[1:] * 3).tolist(), set(
+            xs[1].grad.tolist()
+        ) if y.requires_grad else 0
+
+    grad = {0.0, 3.0} if take in (TAKEN["all"], TAKEN["a part"]) else 0
+    assert World(1).run(body) == [(True, grad)]
+
+
+@pytest.mark.parametrize("finish", [lambda y: y, fc.wait_tensor], ids=["in flight", "waited for"])
+@pytest.mark.parametrize("take", [*TAKEN.values()][2:], ids=[*TAKEN][2:])
+def test_a_detached_result_is_written_with_a_gradient(take, finish):
+    def written(y):
+        y = finish(take(y))
+        weights = [torch.full(each.shape, 3.0, requires_grad=True) for each in (y, y[1:])]
+        y.mul_(weights[0])
+        y[1:].mul_(weights[1])
+        (y * torch.arange(y.numel())).sum().backward()
+        return [weight.grad.tolist() for weight in weights], y.tolist()
+
+    def body(group):
+        xs = [torch.arange(4.0).requires_grad_() for _ in range(2)]
+        return written(fc.all_reduce_coalesced(xs, "sum", group)[1])
+
+    assert World(1).run(body) == [written(torch.arange(4.0))]
+
+
 def test_compiled_code_writes_a_result(fake_world):
     group = fake_world(2)
 

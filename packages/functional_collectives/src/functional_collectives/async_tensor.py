@@ -94,7 +94,7 @@ class AsyncCollectiveTensor(torch.Tensor):
                     need="a plain tensor to reshape in place",
                     hint="use x.wait()",
                 )
-            taken = base._pending.done and not base._root.storage_offset()
+            taken = base._pending.done and (torch_compat.is_watched() or not base._root.storage_offset())
             views = None if taken else _deferred_view(base, func, args[1:], kwargs)
             if views is not None:
                 return views
@@ -178,11 +178,11 @@ class AsyncCollectiveTensor(torch.Tensor):
     def detach(self) -> torch.Tensor:
         """Return the result outside autograd, in flight.
 
-        Of a part, that is this part of the detached whole: where it is written with a gradient, autograd looks for it
-        at its place in memory, counted from where its base begins (2.13).
+        Of a part, that is this part of the detached whole, where that begins with its memory: where it is written with
+        a gradient, autograd looks for it at its place there (2.13).
         """
         base = self._base if self.storage_offset() and self._is_view() and not torch_compat.is_watched() else None
-        if base is None or base.dtype is not self.dtype:
+        if base is None or base.storage_offset() or base.dtype is not self.dtype:
             return super().detach()
         return base.detach().as_strided(self.size(), self.stride(), self.storage_offset())
 
