@@ -497,6 +497,23 @@ def test_a_detached_result_is_written_with_a_gradient(take, finish):
     assert World(1).run(body) == [written(torch.arange(4.0))]
 
 
+@pytest.mark.parametrize("finish", [lambda y: y, lambda y: y.wait(), fc.wait_tensor], ids=["use", "method", "function"])
+@pytest.mark.parametrize("shape", [(4,), (2, 2), ()])
+def test_the_gradient_of_a_result_passes_through_it(shape, finish):
+    def body(group):
+        _, y = fc.all_reduce_coalesced([torch.ones(shape, requires_grad=True) for _ in range(2)], "sum", group)
+        total = (finish(y) * 3).sum() + (finish(y.view(-1)[:1]) * 2).sum()
+        (cotangent,) = torch.autograd.grad(total, y, retain_graph=True)
+        seen = []
+        y.retain_grad()
+        y.register_hook(lambda cotangent: seen.append(cotangent.sum().item()))
+        total.backward()
+        return cotangent.sum().item(), y.grad.sum().item(), seen[-1]
+
+    expected = 3.0 * torch.Size(shape).numel() + 2.0
+    assert World(1).run(body) == [(expected,) * 3]
+
+
 def test_compiled_code_writes_a_result(fake_world):
     group = fake_world(2)
 

@@ -262,7 +262,7 @@ def pieces(whole: torch.Tensor, shapes: Sequence[tuple[int, ...]], apart: bool) 
     sizes = [math.prod(shape) for shape in shapes]
     if apart:
         parts = torch.unsafe_split_with_sizes(whole.view(-1), sizes)
-        return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+        return [torch.ops.aten._unsafe_view.default(part, shape) for part, shape in zip(parts, shapes, strict=True)]
     if type(whole) is not AsyncCollectiveTensor or whole.requires_grad:
         return [part.view(shape) for part, shape in zip(whole.view(-1).split(sizes), shapes, strict=True)]
     starts = itertools.accumulate(sizes[:-1], initial=0)

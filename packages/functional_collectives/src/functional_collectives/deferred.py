@@ -73,5 +73,6 @@ def asked_of(func: Any) -> str:
         return "keeps"  # the class: `torch.nn.Parameter` asks for that
     if torch.Tag.inplace_view in func.tags:
         return "reshapes"
-    apart = torch.ops.aten.unsafe_split_with_sizes.default  # views, but each to autograd a tensor of its own
-    return "view" if func.is_view or func is apart else ""
+    # views, but each to autograd a tensor of its own
+    apart = torch.ops.aten.unsafe_split_with_sizes.default, torch.ops.aten._unsafe_view.default
+    return "view" if func.is_view or func in apart else ""
