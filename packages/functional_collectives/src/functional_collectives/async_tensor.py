@@ -5,15 +5,26 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 
 from comm_core import Pending, compat
 from comm_core.errors import ArgumentError, GradientError
-from comm_core.settling import Waited
 from functional_collectives import torch_compat
-from functional_collectives.deferred import Unfinished, View, ViewOp, asked_of
+
+
+class Unfinished(Protocol):
+    """What an `AsyncCollectiveTensor` holds until it is used."""
+
+    @property
+    def done(self) -> bool:
+        """Whether `wait` has been called, or has nothing to wait for."""
+        ...
+
+    def wait(self) -> torch.Tensor:
+        """Give the finished tensor; the same one each time."""
+        ...
 
 
 class AsyncCollectiveTensor(torch.Tensor):
@@ -44,7 +55,6 @@ class AsyncCollectiveTensor(torch.Tensor):
     _pending: Unfinished
     _shares_writes = True
     _given = False  # the buffer itself, by `wait`
-    _lent: tuple[torch.Tensor, Any] | None = None  # a plain tensor in the place of this one, and its history then
 
     @staticmethod
     def __new__(cls, pending: Unfinished, like: torch.Tensor, device: torch.device) -> AsyncCollectiveTensor:
@@ -81,7 +91,7 @@ class AsyncCollectiveTensor(torch.Tensor):
         """Defer views, wait for everything else; `alias` is how `wait` comes here."""
         kwargs = kwargs or {}
         base = args[0] if args else None
-        special = asked_of(func)
+        special = _special(func)
         if special and isinstance(base, AsyncCollectiveTensor):
             if special == "wait":
                 return func(base.trigger_wait())
@@ -94,15 +104,14 @@ class AsyncCollectiveTensor(torch.Tensor):
                     need="a plain tensor to reshape in place",
                     hint="use x.wait()",
                 )
-            taken = base._pending.done and (torch_compat.is_watched() or not base._root.storage_offset())
-            views = None if taken else _deferred_view(base, func, args[1:], kwargs)
+            views = None if base._pending.done else _deferred_view(base, func, args[1:], kwargs)
             if views is not None:
                 return views
         plain_args = tuple(map(_finished, args))
         result = func(*plain_args, **{name: _finished(value) for name, value in kwargs.items()})
         if not plain_args or result is not plain_args[0]:
             return result
-        if isinstance(base, AsyncCollectiveTensor) and (base._given or base._root._lent is not None):
+        if isinstance(base, AsyncCollectiveTensor) and base._given:
             _check_unrecorded(any(isinstance(x, torch.Tensor) and x.requires_grad for x in args))
         return base
 
@@ -131,28 +140,8 @@ class AsyncCollectiveTensor(torch.Tensor):
                     return self.view_as(self)
             self._given = True
             return finished
-        root = self._root
-        with_it = recorded == self.requires_grad == (root.grad_fn is not None)  # not a leaf, or without one's history
-        if root.storage_offset() and with_it and not torch_compat.is_watched():
-            lent = root._lend()
-            return lent if root is self else lent.as_strided(self.size(), self.stride(), self.storage_offset())
         finished = cast(torch.Tensor, torch.ops.aten.alias.default(self))
         return finished.detach() if self.requires_grad and not recorded else finished
-
-    @property
-    def _root(self) -> AsyncCollectiveTensor:
-        """What autograd takes for the whole of which this is a view."""
-        return cast(AsyncCollectiveTensor, self._base) if self._is_view() else self
-
-    def _lend(self) -> torch.Tensor:
-        """Return a plain tensor in the place of a whole that begins elsewhere than its memory, as a piece of a buffer.
-
-        It is no view: in one of another class than its own autograd looks for parts at the wrong place (2.13).
-        """
-        if self._lent is None:
-            plain = Waited.apply(self) if self.requires_grad else self.finished().detach()  # type: ignore[no-untyped-call]
-            self._lent = plain, plain.grad_fn
-        return self._lent[0]
 
     def check_current(self) -> None:
         """Refuse to stand for values that its `wait()` was given a history for.
@@ -162,8 +151,6 @@ class AsyncCollectiveTensor(torch.Tensor):
         """
         if self._given:
             _check_unrecorded(self.trigger_wait().grad_fn is not None)
-        elif not self._shares_writes and (lent := self._root._lent) is not None:
-            _check_unrecorded(lent[0].grad_fn is not lent[1])
 
     @property
     def completed(self) -> bool:
@@ -178,11 +165,11 @@ class AsyncCollectiveTensor(torch.Tensor):
     def detach(self) -> torch.Tensor:
         """Return the result outside autograd, in flight.
 
-        Of a part, that is this part of the detached whole, where that begins with its memory: where it is written with
-        a gradient, autograd looks for it at its place there (2.13).
+        Of a part, that is this part of the detached whole: where it is written with a gradient, autograd looks for it
+        at its place in memory, counted from where its base begins (2.13).
         """
         base = self._base if self.storage_offset() and self._is_view() and not torch_compat.is_watched() else None
-        if base is None or base.storage_offset() or base.dtype is not self.dtype:
+        if base is None or base.dtype is not self.dtype:
             return super().detach()
         return base.detach().as_strided(self.size(), self.stride(), self.storage_offset())
 
@@ -280,6 +267,55 @@ class AsyncCollectiveTensor(torch.Tensor):
         return self.trigger_wait() if expected_type is torch.Tensor else None
 
 
+class _View:
+    """A view of something in flight: taken when that is there, once."""
+
+    __slots__ = ("_base", "_take", "_taken")
+
+    def __init__(self, base: Unfinished, take: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self._base = base
+        self._take = take
+        self._taken: torch.Tensor | None = None
+
+    @property
+    def done(self) -> bool:
+        return self._taken is not None
+
+    def wait(self) -> torch.Tensor:
+        if self._taken is None:
+            base = self._base.wait()
+            with torch_compat.as_made(base):
+                self._taken = self._take(base)
+        return self._taken
+
+
+class _Op:
+    """A view op to be run on the finished tensor: once, for all the views that it gives."""
+
+    __slots__ = ("_args", "_func", "_kwargs", "_views")
+
+    def __init__(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._func, self._args, self._kwargs = func, args, kwargs
+        self._views: Any = None
+
+    def take(self, index: int | None, x: torch.Tensor) -> torch.Tensor:
+        if self._views is None:
+            self._views = self._func(x, *self._args, **self._kwargs)
+        return cast(torch.Tensor, self._views if index is None else self._views[index])
+
+
+@functools.cache
+def _special(func: Any) -> str:
+    """Say what an op asks of a result in flight other than its values; empty where it is those."""
+    if func is torch.ops.aten.alias.default:
+        return "wait"
+    if func is torch.ops.aten.detach.default:
+        return "keeps"  # the class: `torch.nn.Parameter` asks for that
+    if torch.Tag.inplace_view in func.tags:
+        return "reshapes"
+    return "view" if func.is_view else ""
+
+
 def _check_unrecorded(recorded: bool) -> None:
     """Refuse that one of a result and its `wait()` got a history by a write in place, of which the other knows nothing.
 
@@ -299,7 +335,7 @@ def _finished(value: Any) -> Any:
     """Wait for what is in flight in an op's argument: a tensor, or a list of them."""
     if isinstance(value, AsyncCollectiveTensor):
         plain = value.trigger_wait()
-        if value._given or not value._shares_writes:
+        if value._given:
             value.check_current()
         return plain
     if isinstance(value, (list, tuple)):
@@ -350,10 +386,10 @@ def _deferred_view(base: AsyncCollectiveTensor, func: Any, args: tuple[Any, ...]
         like.set_(like.untyped_storage(), base.storage_offset(), base.size(), base.stride())
     metas = func(like, *args, **kwargs)
     several = not isinstance(metas, torch.Tensor)
-    op, views = ViewOp(func, args, kwargs), []
+    op, views = _Op(func, args, kwargs), []
     for index, meta in enumerate(metas if several else [metas]):
         if not torch_compat.shares_storage(meta, like) or meta.is_conj() or meta.is_neg():
             return None
         take = functools.partial(op.take, index if several else None)
-        views.append(AsyncCollectiveTensor(View(base._pending, take), meta, base.device))
+        views.append(AsyncCollectiveTensor(_View(base._pending, take), meta, base.device))
     return views if several else views[0]

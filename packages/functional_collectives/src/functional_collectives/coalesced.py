@@ -19,9 +19,8 @@ import comm_core
 from comm_core import Collective, GroupLike
 from comm_core.catalog import ALL_GATHER, ALL_REDUCE, REDUCE_SCATTER
 from comm_core.checking import agree_on_list, refusing
-from comm_core.compat import functions_transformed
 from comm_core.errors import ArgumentError, CommError, DtypeError, said
-from comm_core.execution import is_linear, process_transport
+from comm_core.execution import process_transport
 from comm_core.groups import AnyGroup
 from comm_core.premul import premultiplied
 from comm_core.settling import settled
@@ -55,8 +54,7 @@ def all_reduce_coalesced(
     Shapes: each result has its input's.
 
     Gradient: as `all_reduce`, with one message for all cotangents of a dtype. Where one input of a dtype requires grad,
-    all results of that dtype do; those of `sum` and `avg` may be written in place, but not under torch.func; else
-    clones may.
+    all results of that dtype do; only their clones may be written in place then.
 
     Raises:
         CommError: not a list of tensors, or a wrong reduce op, dtype or group; before anything moves.
@@ -145,8 +143,7 @@ def reduce_scatter_tensor_coalesced(
     Shapes: each result has its input's, with its `scatter_dim` divided by the group size.
 
     Gradient: as `reduce_scatter_tensor`, with one message for all cotangents of a dtype. Where one input of a dtype
-    requires grad, all results of that dtype do; those of `sum` and `avg` may be written in place, but not under
-    torch.func; else clones may.
+    requires grad, all results of that dtype do; only their clones may be written in place then.
 
     Raises:
         CommError: not a list of tensors, not one dim for each, or a wrong reduce op, dim, size or group; before
@@ -248,21 +245,14 @@ def reduced(entry: Collective, xs: Tensors, parsed: Sequence[dict[str, Any]], gr
         else:
             whole = comm_core.start(entry, matrix, in_flight, door, **together)
         shapes = [entry.shape(tuple(xs[place].shape), on.world, on.rank, **parsed[place]) for place in places]
-        apart = whole.requires_grad and is_linear(entry, together) and not functions_transformed()
-        for place, piece in zip(places, pieces(whole, shapes, apart), strict=True):
+        for place, piece in zip(places, pieces(whole, shapes), strict=True):
             results[place] = piece
     return results
 
 
-def pieces(whole: torch.Tensor, shapes: Sequence[tuple[int, ...]], apart: bool) -> list[torch.Tensor]:
-    """Return the tensors that lie in a result one behind the other; of one in flight, by one view each.
-
-    Where they are apart, each is to autograd a tensor of its own, which may be written; nobody else may have the whole.
-    """
+def pieces(whole: torch.Tensor, shapes: Sequence[tuple[int, ...]]) -> list[torch.Tensor]:
+    """Return the tensors that lie in a result one behind the other; of one in flight, by one view each."""
     sizes = [math.prod(shape) for shape in shapes]
-    if apart:
-        parts = torch.unsafe_split_with_sizes(whole.view(-1), sizes)
-        return [torch.ops.aten._unsafe_view.default(part, shape) for part, shape in zip(parts, shapes, strict=True)]
     if type(whole) is not AsyncCollectiveTensor or whole.requires_grad:
         return [part.view(shape) for part, shape in zip(whole.view(-1).split(sizes), shapes, strict=True)]
     starts = itertools.accumulate(sizes[:-1], initial=0)
