@@ -418,14 +418,14 @@ def test_a_detached_result_is_written_with_a_gradient(take, finish):
 def test_the_gradient_of_a_result_passes_through_it(shape, finish):
     def body(group):
         _, y = fc.all_reduce_coalesced([torch.ones(shape, requires_grad=True) for _ in range(2)], "sum", group)
-        total = (finish(y) * 3).sum() + (finish(y.view(-1)[:1]) * 2).sum()
+        first, part = y.view(-1)[:1], y[1:] if len(shape) == 1 else y.view(-1)
+        total = (finish(y) * 3).sum() + (finish(first) * 2).sum()
         (cotangent,) = torch.autograd.grad(total, y, retain_graph=True)
         seen = []
         y.retain_grad()
         y.register_hook(lambda cotangent: seen.append(cotangent.sum().item()))
         total.backward()
-        part = y[1:] if len(shape) == 1 else y.view(-1)
-        (of_part,) = torch.autograd.grad(fc.wait_tensor(part).sum(), part)
+        (of_part,) = torch.autograd.grad(finish(part).sum(), part)
         return cotangent.sum().item(), y.grad.sum().item(), seen[-1], of_part.tolist() == [1.0] * len(part)
 
     expected = 3.0 * torch.Size(shape).numel() + 2.0
