@@ -102,18 +102,22 @@ int shm_dead(const shm_group *group, uint32_t rank) {
     return look.fd >= 0 && poll(&look, 1, 0) == 1 && (look.revents & POLLIN) != 0;
 }
 
-/* Is there a reason to stop waiting? Of the ranks that are still missing, has one died or left? At the first step, which
- * all ranks join by, it may also be one that has arrived: who has not joined by then finds it gone, and never arrives. */
+/* Is there a reason to stop waiting? Of the ranks that are still missing, has one died, or else left? At the first step,
+ * which all ranks join by, it may also be a dead one that has arrived: who has not joined by then finds it gone, and never
+ * arrives. */
 static shm_status look_around(shm_group *group, uint32_t step, const shm_patience *patience) {
     if (patience->interrupted(patience->context))
         return SHM_INTERRUPTED;
-    int some_dead = poll(group->watch, group->world, 0) > 0;
+    int some_dead = poll(group->watch, group->world, 0) > 0, some_left = 0;
     for (uint32_t rank = 0; rank < group->world; rank++) {
-        int dead = some_dead && (group->watch[rank].revents & POLLIN) != 0;
-        int left = atomic_load(&group->controls[rank].left) != 0;
-        if ((dead || left) && (step == 1 || !arrived_at(group, rank, step)))
-            return dead ? SHM_DIED : SHM_LEFT;
+        int left = atomic_load(&group->controls[rank].left) != 0; /* before this look at whether it has arrived */
+        int missing = !arrived_at(group, rank, step);
+        if (some_dead && (group->watch[rank].revents & POLLIN) != 0 && (missing || step == 1))
+            return SHM_DIED;
+        some_left |= left && missing;
     }
+    if (some_left)
+        return SHM_LEFT;
     if (shm_broken(group) != 0)
         return SHM_BROKEN;
     return shm_now_ns() >= patience->deadline_ns ? SHM_TIMED_OUT : SHM_OK;
