@@ -98,9 +98,7 @@ def _join(options: BackendOptions, cards: Sequence[rendezvous.Card], memfd: int)
                 memfd = fetch(cards[0])
             except TransportError:
                 # Rank 0 gives its segment up when it sees that a rank has ended: then say who.
-                for pidfd in rendezvous.open_pidfds(cards, options.group_rank):
-                    if pidfd >= 0:
-                        os.close(pidfd)
+                rendezvous.check_alive(cards, options.group_rank)
                 raise
         group = SharedMemoryGroup(options, attach(memfd, cards, options.group_rank))
         try:

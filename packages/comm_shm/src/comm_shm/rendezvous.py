@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 HOST = "COMM_SHM_HOST"
 _WHERE = 'backend "shm"'
+_ENDING_MS = 500
 _GLOO = 'use backend="gloo" for this group'
 
 
@@ -170,7 +172,31 @@ def open_pidfds(cards: Sequence[Card], rank: int) -> list[int]:
                 os.close(pidfd)
         if not isinstance(error, ProcessLookupError):
             raise TransportError(_WHERE, got=f"no pidfd of rank {peer}: {error}", hint=_GLOO) from error
-        raise RankFailedError(
-            _WHERE, got=f"rank {peer}, whose process {card.pid} has ended", need="every rank", hint="look at its output"
-        ) from None
+        raise _ended(peer, card) from None
     return pidfds
+
+
+def check_alive(cards: Sequence[Card], rank: int) -> None:
+    """Wait a moment for a peer to end, whose descriptors are gone before it is.
+
+    Raises:
+        RankFailedError: a peer has ended.
+    """
+    pidfds, endings = open_pidfds(cards, rank), select.poll()
+    try:
+        for pidfd in pidfds:
+            if pidfd >= 0:
+                endings.register(pidfd, select.POLLIN)
+        for pidfd, _ in endings.poll(_ENDING_MS):
+            peer = pidfds.index(pidfd)
+            raise _ended(peer, cards[peer])
+    finally:
+        for pidfd in pidfds:
+            if pidfd >= 0:
+                os.close(pidfd)
+
+
+def _ended(peer: int, card: Card) -> RankFailedError:
+    return RankFailedError(
+        _WHERE, got=f"rank {peer}, whose process {card.pid} has ended", need="every rank", hint="look at its output"
+    )
