@@ -3,12 +3,11 @@
 COMM_SHM_CYCLES=10000 is the long form of the cycles.
 """
 
-import itertools
 import os
 import re
 import resource
 import signal
-import statistics
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +34,17 @@ def memory_kib():
     return sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "RssShmem")))
 
 
+def fill_interned():
+    """Intern strings until Python's table of them, of 1 MiB and more, has doubled: it does when full, at any moment."""
+    held = []
+    while len(held) < 1_000_000:
+        before = memory_kib()
+        held += [sys.intern(f"interned by a test {len(held) + n}") for n in range(100)]
+        if memory_kib() - before > 800:
+            return held
+    raise AssertionError("the table of interned strings has not grown")
+
+
 def test_creating_and_destroying_leaves_nothing():
     def body(group, cycles):
         import gc
@@ -55,18 +65,14 @@ def test_creating_and_destroying_leaves_nothing():
             dist.barrier()
             return taken(), kept
 
+        interned = fill_interned()
         for _ in range(50):
             once()
-        before, memory = state(), [memory_kib()]
-        right = True
-        for _ in range(5):
-            right = right and all(once() == group.world for _ in range(cycles // 5))
-            memory.append(memory_kib())
-        # The median, times 5: the system may give one part of this a page of 2 MiB.
-        grown = 5 * statistics.median(now - then for then, now in itertools.pairwise(memory))
-        return right, state(), before, grown
+        before, memory = state(), memory_kib()
+        right = all(once() == group.world for _ in range(cycles))
+        return right, state(), before, memory_kib() - memory, len(interned)
 
-    for right, after, before, grown in run_ranks(body, 2, "shm", 600.0, (CYCLES,)):
+    for right, after, before, grown, _ in run_ranks(body, 2, "shm", 600.0, (CYCLES,)):
         assert right
         kept = zip((*after[0], after[1]), (*before[0], before[1]), strict=True)
         assert all(now <= then for now, then in kept), (after, before)
