@@ -104,7 +104,7 @@ typedef struct {
     _Alignas(SHM_LINE) uint64_t magic;
     uint64_t slot_bytes;
     uint32_t world;
-    _Alignas(SHM_LINE) _Atomic uint32_t broken; /* 0, or status << 16 | rank that failed first */
+    _Alignas(SHM_LINE) _Atomic uint64_t broken; /* 0, or step << 32 | status << 16 | rank: who failed first, and where */
 } shm_preamble;
 
 typedef struct {
@@ -147,8 +147,9 @@ void shm_free_group(shm_group *group);
 unsigned char *shm_slot(const shm_group *group, uint32_t rank, uint32_t step);
 int shm_foreign(const shm_group *group); /* whether this is a child of the process that joined */
 
+/* The first failure as status << 16 | rank, 0 if there is none. */
 static inline uint32_t shm_broken(const shm_group *group) {
-    return atomic_load_explicit(&group->base->broken, memory_order_acquire);
+    return (uint32_t)atomic_load_explicit(&group->base->broken, memory_order_acquire);
 }
 
 static inline shm_card *shm_card_of(const shm_group *group, uint32_t rank, uint32_t step) {

@@ -80,11 +80,23 @@ void shm_wake_everyone(shm_group *group) {
             futex_wake(&shm_card_of(group, rank, step)->arrived);
 }
 
+static uint32_t last_published(const shm_group *group) {
+    uint32_t one = atomic_load_explicit(&shm_card_of(group, group->rank, 0)->arrived, memory_order_relaxed);
+    uint32_t other = atomic_load_explicit(&shm_card_of(group, group->rank, 1)->arrived, memory_order_relaxed);
+    return reached(one, other) ? one : other;
+}
+
 /* The first failure stands: what the others see afterwards follows from it. */
 void shm_break(shm_group *group, shm_status status) {
-    uint32_t whole = 0;
-    atomic_compare_exchange_strong(&group->base->broken, &whole, (uint32_t)status << 16 | group->rank);
+    uint64_t whole = 0, step = last_published(group);
+    atomic_compare_exchange_strong(&group->base->broken, &whole, step << 32 | (uint32_t)status << 16 | group->rank);
     shm_wake_everyone(group);
+}
+
+/* Whether the group failed before every rank had completed this step: who failed at a later one had completed it. */
+static int broken_by(const shm_group *group, uint32_t step) {
+    uint64_t word = atomic_load_explicit(&group->base->broken, memory_order_acquire);
+    return word != 0 && reached(step, (uint32_t)(word >> 32));
 }
 
 int shm_behind(const shm_group *group, uint32_t rank) {
@@ -237,5 +249,5 @@ shm_status shm_wait_all(shm_group *group, uint32_t step, const shm_patience *pat
     const shm_card *next = shm_card_of(group, group->rank, step + 1); /* which nobody reads any more */
     fetch_for_writing(next);
     fetch_for_writing((const char *)next + 64);
-    return shm_broken(group) == 0 ? SHM_OK : SHM_BROKEN;
+    return broken_by(group, step) ? SHM_BROKEN : SHM_OK;
 }

@@ -136,7 +136,7 @@ def test_a_killed_rank_is_named_by_the_others_within_a_second(fleet, world):
     for how, (said, took, again) in alive:
         assert how == "returned"
         assert said[0] is again[0] is RankFailedError
-        assert f"rank {world - 1}, which has ended" in said[1] or "found a rank gone" in said[1]
+        assert f"rank {world - 1}, which has ended" in said[1] or f"found rank {world - 1} gone" in said[1]
         assert took < 1.0
     assert any(f"rank {world - 1}, which has ended" in said[1] for _, (said, _, _) in alive)
     assert set(glob.glob("/dev/shm/*")) <= before
@@ -163,7 +163,7 @@ def test_a_rank_that_dies_while_joining_is_named(fleet):
     for how, (kind, said) in (answers[0], answers[2]):
         assert how == "returned"
         assert kind is RankFailedError
-        assert re.search("rank 1, (rank [02], )?wh|found a rank gone", said)
+        assert re.search("rank 1, (rank [02], )?wh|found rank 1 gone", said)
 
 
 def test_a_rank_that_never_joins_is_named(fleet):
@@ -241,6 +241,46 @@ def test_a_rank_that_left_is_named_at_once(fleet):
     kind, said = answers[0][1]
     assert kind is RankFailedError
     assert "rank 1, which has destroyed this process group" in said
+
+
+def test_what_all_ranks_completed_is_no_failure_on_a_rank_that_is_slow_to_see_it(fleet):
+    def body(rank, world, store):
+        import os
+        import signal
+        from pathlib import Path
+
+        dist.init_process_group("shm", store=store, rank=rank, world_size=world)
+        x = torch.ones(4)
+        if rank == 2:
+            store.set("process", str(os.getpid()))
+            return attempt(lambda: dist.all_reduce(x)), x.tolist(), attempt(lambda: dist.all_reduce(x))
+        slow = int(store.get("process"))
+        if rank == 0:
+            group = dist.group.WORLD._get_backend(torch.device("cpu"))
+            while group._native.states(group._handle)[2][0] != -1:  # steps behind: it is in its all_reduce
+                os.sched_yield()
+            os.kill(slow, signal.SIGSTOP)
+            while Path(f"/proc/{slow}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+                os.sched_yield()
+            dist.all_reduce(x)
+            dist.destroy_process_group()
+            store.set("left", "")
+            store.wait(["found"])
+            return None
+        dist.all_reduce(x)
+        store.wait(["left"])
+        try:
+            return attempt(lambda: dist.all_reduce(x))  # which breaks the group
+        finally:
+            store.set("found", "")
+            os.kill(slow, signal.SIGCONT)
+
+    (_, left), (_, found), (_, (slow, reduced, after)) = fleet.run(body, 3)
+    assert left is None
+    assert found[0] is after[0] is RankFailedError
+    assert "rank 0, which has destroyed this process group" in found[1]
+    assert slow == (None, "")
+    assert reduced == [3.0] * 4
 
 
 def test_a_signal_interrupts_the_wait(fleet):

@@ -363,7 +363,7 @@ def test_a_killed_rank_is_named_within_a_second(fleet, where):
     for how, (said, took) in (answers[0], answers[2]):
         assert how == "returned"
         assert said[0] is RankFailedError
-        assert "rank 1, which has ended" in said[1] or "found a rank gone" in said[1]
+        assert "rank 1, which has ended" in said[1] or "found rank 1 gone" in said[1]
         assert took < 1.0
     assert any("rank 1, which has ended" in said[1] for _, (said, _) in (answers[0], answers[2]))
 

@@ -183,4 +183,6 @@ def _broken(scene: Scene) -> CommError:
         case Status.CLOSED:
             return RankFailedError(scene.where, got=f"a group that {by} has aborted", need=need, hint=hint)
         case _:
-            return RankFailedError(scene.where, got=f"a group on which {by} found a rank gone", need=need, hint=hint)
+            lost = scene.gone("left" if code == Status.LEFT else "dead")
+            who = ", ".join(map(scene.name, lost)) or "a rank"
+            return RankFailedError(scene.where, got=f"a group on which {by} found {who} gone", need=need, hint=hint)

@@ -140,5 +140,5 @@ def attach(memfd: int, cards: Sequence[Card], rank: int, slot: int | None = None
             raise no_room(size, what, error) from error
     except TransportError:
         # Written as to a file, which needs no room in this process: it is the first failure of the group.
-        os.pwrite(memfd, struct.pack("=I", Status.NO_ROOM << 16 | rank), _BROKEN_AT)
+        os.pwrite(memfd, struct.pack("=Q", Status.NO_ROOM << 16 | rank), _BROKEN_AT)
         raise
