@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 HOST = "COMM_SHM_HOST"
 _WHERE = 'backend "shm"'
-_ENDING_MS = 500
+_ENDING_MS = 500  # between the kernel's closing a process's descriptors and its telling of the end
 _GLOO = 'use backend="gloo" for this group'
 
 
@@ -167,9 +167,7 @@ def open_pidfds(cards: Sequence[Card], rank: int) -> list[int]:
             if peer != rank and born(card.pid) != card.born:
                 raise ProcessLookupError
     except OSError as error:
-        for pidfd in pidfds:
-            if pidfd >= 0:
-                os.close(pidfd)
+        _close(pidfds)
         if not isinstance(error, ProcessLookupError):
             raise TransportError(_WHERE, got=f"no pidfd of rank {peer}: {error}", hint=_GLOO) from error
         raise _ended(peer, card) from None
@@ -191,9 +189,13 @@ def check_alive(cards: Sequence[Card], rank: int) -> None:
             peer = pidfds.index(pidfd)
             raise _ended(peer, cards[peer])
     finally:
-        for pidfd in pidfds:
-            if pidfd >= 0:
-                os.close(pidfd)
+        _close(pidfds)
+
+
+def _close(pidfds: Sequence[int]) -> None:
+    for pidfd in pidfds:
+        if pidfd >= 0:
+            os.close(pidfd)
 
 
 def _ended(peer: int, card: Card) -> RankFailedError:

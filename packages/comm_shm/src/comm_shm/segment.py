@@ -98,7 +98,7 @@ def fetch(host: Card) -> int:
     try:
         memfd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise _given_up(host, "nothing") from None
+        raise _given_up(host, path, "nothing") from None
     except OSError as error:
         raise TransportError(
             _WHERE,
@@ -109,16 +109,16 @@ def fetch(host: Card) -> int:
     found = os.readlink(f"/proc/self/fd/{memfd}")
     if host.segment not in found:
         os.close(memfd)
-        raise _given_up(host, found)
+        raise _given_up(host, path, found)
     return memfd
 
 
-def _given_up(host: Card, found: str) -> TransportError:
+def _given_up(host: Card, path: str, found: str) -> TransportError:
     return TransportError(
         _WHERE,
-        got=f"{found} where rank 0 (process {host.pid}) had the segment",
-        need="rank 0 in the group that it began",
-        hint="it has given the group up, or ended: its own error says why",
+        got=f"no access to rank 0's segment: {found} at {path}",
+        need=f"the segment {host.segment}",
+        hint="rank 0 has given the group up, or ended: its own error says why",
     )
 
 

@@ -123,26 +123,24 @@ class Scope:
             >>> [value.value for value in scope.returned(ast.Call(ast.Name("f"), [], []), ast.unparse)[0]]
             ['it']
         """
-        scope = self._defining(call.func)
+        scope, name = self._defining(call.func)
         if scope is None:
             return (), self
-        node = scope._functions[
-            call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-        ]
+        node = scope._functions[name]
         told = Returned.of(node)
         inner = Scope("function", scope.qualify(node.name), scope)
-        for name, value in passed(call, node, is_own=scope.kind == "class"):
+        for parameter, value in passed(call, node, is_own=scope.kind == "class"):
             text = text_of(value) if value is not None else ""
-            inner._values[name] = [ast.Constant(text)] if text else []
+            inner._values[parameter] = [ast.Constant(text)] if text else []
             if text:
-                inner.given[name] = text
-        for name, value in told.bound:
-            inner.given.pop(name, None)
-            inner.note(name, value)
+                inner.given[parameter] = text
+        for local, value in told.bound:
+            inner.given.pop(local, None)
+            inner.note(local, value)
         return told.values, inner
 
-    def _defining(self, callee: ast.expr) -> "Scope | None":
-        """Returns the scope of the function that is called: by its name, or in a class as `self.f` or `cls.f`."""
+    def _defining(self, callee: ast.expr) -> "tuple[Scope | None, str]":
+        """Returns scope and name of the function that is called: by its name, or in a class as `self.f` or `cls.f`."""
         name, is_own = "", False
         if isinstance(callee, ast.Name):
             name = callee.id
@@ -151,7 +149,7 @@ class Scope:
         scope: Scope | None = self if isinstance(callee, ast.Name) or is_own else None
         while scope is not None and (name not in scope._functions or (scope.kind == "class") != is_own):
             scope = None if is_own and scope.kind == "class" else scope.outer
-        return scope
+        return scope, name
 
     def dotted(self, node: ast.expr) -> str:
         """Returns a dotted expression with its first name resolved, '' for any other expression."""

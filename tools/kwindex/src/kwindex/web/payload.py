@@ -75,10 +75,8 @@ def payload(entries: Iterable[Entry], address: Callable[[Entry], Address]) -> Pa
         "types": _column(pieces.types(entry) for entry in ordered),
         "bound": _bound(ordered),
         **words,
-        **{f"rows-{first // ROWS}": _rows(ordered[first : first + ROWS]) for first in range(0, len(ordered), ROWS)},
-        **{
-            f"spans-{first // SPANS}": _spans(ordered[first : first + SPANS]) for first in range(0, len(ordered), SPANS)
-        },
+        **{f"rows-{number}": _rows(part) for number, part in enumerate(_parted(ordered, ROWS))},
+        **{f"spans-{number}": _spans(part) for number, part in enumerate(_parted(ordered, SPANS))},
     }
     parts = {name: f'kwindexPart("{name}",{_encoded(value)})' for name, value in values.items()}
     names = {**_names(ordered, address), "none": sorted({*_LETTERS} - {*words})}
