@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import concurrent.futures
+import sys
+import threading
+
 import pytest
 import torch
 
@@ -30,6 +34,32 @@ def test_waiting_waits_once_and_then_gives_the_same_tensor() -> None:
     assert pending.wait() is buffer
     assert pending.done
     assert work.waits == 1
+
+
+def test_threads_that_are_first_together_get_one_result() -> None:
+    class Together:
+        def __init__(self) -> None:
+            self.all_here = threading.Barrier(4)
+
+        def wait(self) -> object:
+            return self.all_here.wait(60)
+
+    def finish(x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(2, 2) * 2  # of what is finished already it would be 4
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with concurrent.futures.ThreadPoolExecutor(4) as threads:
+            for _ in range(200):
+                x = torch.ones(4)
+                pending = Pending(torch.ones(4), Together()).then(finish, (2, 2))
+                pending.sends(x)
+                results = [thread.result() for thread in [threads.submit(pending.wait) for _ in range(4)]]
+                assert all(result is results[0] for result in results)
+                assert results[0].tolist() == [[2.0, 2.0]] * 2
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_without_work_it_is_done() -> None:

@@ -8,6 +8,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import ClassVar, NoReturn, Protocol
 
 import torch
@@ -45,7 +46,7 @@ class Pending:
 
     watches_parts: ClassVar[bool] = False
 
-    __slots__ = ("__weakref__", "_finish", "_keep", "_sent", "_shape", "_work", "started", "tensor", "what")
+    __slots__ = ("__weakref__", "_finish", "_keep", "_once", "_sent", "_shape", "_work", "started", "tensor", "what")
 
     def __init__(
         self, tensor: torch.Tensor, work: Waitable | None = None, keep: object = None, what: str = "collective"
@@ -57,6 +58,7 @@ class Pending:
         self._shape: tuple[int, ...] | None = None
         self._sent: tuple[torch.Tensor, int, torch.Tensor | None] | None = None
         self._finish: Callable[[torch.Tensor], torch.Tensor] | None = None
+        self._once: AbstractContextManager[bool] | None = None  # entered by the thread that runs it
         self.started: Started | None = None
 
     def __del__(self) -> None:
@@ -102,13 +104,14 @@ class Pending:
     def then(self, finish: Callable[[torch.Tensor], torch.Tensor], shape: tuple[int, ...]) -> Pending:
         """Add a step that makes the result, of the given shape, from the buffer; it must not communicate.
 
-        It runs once: in `wait`, or at once where there is nothing to wait for.
+        It runs once: in `wait`, of whichever thread is first, or at once where there is nothing to wait for.
         """
         self._shape = shape
         if self._work is None:
             self.tensor = finish(self.tensor)
             return self
         before = self._finish
+        self._once = self._once or threading.RLock()
         self._finish = finish if before is None else (lambda x: finish(before(x)))
         return self
 
@@ -128,14 +131,22 @@ class Pending:
                 self._raise(error)
             self._work = None
             self._keep = None
-        if self._sent is not None:
-            self._check_sent(*self._sent)
+        sent = self._sent  # another thread may be here as well
+        if sent is not None:
+            self._check_sent(*sent)
             self._sent = None
         if self._finish is not None:
-            with compat.as_made(self.tensor):
-                self.tensor = self._finish(self.tensor)
-            self._finish = None
+            self._run_finish()
         return self.tensor
+
+    def _run_finish(self) -> None:
+        assert self._once is not None
+        with self._once:
+            finish = self._finish  # None where another thread was first
+            if finish is not None:
+                with compat.as_made(self.tensor):
+                    self.tensor = finish(self.tensor)
+                self._finish = None
 
     def _check_sent(self, x: torch.Tensor, version: int, copy: torch.Tensor | None) -> None:
         if compat.version(x) == version:
