@@ -114,7 +114,7 @@ int shm_dead(const shm_group *group, uint32_t rank) {
     return look.fd >= 0 && poll(&look, 1, 0) == 1 && (look.revents & POLLIN) != 0;
 }
 
-/* Is there a reason to stop waiting? Of the ranks that are still missing, has one died, or else left? At the first step,
+/* Is there a reason to stop waiting? Of the ranks that are still missing, has one died, or left? At the first step,
  * which all ranks join by, it may also be a dead one that has arrived: who has not joined by then finds it gone, and never
  * arrives. */
 static shm_status look_around(shm_group *group, uint32_t step, const shm_patience *patience) {
@@ -128,10 +128,10 @@ static shm_status look_around(shm_group *group, uint32_t step, const shm_patienc
             return SHM_DIED;
         some_left |= left && missing;
     }
+    if (shm_broken(group) != 0) /* before who left: they have left because of that */
+        return SHM_BROKEN;
     if (some_left)
         return SHM_LEFT;
-    if (shm_broken(group) != 0)
-        return SHM_BROKEN;
     return shm_now_ns() >= patience->deadline_ns ? SHM_TIMED_OUT : SHM_OK;
 }
 

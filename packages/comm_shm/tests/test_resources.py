@@ -3,6 +3,7 @@
 COMM_SHM_CYCLES=10000 is the long form of the cycles.
 """
 
+import ctypes
 import os
 import re
 import resource
@@ -176,6 +177,70 @@ def test_another_user_is_refused():
         os.close(descriptor)
     assert "no access to rank 0's segment" in said
     assert "Permission denied" in said
+
+
+@pytest.fixture
+def store_at():
+    """A store that takes no descriptor for each question; where it is."""
+    server = dist.TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
+    yield server.port
+    del server
+
+
+def joined(rank, world, port, prepare):
+    """What joining says, with each rank prepared before; nobody is found by its end, as all catch it and go on."""
+    by_tcp = dist.TCPStore("127.0.0.1", port, None, False)
+    dist.init_process_group("shm", store=dist.PrefixStore("first", by_tcp), rank=rank, world_size=world)
+    dist.destroy_process_group()  # what it needs is loaded
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    prepare()
+    said = ""
+    try:
+        dist.init_process_group("shm", store=by_tcp, rank=rank, world_size=world)
+    except CommError as error:
+        said = str(error)
+    resource.setrlimit(resource.RLIMIT_NOFILE, most)
+    by_tcp.set(f"{rank} is through", "")
+    by_tcp.wait([f"{other} is through" for other in range(world)])
+    return said
+
+
+@pytest.mark.parametrize("free", [0, 1, 2, 3])
+@pytest.mark.parametrize("poor", [0, 1])
+def test_a_rank_without_descriptors_is_an_error_on_every_rank(fleet, store_at, poor, free):
+    def body(rank, world, _store, port, poor, free):
+        def prepare():
+            if rank == poor:
+                lowest = os.dup(0)
+                os.close(lowest)
+                resource.setrlimit(
+                    resource.RLIMIT_NOFILE, (lowest + free, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+                )
+
+        return joined(rank, world, port, prepare)
+
+    for rank, (how, said) in enumerate(fleet.run(body, 3, store_at, poor, free)):
+        assert how == "returned", said
+        assert f"rank {poor}" in said or rank == poor
+        assert re.search("Too many open files|had no room|rank 0 has given the group up", said)
+
+
+@pytest.mark.parametrize("protected", [0, 1])
+def test_a_rank_0_that_nobody_may_look_into_is_an_error_on_every_rank(fleet, store_at, protected):
+    def body(rank, world, _store, port, protected):
+        def prepare():
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)  # from then on the process is protected
+            if rank != protected:
+                ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE
+
+        return joined(rank, world, port, prepare)
+
+    for how, said in fleet.run(body, 3, store_at, protected):
+        assert how == "returned", said
+        assert ("rank 0, where" in said and "protected from its own user" in said) == (protected == 0)
+        assert (said == "") == (protected != 0)  # the segment is rank 0's
 
 
 @pytest.mark.parametrize("poor", [0, 1, 2])

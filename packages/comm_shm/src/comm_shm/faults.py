@@ -184,5 +184,5 @@ def _broken(scene: Scene) -> CommError:
             return RankFailedError(scene.where, got=f"a group that {by} has aborted", need=need, hint=hint)
         case _:
             lost = scene.gone("left" if code == Status.LEFT else "dead")
-            who = ", ".join(map(scene.name, lost)) or "a rank"
+            who = ", ".join(scene.name(one) for one in lost if one != rank) or "a rank"
             return RankFailedError(scene.where, got=f"a group on which {by} found {who} gone", need=need, hint=hint)

@@ -51,14 +51,13 @@ def create(options: BackendOptions) -> SharedMemoryGroup:
     if missing is None and world == 1:
         cards: list[rendezvous.Card] = [rendezvous.own_card(None)]
         return _join(options, cards, _create_segment(world)[0])
-    memfd = -1
-    card = rendezvous.own_card(missing)
-    if missing is None and rank == 0:
-        try:
-            memfd, name = _create_segment(world)
-            card = rendezvous.own_card(None, memfd, name)
-        except TransportError as error:
-            card = rendezvous.own_card(str(error))
+    memfd, name = -1, ""
+    try:
+        if missing is None:
+            memfd, name = _create_segment(world) if rank == 0 else (_kept_place(), "")
+        card = rendezvous.own_card(missing, memfd if rank == 0 else -1, name)
+    except (TransportError, OSError) as error:
+        card = rendezvous.own_card(str(error))
     try:
         cards = rendezvous.exchange(options.store, rank, world, card, options.timeout)
         impossible = rendezvous.unable(cards)
@@ -88,12 +87,19 @@ def _create_segment(world: int) -> tuple[int, str]:
     return create_segment(world)
 
 
+def _kept_place() -> int:
+    """Return a descriptor that keeps the place of the segment's: a rank that has none left can say so on its card."""
+    return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+
 def _join(options: BackendOptions, cards: Sequence[rendezvous.Card], memfd: int) -> SharedMemoryGroup:
     """Map the segment, wait until every rank has, and only then give the descriptor back."""
     from comm_shm.segment import attach, fetch
 
     try:
-        if memfd < 0:
+        if options.group_rank != 0:
+            os.close(memfd)
+            memfd = -1
             try:
                 memfd = fetch(cards[0])
             except TransportError:

@@ -8,11 +8,13 @@ name under /dev/shm, so nothing can collide and nothing is left behind, however 
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import secrets
 import struct
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from comm_core.errors import TransportError
@@ -25,6 +27,8 @@ LEAST_FOR_A_RANK = 512  # of a slot, so that in a large group every rank has a p
 
 _BROKEN_AT = 128  # of shm_preamble.broken in csrc/shm.h, which segment.c asserts
 _WHERE = 'backend "shm"'
+_PR_GET_DUMPABLE = 3  # of <linux/prctl.h>
+_CAP_SYS_PTRACE = 19  # of <linux/capability.h>
 
 
 def slot_bytes(world: int) -> int:
@@ -49,6 +53,13 @@ def create(world: int, slot: int | None = None) -> tuple[int, str]:
     Raises:
         TransportError: there is not enough memory.
     """
+    if world > 1 and _is_protected():
+        raise TransportError(
+            _WHERE,
+            got="a process that is protected from its own user (prctl PR_SET_DUMPABLE, or a change of user)",
+            need="one whose segment the other ranks can open",
+            hint='start it anew as that user (exec), or use backend="gloo" for this group',
+        )
     slot = slot_bytes(world) if slot is None else slot
     size = _native.reserved_bytes(world, slot)
     memfd, name = create_file(_native.segment_bytes(world, slot))
@@ -58,6 +69,14 @@ def create(world: int, slot: int | None = None) -> tuple[int, str]:
         os.close(memfd)
         raise no_room(size, f"{world} ranks, each with slots of {slot} bytes", error) from error
     return memfd, name
+
+
+def _is_protected() -> bool:
+    """Tell whether other processes of this user, which may do what this one may, cannot open its descriptors."""
+    if ctypes.CDLL(None).prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0) == 1:
+        return False
+    allowed = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff"))
+    return not int(allowed.split()[1], 16) >> _CAP_SYS_PTRACE & 1
 
 
 def create_file(size: int) -> tuple[int, str]:
