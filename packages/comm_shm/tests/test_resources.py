@@ -221,8 +221,9 @@ def test_a_rank_without_descriptors_is_an_error_on_every_rank(fleet, store_at, p
 
     for rank, (how, said) in enumerate(fleet.run(body, 3, store_at, poor, free)):
         assert how == "returned", said
-        assert f"rank {poor}" in said or rank == poor
-        assert re.search("Too many open files|had no room|rank 0 has given the group up", said)
+        given_up = "rank 0 has given the group up" in said  # what a late one finds, and rank 0 says why
+        assert f"rank {poor}" in said or rank == poor or given_up
+        assert "Too many open files" in said or "had no room" in said or given_up
 
 
 @pytest.mark.parametrize("protected", [0, 1])
