@@ -42,6 +42,28 @@ HEAD = "import torch\nlib = torch.library.Library('mine', 'FRAGMENT')\nnative = 
         ("@register_decomposition([native.add])\ndef f(x): ...", "decomposition", "mine::add", "decomposition: m.f"),
         ("torch.fx.node.has_side_effect(native.add.default)", "side effect", "mine::add", "side effect"),
         (
+            "aten = torch._ops.ops.aten\n@register_decomposition(aten.add)\ndef f(x): ...",
+            "decomposition",
+            "aten::add",
+            "decomposition: m.f",
+        ),
+        ("@register_meta([native.add.default])\ndef f(x): ...", "kernel", "mine::add", "Meta kernel: m.f"),
+        ("@register_op_impl(native.add.default)\ndef f(x): ...", "kernel", "mine::add", "fake kernel: m.f"),
+        ("register_lowering(native.add)(f)", "lowering", "mine::add", "lowering: f"),
+        ("g = register_lowering(native.add, x=None)(f)", "lowering", "mine::add", "lowering: f"),
+        ("make_fallback(native.add)", "lowering", "mine::add", "fallback lowering"),
+        ("relu = register_pointwise(native.add, name='x')", "lowering", "mine::add", "pointwise lowering"),
+        ("g = torch.library.custom_op('mine::add', mutates_args=())(f)", "op", "mine::add", "operator: f"),
+        ("g = torch.library.custom_op('mine::add', f, mutates_args=())", "op", "mine::add", "operator: f"),
+        ("torch.library.register_autocast('mine::add', 'cuda', t)", "kernel", "mine::add", "cuda autocast kernel"),
+        ("_register_effectful_op('mine::add', E.ORDERED)", "side effect", "mine::add", "side effect: E.ORDERED"),
+        (
+            "table = {'add': meta}\nfor op, f in table.items():\n    lib.impl(op, f, 'Meta')",
+            "kernel",
+            "mine::add",
+            "Meta kernel: f",
+        ),
+        (
             "with torch.library._scoped_library('mine', 'DEF') as inner:\n    inner.define('add() -> ()')",
             "op",
             "mine::add",
@@ -72,7 +94,17 @@ def test_a_loop_over_a_table_of_schemas_defines_each(entries_of: Index) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["x.define(f())", "x.impl('add', f, 'CPU')", "lib.define(name)", "register_lowering(op)(f)", "f().impl()"]
+    "text",
+    [
+        "x.define(f())",
+        "x.impl('add', f, 'CPU')",
+        "lib.define(name)",
+        "register_lowering(op)(f)",
+        "f().impl()",
+        "register_lowering(native.add)()",
+        "_register_effectful_op('mine::add', None)",
+        "for op, f in table.items():\n    lib.impl(op, f, 'Meta')",
+    ],
 )
 def test_what_is_computed_at_run_time_is_left_out(entries_of: Index, text: str) -> None:
     assert [entry.name for entry in entries_of(HEAD + text + "\n") if "::" in entry.name] == []

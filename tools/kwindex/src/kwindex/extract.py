@@ -281,7 +281,7 @@ class _Pass:
             return
         for found in registrations.find(node, scope):
             by = found.by or decorated
-            is_schema = found.kind == "op" and not decorated
+            is_schema = found.kind == "op" and not by
             signature = found.detail if is_schema else expression(node, 200)
             summary = "" if is_schema else f"{found.detail}: {by}" if by else found.detail
             self.add(found.kind, cut(found.op, 200), _lines(place), signature, None)
@@ -297,9 +297,12 @@ class _Pass:
         self._push(node.body, scope, "for type checkers only" if typing_only else "")
 
     def _loop(self, node: ast.For | ast.AsyncFor, scope: Scope) -> None:
-        table = scope.meaning(node.iter.id) if isinstance(node.iter, ast.Name) else None
-        if table is not None and table.what == "strings" and isinstance(node.target, ast.Name):
-            scope.bind(node.target.id, table)
+        goes_over, target = node.iter, node.target
+        if _last(goes_over) == "items" and isinstance(target, ast.Tuple) and target.elts:
+            goes_over, target = getattr(getattr(goes_over, "func", None), "value", goes_over), target.elts[0]
+        table = scope.meaning(goes_over.id) if isinstance(goes_over, ast.Name) else None
+        if table is not None and table.what == "strings" and isinstance(target, ast.Name):
+            scope.bind(target.id, table)
         self._push(node.orelse, scope)
         self._push(node.body, scope)
 

@@ -11,9 +11,10 @@ from typing import NamedTuple
 from kwindex.render import cut, expression, string_of
 from kwindex.scope import Meaning, Scope
 
-OPS = "torch.ops."
+OPS, _SAME_OPS = "torch.ops.", "torch._ops.ops."
 _MAY_BE_LIBRARY = (ast.Call, ast.Name)
 _DISPLAYS = (ast.List, ast.Tuple)
+_TABLES = (*_DISPLAYS, ast.Dict)
 
 
 class Registration(NamedTuple):
@@ -37,13 +38,18 @@ def find(node: ast.expr, scope: Scope) -> Iterator[Registration]:
         [Registration(kind='kernel', op='mine::add', detail='Meta kernel', by='add_meta')]
     """
     call = node if isinstance(node, ast.Call) else None
+    if call is not None and isinstance(call.func, ast.Call):  # a decorator that is called: register(op)(function)
+        by = expression(call.args[0]) if call.args else ""
+        yield from (found._replace(by=found.by or by) for found in find(call.func, scope) if by)
+        return
     callee = call.func if call is not None else node
     word = _last(callee)
     if word == "define" and call is not None:
         yield from _definitions(call, scope)
     elif word in {"custom_op", "triton_op"} and call is not None and call.args:
+        by = expression(call.args[1]) if len(call.args) > 1 else ""
         for op in op_names(call.args[0], scope):
-            yield Registration("op", op, "operator", "")
+            yield Registration("op", op, "operator", by)
     elif word == "impl" and call is not None:
         yield from _implementations(call, scope)
     elif word in _FOR_OP:
@@ -57,12 +63,12 @@ def may_register(node: ast.expr, decorates: bool) -> bool:
     """Says whether an expression can make a registration, by the last word of what it calls: hardly any can.
 
     Example:
-        >>> calls = [ast.parse(text, mode="eval").body for text in ("lib.impl('add', f)", "print(1)", "impl")]
-        >>> [may_register(call, False) for call in calls]
-        [True, False, False]
+        >>> texts = "lib.impl('add', f)", "print(1)", "impl", "register_lowering(op)(f)"
+        >>> [may_register(ast.parse(text, mode="eval").body, False) for text in texts]
+        [True, False, False, True]
     """
     if isinstance(node, ast.Call):
-        node = node.func
+        node = node.func.func if isinstance(node.func, ast.Call) else node.func
     elif not decorates:
         return False
     word = _last(node)
@@ -72,12 +78,20 @@ def may_register(node: ast.expr, decorates: bool) -> bool:
 _FOR_OP = {
     "register_kernel": ("kernel", "kernel"),
     "register_fake": ("kernel", "fake kernel"),
+    "register_op_impl": ("kernel", "fake kernel"),
+    "register_meta": ("kernel", "Meta kernel"),
     "impl_abstract": ("kernel", "fake kernel"),
     "py_impl": ("kernel", "kernel"),
     "register_vmap": ("kernel", "vmap kernel"),
+    "register_autocast": ("kernel", "autocast kernel"),
+    "register_torch_dispatch": ("kernel", "torch_dispatch kernel"),
     "register_autograd": ("gradient", "gradient"),
     "register_decomposition": ("decomposition", "decomposition"),
+    "make_fallback": ("lowering", "fallback lowering"),
+    "register_pointwise": ("lowering", "pointwise lowering"),
+    "register_foreach_pointwise": ("lowering", "pointwise lowering"),
     "has_side_effect": ("side effect", "side effect"),
+    "_register_effectful_op": ("side effect", "side effect"),
 }
 """Callee's last word -> kind and detail, for the calls that are told their operator by receiver or argument."""
 _WORDS = {"define", "custom_op", "triton_op", "impl", *_FOR_OP}
@@ -102,6 +116,8 @@ def op_names(node: ast.expr, scope: Scope) -> list[str]:
         if known is not None and known.what == "op":
             return [known.text]
     dotted = scope.dotted(node)
+    if dotted.startswith(_SAME_OPS):
+        dotted = OPS + dotted.removeprefix(_SAME_OPS)
     if dotted.startswith(OPS) and dotted.count(".") >= 3:
         namespace, rest = dotted[len(OPS) :].split(".", 1)
         return [f"{namespace}::{rest.removesuffix('.default')}"]
@@ -132,10 +148,10 @@ def remember(target: str, value: ast.expr, scope: Scope) -> None:
             scope.bind(target, Meaning("library", namespace))
     elif isinstance(value, ast.Attribute):
         dotted = scope.dotted(value)
-        if dotted.startswith((OPS, "torch.library")) or dotted == "torch.ops":
+        if dotted.startswith((OPS, _SAME_OPS, "torch.library")) or dotted in {"torch.ops", "torch._ops.ops"}:
             scope.bind(target, Meaning("path", dotted))
-    elif isinstance(value, _DISPLAYS) and value.elts:
-        literals = [string_of(item) for item in value.elts]
+    elif isinstance(value, _TABLES) and (items := value.keys if isinstance(value, ast.Dict) else value.elts):
+        literals = [string_of(item) for item in items]
         if all(literals):
             scope.bind(target, Meaning("strings", "\n".join(item or "" for item in literals)))
 
@@ -186,8 +202,8 @@ def _implementations(call: ast.Call, scope: Scope) -> Iterator[Registration]:
     if not arguments:
         return
     key = string_of(arguments[1]) if len(arguments) > 1 else None
-    name = string_of(arguments[0])
-    ops = [f"{namespace}::{name}"] if namespace and name else op_names(arguments[0], scope)
+    names = _literals(arguments[0], scope) if namespace else []
+    ops = [f"{namespace}::{name}" for name in names] or op_names(arguments[0], scope)
     for op in ops:
         yield Registration("kernel", op, f"{key} kernel" if key else "kernel", by)
 
@@ -201,7 +217,9 @@ def _for_op(node: ast.expr, scope: Scope, kind: str, detail: str) -> Iterator[Re
     if not ops and arguments:
         ops = op_names(arguments.pop(0), scope)
     key = string_of(arguments[0]) if arguments else None
-    by = expression(arguments[0]) if arguments and key is None and detail != "lowering" else ""
+    by = expression(arguments[0]) if arguments and key is None and kind != "lowering" else ""
+    if kind == "side effect" and by == "None":
+        return  # said to have none
     if by.rpartition(".")[0].endswith("DispatchKey"):
         key, by = by.rpartition(".")[2], ""
     for op in ops:
