@@ -136,6 +136,19 @@ def demo(rows: Rows) -> None:
             assert all((way.end_lineno or 0) - way.lineno < 25 for way in ways)
 
 
+def variants(rows: Rows) -> None:
+    """The four ways have these names and ranks, and are written with what stands in backticks."""
+    code = {name: (ROOT / f"tools/demo/{name}.py").read_text(encoding="utf-8") for name in ("variants", "ranks")}
+    named = re.findall(r"train\(\"([a-z, ]+)\"", code["variants"])
+    assert [row[0] for row in rows] == named
+    (world,) = re.findall(r"(?m)^WORLD = (\d)$", code["ranks"])
+    assert [row[2] for row in rows] == ["1", world, world, world]
+    for used in names(" ".join(row[1] for row in rows)):
+        package, _, function = used.partition("(")[0].rpartition(".")
+        ways = (f"{package}.{function}(", f"import {function}\n") if package else (function,)
+        assert any(way in code["variants"].replace("fc.", "functional_collectives.") for way in ways), used
+
+
 def steps_of_a_hang(rows: Rows) -> None:
     page = (ROOT / "docs/do/find_a_hang.md").read_text(encoding="utf-8")
     slugs = {re.sub(r"[^\w]+", "-", title.lower()).strip("-"): title for title in re.findall(r"(?m)^## (.+)$", page)}

@@ -13,6 +13,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 import tomllib
 from pathlib import Path
 from typing import NamedTuple
@@ -23,12 +24,21 @@ from tests.test_docs import FENCE, NOT_RUN, PAGES, SHOWS
 from tools.gen.sources import ROOT, distributions
 
 SHELL = ("console", "sh", "bash")
+INDENTED = re.compile(r"(?m)(?:^(?<=\n\n) {4}[^|\n]*\n)(?:^ {4}[^\n]*\n)*")
+SUPPOSED = (
+    *("__init__.py", "nn/__init__.py", "nn/modules/__init__.py", "nn/modules/linear.py", "_inductor/comm_lowering.py"),
+    *(f"distributed/{name}.py" for name in ("__init__", "device_mesh", "distributed_c10d", "_functional_collectives")),
+)
+"""The files of torch that pages have answers from."""
 IGNORED_BY = {"markdown": "house_rules.md"}  # it shows how a page is written
 DISTRIBUTIONS = {one.name for one in distributions()}
 
 
 class Block(NamedTuple):
-    """A fenced block of a page: its language, what stands in it, and all that stands above it."""
+    """A block of a page: its language, what stands in it, and all that stands above it.
+
+    Indented blocks of READMEs are commands.
+    """
 
     page: Path
     language: str
@@ -42,6 +52,12 @@ def blocks() -> list[Block]:
         text = page.read_text(encoding="utf-8")
         found += [
             Block(page, fence["language"], fence["body"], text[: fence.start()]) for fence in FENCE.finditer(text)
+        ]
+        if page.name != "README.md":
+            continue
+        blank = FENCE.sub(lambda fence: re.sub(r"[^\n]", "x", fence[0]), text)
+        found += [
+            Block(page, "console", textwrap.dedent(one[0]), text[: one.start()]) for one in INDENTED.finditer(blank)
         ]
     return found
 
@@ -86,20 +102,31 @@ def test_a_command_that_is_not_there_would_be_noticed() -> None:
         assert not exists(line.split()), line
 
 
-@pytest.mark.parametrize("page", ["docs/do/search_sources.md", "docs/index/index.md"])
+def test_an_indented_block_of_a_readme_is_one_of_commands() -> None:
+    (readme,) = [page for page in PAGES if page == ROOT / "tools/kwindex/README.md"]
+    found = [words for block in blocks() if block.page == readme for words in commands(block)]
+    assert len([words for words in found if words[0] == "kwindex"]) >= 14
+    assert INDENTED.findall("1. a\n\n    | b | c |\n    |---|---|\n\nd\n    e\n") == []
+
+
+@pytest.mark.parametrize("page", ["docs/do/search_sources.md", "docs/index/index.md", "tools/kwindex/README.md"])
 def test_the_commands_of_kwindex_run(page: str, tmp_path: Path) -> None:
     (tmp_path / "packages").symlink_to(ROOT / "packages")
-    mesh = "torch/distributed/device_mesh.py"
+    (tmp_path / "src").symlink_to(ROOT / "packages")
     spec = importlib.util.find_spec("torch")
     assert spec is not None
     assert spec.origin is not None
-    (tmp_path / "path/to/torch/distributed").mkdir(parents=True)
-    shutil.copy(Path(spec.origin).parents[1] / mesh, tmp_path / "path/to" / mesh)
+    for name in SUPPOSED:
+        (tmp_path / "path/to/torch" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(Path(spec.origin).parent / name, tmp_path / "path/to/torch" / name)
+    (tmp_path / "path/to/torch/changed.py").touch()
+    (tmp_path / "queries.txt").write_text("allreduce\n")
     lines = [
         line.removeprefix("$ ")
         for block in blocks()
         if block.page == ROOT / page and block.language == "console"
         for line in block.body.splitlines()
+        if line != "pip install kwindex"
     ]
     assert len([line for line in lines if line.startswith("kwindex")]) == len(lines) > 1
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
@@ -109,6 +136,7 @@ def test_the_commands_of_kwindex_run(page: str, tmp_path: Path) -> None:
             shell=True,
             cwd=tmp_path,
             env={**os.environ, "PATH": path},
+            stdin=subprocess.DEVNULL,
             timeout=120,
             capture_output=True,
             text=True,
