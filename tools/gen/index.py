@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from kwindex import Entry, build, read_index
-from kwindex.pages.tree import USED
+from kwindex.kinds import USED
 
 from .sources import Distribution
 

@@ -268,6 +268,22 @@ def test_settings_are_found_wherever_they_are_read(entries_of: Callable[[str], l
         assert found == {"IN_A_DECORATOR", "IN_A_DEFAULT", "IN_A_STRING", "IN_A_LIST"}
 
 
+def test_a_call_that_is_told_which_variable_to_read_reads_it(entries_of: Callable[[str], list[Entry]]) -> None:
+    text = (
+        "a = Config(\n    default=True,\n    env_name_force='ONE',\n    env_name_default=['TWO', 'THREE'],\n)\n"
+        "@click.option('--x', envvar='FOUR')\ndef f():\n    flag('IS_CI', env_var='FIVE', env_name=g(), other='SIX')\n"
+        "h(env_var='not one')\nenv_var = 'SEVEN'\n"
+    )
+    found = [(e.name, e.line, e.signature, e.summary) for e in entries_of(text) if e.kind == "environment variable"]
+    assert found == [
+        ("ONE", 3, "env_name_force='ONE'", "read in m"),
+        ("THREE", 4, "env_name_default=['TWO', 'THREE']", "read in m"),
+        ("TWO", 4, "env_name_default=['TWO', 'THREE']", "read in m"),
+        ("FOUR", 6, "envvar='FOUR'", "read in m"),
+        ("FIVE", 8, "env_var='FIVE'", "read in m.f"),
+    ]
+
+
 def test_a_name_has_the_part_of_the_value_that_it_takes(entries_of: Callable[[str], list[Entry]]) -> None:
     text = (
         "a, [b, c] = 1, (2, 3)\nd, *e = 4, 5\nf, g = h()\ni = j, k = 6, 7\n"

@@ -106,6 +106,14 @@ def test_a_name_that_is_not_qualified_leads_to_those_that_are(client: Client) ->
     assert client.call("get_symbol", name=' "') == {"entries": [], "did_you_mean": []}
 
 
+def test_a_name_as_files_import_it_leads_to_where_it_is_defined(tree: Tree, tmp_path: Path) -> None:
+    used = "import lib\ndef test_a(): lib.Adam()\n"
+    files = {"lib/__init__.py": "from lib.deep import *\n", "lib/deep.py": "class Adam: ...\n", "test_m.py": used}
+    build([tree(files)], tmp_path / "out")
+    found = Server(tmp_path / "out").symbol({"name": "lib.Adam"})
+    assert found == {"entries": [], "did_you_mean": ["lib.deep.Adam"]}
+
+
 def test_nothing_found_gives_near_names(client: Client) -> None:
     found = client.call("search_symbols", query="reduce_evrything")
     assert found == {"hits": [], "did_you_mean": ["all_reduce"]}

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from py_mini_racer import MiniRacer
 
 from kwindex import Entry, KwindexError, Searcher, build, read_index
-from kwindex.pages.tree import USED
+from kwindex.kinds import USED
 from kwindex.quality import read_golden
 from kwindex.web import BY_NAME, Address, asset, payload
 

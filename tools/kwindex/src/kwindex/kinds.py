@@ -45,10 +45,12 @@ TABLE = (
 KINDS = {kind.word: kind for kind in TABLE}
 UNNAMED = frozenset(kind.word for kind in TABLE if not kind.named)
 """The kinds of entries whose names say where they stand, not what they are called."""
+USED = ("decorator", "test")
+"""The kinds of entries that say what a file uses; pages show them beside definitions and in sections of their own."""
 ELSEWHERE = frozenset(
     (
         *("op", "kernel", "gradient", "lowering", "decomposition", "side effect", "remap"),
-        *("config key", "environment variable", "decorator", "test"),
+        *("config key", "environment variable", *USED),
     )
 )
 """The kinds of entries that are named by what they are for or use, not by the module that has them."""

@@ -16,8 +16,10 @@ from kwindex.cli import OK
 from kwindex.cli import version as own_version
 from kwindex.errors import KwindexError
 from kwindex.finding import located
+from kwindex.kinds import USED
 from kwindex.ready import open_searcher
 from kwindex.searcher import Searcher
+from kwindex.spelling import short
 from kwindex.store import INDEX, paths_of
 
 VERSIONS = ("2025-06-18", "2025-03-26", "2024-11-05")
@@ -146,8 +148,7 @@ class Server:
         entries = [entry.as_dict() for entry in found if entry.name == name]
         near: list[str] = []
         if not entries and name.strip():
-            ends = searcher.search(f'"{name}"', 5) if '"' not in name else []
-            near = list(dict.fromkeys(hit.entry.name for hit in ends)) or searcher.suggest(name)
+            near = _named(name, searcher) or searcher.suggest(name)
         return {"entries": located(entries, self._paths), "did_you_mean": near}
 
     def outline(self, given: dict[str, Any]) -> Any:
@@ -176,7 +177,7 @@ TOOLS = {
     ),
     "get_symbol": Tool(
         "Returns every entry of a qualified name, such as torch.distributed.distributed_c10d.all_reduce; where there "
-        "is none, the qualified names that end in it.",
+        "is none, the qualified names that it may mean: what an import of it leads to, and what ends in it.",
         (("name", "string", "the qualified name", True),),
         Server.symbol,
     ),
@@ -203,6 +204,15 @@ def _check(tool: Tool, given: Any) -> None:
     missing = [name for name, _, _, needed in tool.arguments if needed and name not in given]
     if missing:
         raise Refused(_PARAMETERS, f"no {missing[0]}")
+
+
+def _named(name: str, searcher: Searcher) -> list[str]:
+    """Returns the qualified names that a name may mean: what an import of it leads to, then what ends in it."""
+    ends = searcher.search(f'"{name}"', 5) if '"' not in name else []
+    last = name.rpartition(".")[2]
+    found = [hit.entry for hit in searcher.search(name, 5) if short(hit.entry.name) == last] if "." in name else []
+    found += [hit.entry for hit in ends]
+    return list(dict.fromkeys(entry.name for entry in found if entry.kind not in USED))
 
 
 def _failed(number: Any, code: int, why: str) -> str:

@@ -13,7 +13,10 @@ from kwindex.shadows import Around, Shadows, children
 _STRINGS = (ast.JoinedStr, ast.FormattedValue)
 _READS = {"get", "pop", "setdefault", "__getitem__"}
 _ENVIRONMENT = {"os.environ": "environ", "os.getenv": "getenv"}
-_CONFIG = "config"
+_CONFIG, _VARIABLE = "config", "environment variable"
+_TOLD = ("envvar", "env_var", "env_name", "env_name_default", "env_name_force")
+"""The arguments by which calls are told the variables that they read, such as torch's `Config(env_name_force="X")`."""
+_DISPLAYS = (ast.List, ast.Tuple)
 
 
 class Reading(NamedTuple):
@@ -80,7 +83,7 @@ def may_read(text: str) -> bool:
         >>> may_read("os.environ['A']"), may_read("x = 1")
         (True, False)
     """
-    return "environ" in text or "getenv" in text or "config." in text
+    return any(word in text for word in ("environ", "getenv", "config.", "envvar", "env_var", "env_name"))
 
 
 def readings(tree: ast.Module, text: str, entries: Sequence[Entry], owners: Iterable[Entry]) -> Iterator[Reading]:
@@ -104,7 +107,7 @@ def readings(tree: ast.Module, text: str, entries: Sequence[Entry], owners: Iter
     """
     imports = Imports((entry.name, entry.signature) for entry in entries)
     environment = {"environ", "getenv"} | imports.bound("os.environ") | imports.bound("os.getenv")
-    lines = _lines_of(text, environment, imports.bound(_CONFIG))
+    lines = _lines_of(text, environment.union(_TOLD), imports.bound(_CONFIG))
     if not lines:
         return
     found = sorted(_candidates(tree, lines), key=lambda node: node.lineno)
@@ -117,6 +120,9 @@ def readings(tree: ast.Module, text: str, entries: Sequence[Entry], owners: Iter
         if name and (kind, name) not in first:
             end = node.end_lineno or node.lineno
             first[kind, name] = Reading(kind, name, node.lineno, end, expression(node, 120), owner)
+        for name, place, shown in _told(node):
+            end = place.end_lineno or place.lineno
+            first.setdefault((_VARIABLE, name), Reading(_VARIABLE, name, place.lineno, end, shown, owner))
     yield from sorted(first.values(), key=lambda reading: (reading.line, reading.kind, reading.name))
 
 
@@ -233,9 +239,21 @@ def _variable(node: ast.expr, owner: str, imports: Imports, constants: Mapping[s
     elif isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In | ast.NotIn):
         asked = node.left if _is(node.comparators[0], "os.environ", owner, imports) else None
     name = constants.get(asked.id) if isinstance(asked, ast.Name) else string_of(asked)
-    if name and name.isprintable() and not any(c.isspace() for c in name):
-        return "environment variable", name
-    return "", ""
+    return (_VARIABLE, name) if name and _may_be_variable(name) else ("", "")
+
+
+def _may_be_variable(name: str) -> bool:
+    return name.isprintable() and not any(c.isspace() for c in name)
+
+
+def _told(node: ast.expr) -> Iterator[tuple[str, ast.expr, str]]:
+    """Yields the environment variables that a call is told to read, where each stands, and the argument."""
+    for word in node.keywords if isinstance(node, ast.Call) else ():
+        if word.arg in _TOLD:
+            for item in word.value.elts if isinstance(word.value, _DISPLAYS) else (word.value,):
+                name = string_of(item)
+                if name and _may_be_variable(name):
+                    yield name, item, f"{word.arg}={expression(word.value, 120)}"
 
 
 def _is(node: ast.expr, path: str, owner: str, imports: Imports) -> bool:

@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from posixpath import basename, dirname
 
-from kwindex.kinds import TABLE
+from kwindex.kinds import TABLE, USED
 from kwindex.model import Entry
 from kwindex.pages.file_pages import MARK, Places, keyword_rows, last_name
 from kwindex.pages.markdown import block, code, link, plain, section, table
-from kwindex.pages.tree import SAID, USED, SourcePage, Tree
+from kwindex.pages.tree import SAID, SourcePage, Tree
 from kwindex.render import first_sentence
 
 INDEX, DOC, SUB = "index.md", "doc.md", "sub.md"

@@ -7,14 +7,13 @@ from functools import cached_property
 from itertools import takewhile
 from posixpath import basename, dirname
 
+from kwindex.kinds import USED
 from kwindex.model import Entry, Problem
 from kwindex.pages.outline import Outline
 
 REGISTERED = ("op", "kernel", "gradient", "lowering", "decomposition", "side effect", "remap")
 SETTINGS = ("config key", "environment variable")
 SAID = ("error", "deprecation")
-USED = ("decorator", "test")
-"""What the pages show where it is used: decorators beside definitions, what tests call in sections of its own."""
 NOT_SHOWN = frozenset(("module", "import", *REGISTERED, *SETTINGS, *SAID, *USED))
 """Kinds of entries that stand in tables of their own, or are the page itself; links cannot lead to them."""
 
