@@ -166,6 +166,7 @@ def test_deprecations_say_what_replaces_them(entries_of: Index) -> None:
         "    warnings.warn('careful', UserWarning)\n    warnings.warn('use new_name')\n"
         "@typing_extensions.deprecated('gone')\nclass C: ...\n@other('use `x`')\ndef i(): ...\n"
         "warnings.warn(FutureWarning('i is old, use lib.j'))\nmsg = 'k is old'\nwarn(msg, DeprecationWarning)\n"
+        "@deprecated(msg)\ndef l(): ...\nn = deprecated('use `o`', category=FutureWarning)(o)\n"
     )
     assert told(entries_of(text), "deprecation") == [
         ("m.f", 1, "`f` is deprecated. Please use `lib.g` instead.", "replaced by lib.g"),
@@ -174,6 +175,8 @@ def test_deprecations_say_what_replaces_them(entries_of: Index) -> None:
         ("m.C", 8, "gone", ""),
         ("m", 12, "i is old, use lib.j", "replaced by lib.j"),
         ("m", 14, "k is old", ""),
+        ("m.l", 15, "k is old", ""),
+        ("m.n", 17, "use `o`", "replaced by o"),
     ]
 
 
@@ -195,6 +198,11 @@ def test_a_docstring_may_say_that_something_is_deprecated(entries_of: Index) -> 
         ("use `with x` around it", ""),
         ("please use the new way", ""),
         ("replaced by AsyncTensor", "AsyncTensor"),
+        ("2.5 Please use :func:`torch.compile` instead.", "torch.compile"),
+        ("Passing a dict is deprecated. Please pass in a QConfigMapping instead.", "QConfigMapping"),
+        ("Deprecated, use `@prof` instead", "prof"),
+        ("f is deprecated. Please see `nn.attention.sdpa_kernel()` for the new one.", "nn.attention.sdpa_kernel"),
+        ("do not pass an X instead of a list", ""),
         ("Use torch.vmap()", "torch.vmap"),
         ("use 'dim' instead", "dim"),
         ("because of this, reuse a_b", ""),

@@ -163,7 +163,7 @@ class _Pass:
         for made in node.decorator_list:
             if not isinstance(node, ast.ClassDef):
                 self._register(made, scope, name, node)
-            self._deprecation(deprecation(made, True), name, made)
+            self._deprecation(deprecation(made, True, scope), name, made)
             self._uses.add(DECORATOR, decorator(made, scope), made, name)
 
     # bindings
@@ -177,6 +177,8 @@ class _Pass:
             self._bind(target, node, None, scope, value)
         if isinstance(value, ast.Call):
             self._register(value, scope, "", node)
+            if isinstance(node.targets[0], ast.Name):
+                self._deprecation(deprecation(value.func, True, scope), scope.qualify(node.targets[0].id), node)
         elif isinstance(value, ast.Dict):
             for place, path, text, instead in remapped(node, scope):
                 self.add("remap", path, _lines(place), text, None)

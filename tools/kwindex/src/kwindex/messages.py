@@ -250,7 +250,7 @@ def deprecation(node: ast.expr, decorates: bool, names: Names = UNKNOWN) -> str:
         return ""
     callee, told = _last(node.func), node.args[0]
     if decorates:
-        return template(told) if callee == "deprecated" else ""
+        return next(iter(templates([told], names)), "") if callee == "deprecated" else ""
     if callee not in {"warn", "warn_once"}:
         return ""
     if isinstance(told, ast.Call) and _last(told.func) in _WARNINGS:
@@ -274,10 +274,12 @@ def deprecated_by(docstring: str | None) -> str:
     return cut(found[1], LONGEST_TEMPLATE).strip() if found else ""
 
 
-_NAME = r"[`'\"]*(?P<name>[A-Za-z_]\w*(?:(?:\.|::)\w+)*(?:\(\))?)"
+_NAME = r"(?::\w+:)?[`'\"]*@?(?P<name>[A-Za-z_]\w*(?:(?:\.|::)\w+)*(?:\(\))?)"
 _REPLACED = (
     re.compile(rf"(?:please|instead|should|must|,|;|\.|:|^)?\s*\buse\s+(?:the\s+)?{_NAME}", re.IGNORECASE),
-    re.compile(rf"(?:in favou?r of|replaced (?:by|with)|switch to|migrate to|renamed to)\s+(?:the\s+)?{_NAME}", re.I),
+    re.compile(rf"(?:in favou?r of|replaced (?:by|with)|(?:switch|migrate|renamed) to)\s+(?:the\s+)?{_NAME}", re.I),
+    re.compile(rf"please see\s+(?:the\s+)?{_NAME}", re.IGNORECASE),
+    re.compile(rf"please (?:pass in|pass|specify) (?:an?\s+|the\s+)?{_NAME}", re.IGNORECASE),
 )
 
 
@@ -295,7 +297,7 @@ def replacement(text: str) -> str:
             name = found["name"]
             if keyword.iskeyword(name):
                 continue
-            quoted = found[0][-len(name) - 1] in "`'\""
+            quoted = found[0][-len(name) - 1] in "`'\"@"
             if quoted or "_" in name or "." in name or name.endswith("()") or re.search(r"[a-z][A-Z]", name):
                 return name.removesuffix("()")
     return ""
