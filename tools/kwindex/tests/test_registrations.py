@@ -93,6 +93,17 @@ def test_a_loop_over_a_table_of_schemas_defines_each(entries_of: Index) -> None:
     assert [entry.name for entry in entries_of(text) if entry.kind == "op"] == ["mine::a", "mine::b"]
 
 
+def test_a_loop_that_cuts_the_name_from_each_schema_registers_for_it(entries_of: Index) -> None:
+    head = HEAD + "table = ['a(int x) -> int', 'b() -> ()']\nfor row in table:\n"
+    for cut in ("row[0 : row.index('(')]", "row[: row.find('(')]", "row.split('(')[0]", "row.partition('(')[0]"):
+        found = entries_of(head + f"    name = {cut}\n    lib.impl(name, meta, 'Meta')\n")
+        assert [entry.name for entry in found if entry.kind == "kernel"] == ["mine::a", "mine::b"], cut
+    for cut in ("row[1 : row.index('(')]", "row[: row.index(')')]", "row.split('(')[1]", "row.split(x)[0]"):
+        assert [
+            e for e in entries_of(head + f"    name = {cut}\n    lib.impl(name, meta)\n") if e.kind == "kernel"
+        ] == []
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -115,7 +126,9 @@ def test_the_originals_register_what_they_do(original_entries: list[Entry]) -> N
     assert count["comm_lowering.py", "lowering"] >= 18
     assert count["_fsdp_collectives.py", "op"] == 3
     assert count["_fsdp_collectives.py", "kernel"] >= 21
-    assert count["_functional_collectives.py", "kernel"] >= 20
+    assert count["_functional_collectives.py", "kernel"] >= 32  # 12 of them for the legacy ops, in a loop
+    assert count["_functional_collectives.py", "gradient"] >= 12
+    assert count["_functional_collectives.py", "side effect"] >= 8
     legacy = {entry.name for entry in original_entries if entry.kind == "op"}
     assert {"c10d_functional::all_reduce", "c10d_functional::wait_tensor", "fsdp::chunk_cat"} <= legacy
 

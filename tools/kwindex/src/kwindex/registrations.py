@@ -5,6 +5,7 @@ have in sources; a registration whose operator is computed at run time is left o
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -94,6 +95,11 @@ _FOR_OP = {
     "_register_effectful_op": ("side effect", "side effect"),
 }
 """Callee's last word -> kind and detail, for the calls that are told their operator by receiver or argument."""
+_CUTS = {
+    *(f"_[{start}:_.{word}('(')]" for start in ("0", "") for word in ("index", "find")),
+    *(f"_.{word}[0]" for word in ("split('(')", "split('(', 1)", "partition('(')")),
+}
+"""The expressions that cut the operator's name from its schema, `_`."""
 _WORDS = {"define", "custom_op", "triton_op", "impl", *_FOR_OP}
 
 
@@ -150,10 +156,26 @@ def remember(target: str, value: ast.expr, scope: Scope) -> None:
         dotted = scope.dotted(value)
         if dotted.startswith((OPS, _SAME_OPS, "torch.library")) or dotted in {"torch.ops", "torch._ops.ops"}:
             scope.bind(target, Meaning("path", dotted))
+    elif isinstance(value, ast.Subscript):
+        if names := _names_of_schemas(value, scope):
+            scope.bind(target, Meaning("strings", "\n".join(names)))
     elif isinstance(value, _TABLES) and (items := value.keys if isinstance(value, ast.Dict) else value.elts):
         literals = [string_of(item) for item in items]
         if all(literals):
             scope.bind(target, Meaning("strings", "\n".join(item or "" for item in literals)))
+
+
+def _names_of_schemas(value: ast.Subscript, scope: Scope) -> list[str]:
+    """Returns what stands before the brackets of a table's schemas, where an expression cuts that from each."""
+    first: ast.expr = value.value
+    while isinstance(first, ast.Call | ast.Attribute):
+        first = first.func if isinstance(first, ast.Call) else first.value
+    if not isinstance(first, ast.Name):
+        return []
+    known = scope.meaning(first.id)
+    if known is None or known.what != "strings" or re.sub(rf"\b{first.id}\b", "_", expression(value)) not in _CUTS:
+        return []
+    return [schema.split("(", 1)[0].strip() for schema in known.text.split("\n")]
 
 
 def _last(callee: ast.expr) -> str:
