@@ -88,6 +88,25 @@ def test_decorators_of_an_operator_made_in_the_same_file(entries_of: Index) -> N
     assert found == [("op", 2), ("kernel", 4), ("gradient", 5)]
 
 
+def test_a_table_of_side_effects_marks_each_operator_in_it(entries_of: Index) -> None:
+    text = HEAD + (
+        "from torch._ops import ops as _ops\n"
+        "_side_effectful: set[F] = {\n    torch._assert,\n    _ops.aten.check.msg,\n    native.add.default,\n}\n"
+        "side_effects = [native.sub]\nothers = [native.mul]\nfx.node._side_effectful.add(native.div)\n"
+        "_side_effectful.update({native.one, native.two})\nothers.add(native.neg)\n"
+        "def f():\n    side_effects = [native.x]\n"
+    )
+    found = [(e.name, e.line, e.summary) for e in entries_of(text) if e.kind == "side effect"]
+    assert found == [
+        ("aten::check.msg", 7, "in m._side_effectful"),
+        ("mine::add", 8, "in m._side_effectful"),
+        ("mine::sub", 10, "in m.side_effects"),
+        ("mine::div", 12, "side effect"),
+        ("mine::one", 13, "side effect"),
+        ("mine::two", 13, "side effect"),
+    ]
+
+
 def test_a_loop_over_a_table_of_schemas_defines_each(entries_of: Index) -> None:
     text = HEAD + "table = ['a(int x) -> int', 'b() -> ()']\nfor row in table:\n    lib.define(row)\n"
     assert [entry.name for entry in entries_of(text) if entry.kind == "op"] == ["mine::a", "mine::b"]

@@ -208,6 +208,9 @@ class _Pass:
     ) -> None:
         """Lists what a target binds, where a module's or class's readers can see it."""
         if isinstance(target, ast.Name):
+            for item, op in registrations.marked(target.id, value, scope):
+                self.add("side effect", cut(op, 200), _lines(item), expression(item, 200), None)
+                self.record.entries[-1] = self.record.entries[-1]._replace(summary=f"in {scope.qualify(target.id)}")
             if scope.kind != "function":
                 self._name(target.id, node, annotation, scope, value)
         elif isinstance(target, ast.Attribute):

@@ -14,7 +14,7 @@ from kwindex.scope import Meaning, Scope
 
 OPS, _SAME_OPS = "torch.ops.", "torch._ops.ops."
 _MAY_BE_LIBRARY = (ast.Call, ast.Name)
-_DISPLAYS = (ast.List, ast.Tuple)
+_DISPLAYS = (ast.List, ast.Tuple, ast.Set)
 _TABLES = (*_DISPLAYS, ast.Dict)
 
 
@@ -56,6 +56,9 @@ def find(node: ast.expr, scope: Scope) -> Iterator[Registration]:
     elif word in _FOR_OP:
         kind, detail = _FOR_OP[word]
         yield from _for_op(node, scope, kind, detail)
+    elif word in _ADDS and call is not None and call.args and isinstance(callee, ast.Attribute):
+        ops = op_names(call.args[0], scope) if _EFFECTS in _last(callee.value) else []
+        yield from (Registration("side effect", op, "side effect", "") for op in ops)
     elif word.startswith("register_") and "lowering" in word and call is not None and call.args:
         yield from _for_op(node, scope, "lowering", "lowering")
 
@@ -100,7 +103,21 @@ _CUTS = {
     *(f"_.{word}[0]" for word in ("split('(')", "split('(', 1)", "partition('(')")),
 }
 """The expressions that cut the operator's name from its schema, `_`."""
-_WORDS = {"define", "custom_op", "triton_op", "impl", *_FOR_OP}
+_EFFECTS, _ADDS = "side_effect", ("add", "update")
+"""Part of the name of a table of operators that have side effects, and the methods that add to it."""
+_WORDS = {*_ADDS, "define", "custom_op", "triton_op", "impl", *_FOR_OP}
+
+
+def marked(name: str, table: ast.expr | None, scope: Scope) -> Iterator[tuple[ast.expr, str]]:
+    """Yields the operators in a table that is named as one of side effects, each with where it stands there.
+
+    Example:
+        >>> table = ast.parse("{torch.ops.mine.add, print}", mode="eval").body
+        >>> [op for _, op in marked("_side_effectful_functions", table, Scope("module", "m", None))]
+        ['mine::add']
+    """
+    if _EFFECTS in name and isinstance(table, _DISPLAYS) and scope.kind != "function":
+        yield from ((item, op) for item in table.elts for op in op_names(item, scope))
 
 
 def op_names(node: ast.expr, scope: Scope) -> list[str]:
