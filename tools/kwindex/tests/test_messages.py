@@ -336,14 +336,16 @@ def test_imports_that_may_not_happen_are_marked(entries_of: Index) -> None:
         "if typing.TYPE_CHECKING:\n    from x import d\n"
         "try:\n    import e\nexcept ImportError:\n    import f\nelse:\n    import g\n"
         "try:\n    def k():\n        import h\nexcept KeyError:\n    import i\n"
+        "with contextlib.suppress(KeyError, ImportError):\n    import j\n"
+        "with suppress(KeyError), open(x):\n    import l\n"
     )
     found = {
         e.name.rpartition(".")[2]: e.signature.partition("  # ")[2] for e in entries_of(text) if e.kind == "import"
     }
     assert found == {
-        **dict.fromkeys("acghi", ""),
+        **dict.fromkeys("acghil", ""),
         **dict.fromkeys("bd", "for type checkers only"),
-        "e": "may be missing",
+        **dict.fromkeys("ej", "may be missing"),
         "f": "where another is missing",
     }
 

@@ -320,10 +320,15 @@ class _Pass:
         self._push(node.body, scope, "may be missing" if absence else "")
 
     def _with(self, node: ast.With | ast.AsyncWith, scope: Scope) -> None:
+        absence = False
         for item in node.items:
+            made = item.context_expr
             if isinstance(item.optional_vars, ast.Name):
-                registrations.remember(item.optional_vars.id, item.context_expr, scope)
-        self._push(node.body, scope)
+                registrations.remember(item.optional_vars.id, made, scope)
+            absence |= (
+                isinstance(made, ast.Call) and _last(made) == "suppress" and any(map(_catches_absence, made.args))
+            )
+        self._push(node.body, scope, "may be missing" if absence else "")
 
     def _match(self, node: ast.Match, scope: Scope) -> None:
         for case in reversed(node.cases):
