@@ -88,6 +88,23 @@ def test_decorators_of_an_operator_made_in_the_same_file(entries_of: Index) -> N
     assert found == [("op", 2), ("kernel", 4), ("gradient", 5)]
 
 
+def test_a_higher_order_operator_is_one_with_what_is_registered_for_it(entries_of: Index) -> None:
+    text = (
+        "from torch._ops import HigherOrderOperator\nimport torch\nclass CondOp(HigherOrderOperator):\n"
+        "    'Branches.'\n    def __init__(self):\n        super().__init__('cond', cacheable=True)\n"
+        "cond_op = CondOp()\n@cond_op.py_impl(DispatchKey.Autograd)\ndef f(x): ...\n@register_fake(cond_op)\n"
+        "def g(x): ...\nclass Other(Base):\n    def __init__(self):\n        super().__init__('other')\n"
+        "class Named(HigherOrderOperator):\n    def __init__(self, name):\n        super().__init__(name)\n"
+        "other = Other()\n@other.py_impl(K)\ndef h(): ...\n"
+    )
+    found = [(e.kind, e.name, e.line, e.summary) for e in entries_of(text) if "::" in e.name]
+    assert found == [
+        ("op", "higher_order::cond", 3, "operator: m.CondOp"),
+        ("kernel", "higher_order::cond", 9, "Autograd kernel: m.f"),
+        ("kernel", "higher_order::cond", 11, "fake kernel: m.g"),
+    ]
+
+
 def test_a_table_of_side_effects_marks_each_operator_in_it(entries_of: Index) -> None:
     text = HEAD + (
         "from torch._ops import ops as _ops\n"

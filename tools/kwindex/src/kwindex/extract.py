@@ -155,6 +155,10 @@ class _Pass:
         name = scope.qualify(node.name)
         doc = docstring_of(node.body)
         self.add("class", name, _lines(node), class_signature(node), doc)
+        if op := registrations.higher_order(node):
+            scope.bind(node.name, Meaning("op class", op))
+            self.add("op", cut(op, 200), _lines(node), class_signature(node), None)
+            self.record.entries[-1] = self.record.entries[-1]._replace(summary=cut(f"operator: {name}", 240))
         self._deprecation(deprecated_by(doc), name, node)
         self._decorators(node, name, scope)
         self._push(node.body, Scope("class", name, scope))

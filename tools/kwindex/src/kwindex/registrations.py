@@ -103,6 +103,7 @@ _CUTS = {
     *(f"_.{word}[0]" for word in ("split('(')", "split('(', 1)", "partition('(')")),
 }
 """The expressions that cut the operator's name from its schema, `_`."""
+_HIGHER = {"HigherOrderOperator", "BaseHOP"}
 _EFFECTS, _ADDS = "side_effect", ("add", "update")
 """Part of the name of a table of operators that have side effects, and the methods that add to it."""
 _WORDS = {*_ADDS, "define", "custom_op", "triton_op", "impl", *_FOR_OP}
@@ -118,6 +119,25 @@ def marked(name: str, table: ast.expr | None, scope: Scope) -> Iterator[tuple[as
     """
     if _EFFECTS in name and isinstance(table, _DISPLAYS) and scope.kind != "function":
         yield from ((item, op) for item in table.elts for op in op_names(item, scope))
+
+
+def higher_order(node: ast.ClassDef) -> str:
+    r"""Returns the operator that a class of a higher-order operator is, '' for any other class.
+
+    Example:
+        >>> text = "class C(HigherOrderOperator):\n  def __init__(self):\n    super().__init__('cond')"
+        >>> higher_order(ast.parse(text).body[0])
+        'higher_order::cond'
+    """
+    if not any(_last(base) in _HIGHER for base in node.bases):
+        return ""
+    for made in node.body:
+        for inner in made.body if isinstance(made, ast.FunctionDef) and made.name == "__init__" else ():
+            call = inner.value if isinstance(inner, ast.Expr) else None
+            if isinstance(call, ast.Call) and call.args and expression(call.func) == "super().__init__":
+                name = string_of(call.args[0])
+                return f"higher_order::{name}" if name else ""
+    return ""
 
 
 def op_names(node: ast.expr, scope: Scope) -> list[str]:
@@ -167,8 +187,13 @@ def remember(target: str, value: ast.expr, scope: Scope) -> None:
     """Notes what a plain assignment says about later registrations in the same file."""
     if isinstance(value, _MAY_BE_LIBRARY):
         namespace = library_namespace(value, scope)
+        made = (
+            scope.meaning(value.func.id) if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) else None
+        )
         if namespace:
             scope.bind(target, Meaning("library", namespace))
+        elif made is not None and made.what == "op class":
+            scope.bind(target, Meaning("op", made.text))
     elif isinstance(value, ast.Attribute):
         dotted = scope.dotted(value)
         if dotted.startswith((OPS, _SAME_OPS, "torch.library")) or dotted in {"torch.ops", "torch._ops.ops"}:

@@ -11,7 +11,8 @@ class Meaning(NamedTuple):
     """What a name stands for.
 
     `what` is "path" (a dotted name, in `text`), "library" (an operator library, its namespace in `text`),
-    "op" (an operator, as `namespace::name`) or "strings" (a table of literals, one a line in `text`).
+    "op" (an operator, as `namespace::name`), "op class" (a class whose instance is one) or
+    "strings" (a table of literals, one a line in `text`).
     """
 
     what: str
