@@ -163,6 +163,30 @@ def test_9_what_is_written_into_a_given_tensor_is_ordered_behind_the_wait(fake_w
     assert copied.args[1] is by_target["_c10d_functional.wait_tensor.default"]
 
 
+def test_9_a_message_is_read_behind_its_wait_from_the_tensor_that_it_came_into(fake_world):
+    """A later read of the tensor that was handed to the receive uses what arrived, in the code of a compiler, too."""
+    from torch._dynamo.backends.common import aot_autograd
+
+    group = fake_world(2)
+    graphs = []
+
+    def body(x):
+        fc.irecv_inplace(x, 1, 0, group)
+        return x + 1
+
+    compiled = torch.compile(
+        body, fullgraph=True, backend=aot_autograd(fw_compiler=lambda graph, _: graphs.append(graph) or graph)
+    )
+    compiled(torch.zeros(2))
+    (read,) = (node for node in graphs[0].graph.nodes if str(node.target) == "aten.add.Tensor")
+    above, seen = [read], set()
+    while above:
+        node = above.pop()
+        seen.update(map(str, (node.target, *node.args)))
+        above += node.all_input_nodes
+    assert "comm_core.batch_p2p.default" in seen
+
+
 def _registry(group):
     """How many works torch's registry holds after a hundred collectives that were all waited for."""
     size = torch._C._distributed_c10d._get_work_registry_size
@@ -172,9 +196,25 @@ def _registry(group):
     return size() - before
 
 
+def _registry_of_messages(group):
+    """The same of a send and a receive, of which torch's leaves the input of the send there."""
+    size = torch._C._distributed_c10d._get_work_registry_size
+    right, left = (group.rank + 1) % group.world, (group.rank - 1) % group.world
+    before = size()
+    for _ in range(20):
+        for send, receive in ((fc.isend, fc.irecv), (fc.isend_inplace, fc.irecv_inplace)):
+            sent = send(torch.ones(1), right, group=group)
+            received = receive(torch.zeros(1), left, group=group)
+            assert received.item() == 1
+            sent.wait()
+    return size() - before
+
+
 @pytest.mark.world(1, 3)
 def test_10_nothing_stays_registered_once_it_has_been_waited_for(world):
     assert world.run(_registry) == [0] * world.size
+    if world.size > 1:  # who sends to oneself does it in a batch
+        assert world.run(_registry_of_messages) == [0] * world.size
 
 
 def test_11_every_refusal_says_something_and_lists_of_other_lengths_are_refused():
