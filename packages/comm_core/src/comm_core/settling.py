@@ -11,6 +11,7 @@ import torch
 
 from comm_core.compat import forward_ad_active, is_transformed
 from comm_core.errors import DtypeError
+from comm_core.inductor_compat import keep_reads
 from comm_core.tracing import node, transforms_active
 
 
@@ -24,6 +25,7 @@ def wait(x: torch.Tensor) -> torch.Tensor:
         tensor([1., 1.])
     """
     if torch.compiler.is_compiling():
+        keep_reads()
         return wait_in_graph(x) if transforms_active() else torch.ops._c10d_functional.wait_tensor(x)
     if hasattr(x, "trigger_wait") or is_transformed(x) or forward_ad_active():
         if hasattr(x, "check_current"):  # this project's class

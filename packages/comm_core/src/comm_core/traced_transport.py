@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from comm_core import own_ops
+from comm_core import inductor_compat, own_ops
 from comm_core.groups import AnyGroup
 from comm_core.messages import Messages
 from comm_core.pending import Pending
@@ -58,6 +58,7 @@ class TracedTransport:
     """
 
     def __init__(self, group: AnyGroup, waits: bool = True) -> None:
+        inductor_compat.keep_reads()
         self.rank = group.rank
         self.world = group.world
         self._group = group
