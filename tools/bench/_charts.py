@@ -25,6 +25,7 @@ PAGES = tuple(
     for page in (
         "understand/shared_memory_speed",
         "understand/eager_speed",
+        "understand/checked_mode",
         "do/use_shm_backend",
         "do/share_buffers_between_ranks",
         "do/several_hosts",
@@ -103,12 +104,11 @@ def table(result: dict[str, Any], columns: dict[str, str]) -> str:
 def missed(result: dict[str, Any], row: dict[str, Any]) -> list[str]:
     """Return the columns in which a row is over its limit.
 
-    A row's own `limit` is that of its `ratio`, or of `shm_ms`. Each of a result's `limits` is the `most` of a `column`,
-    in rows of `from` to `to` bytes where it says so.
+    A row's own `limit` is that of its `ratio`, or else of its time in `shm_ms` or `ms`. Each of a result's `limits` is
+    the `most` of a `column`, in rows of `from` to `to` bytes where it says so.
     """
-    over = [
-        key for key in ("ratio", "shm_ms") if key in row and row.get("limit") is not None and row[key] > row["limit"]
-    ]
+    own = next((key for key in ("ratio", "shm_ms", "ms") if key in row), None)
+    over = [own] if own is not None and row.get("limit") is not None and row[own] > row["limit"] else []
     for limit in result.get("limits", []):
         within = limit.get("from", 0) <= row["bytes"] <= limit.get("to", math.inf)
         if within and row[limit["column"]] > limit["most"]:
@@ -159,6 +159,8 @@ LAYOUT = {
         None,
         {"name": "function", "bytes": "bytes", "us": "ours, us", "ratio": "of torch's", "low": "from", "high": "to"},
     ),
+    "checked_mode": (None, {"way": "call", "us": "us", "ratio": "of an unchecked one", "limit": "at most"}),
+    "checked_mode_faults": (None, {"fault": "what differs", "ms": "ms until the error", "limit": "at most"}),
     "shm_symmetric": (
         None,
         {

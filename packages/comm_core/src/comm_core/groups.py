@@ -110,7 +110,8 @@ GroupLike: TypeAlias = (
     "AnyGroup | dist.ProcessGroup | DeviceMesh | tuple[DeviceMesh, int | str] | str | Sequence[int] | None"
 )
 
-_parsed: dict[int, tuple[weakref.ref[dist.ProcessGroup], Group]] = {}  # of each living ProcessGroup, by its id()
+_Parsed = tuple[weakref.ref[dist.ProcessGroup], Group]
+_parsed: dict[int, _Parsed] = {}  # of each living ProcessGroup, by its id()
 _simulated = threading.local()  # .group: the SimulatedGroup of this thread while a World runs
 
 
@@ -187,15 +188,16 @@ def _parse(group: dist.ProcessGroup) -> AnyGroup:
     ranks, backend = tuple(dist.get_process_group_ranks(group)), dist.get_backend(group)
     if not compat.is_registered(group):
         return Group(name, rank, group.size(), ranks, backend)
-    source = weakref.ref(group, functools.partial(_forget, id(group)))
+    source = weakref.ref(group, functools.partial(_forget, id(group), _parsed))
     found = Group(name, rank, group.size(), ranks, backend, source)
     _parsed[id(group)] = source, found
     return found
 
 
-def _forget(key: int, source: weakref.ref[dist.ProcessGroup]) -> None:
-    if key in _parsed and _parsed[key][0] is source:
-        del _parsed[key]
+def _forget(key: int, parsed: dict[int, _Parsed], source: weakref.ref[dist.ProcessGroup]) -> None:
+    """Drop a group that is gone; `parsed` is handed over, as this module's names may be gone too when Python ends."""
+    if key in parsed and parsed[key][0] is source:
+        del parsed[key]
 
 
 def _default_group() -> AnyGroup:

@@ -42,7 +42,7 @@ class Receive:
 
     Args:
         like: a tensor of the shape, dtype and device that will arrive; its values are not read and not written. The
-            result requires grad where it does.
+            result requires grad where it does, or where a tensor of its dtype that the batch sends does.
         peer: the rank that sends it.
         tag: the sender's tag.
     """
