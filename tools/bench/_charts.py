@@ -131,7 +131,7 @@ def _cell(row: dict[str, Any], key: str, bold: bool) -> str:
 
 MPIS = {"shm": "comm_shm", "impi-rt": "Intel MPI", "openmpi": "Open MPI", "mpich": "MPICH"}
 GLOO = {"shm_us": "comm_shm", "gloo_us": "gloo"}
-FLOOR = {"all_reduce_us": "all_reduce", "flags_us": "flags", "memcpy_us": "memcpy", "crossing_us": "crossing"}
+FLOOR = {f"{what}_us": what for what in ("all_reduce", "flags", "memcpy", "crossing", "kept")}
 OF_FLOOR = {"of_flags": "in exchanges", "of_memcpy": "in copies", "of_crossing": "in crossings"}
 LAYOUT = {
     "shm_against_mpi": (MPIS, {"bytes": "bytes", **MPIS, "ratio": "of the best", "limit": "at most"}),

@@ -48,20 +48,26 @@ static void exchange_flags(uint32_t rank) {
     see_other(rank);
 }
 
-static unsigned char *stage_of(uint32_t rank, size_t at) { return stage + (at / piece % 4 * 2 + rank) * piece; }
-
 static size_t some(size_t at, size_t bytes) { return bytes - at < piece ? bytes - at : piece; }
+
+/* Where `rank` puts a piece, of which there are four; when pieces change hands, where the other rank put the last one. */
+static unsigned char *stage_of(uint32_t rank, size_t count, int change) {
+    uint32_t place = change && count / 4 % 2 ? !rank : rank;
+    return stage + (count % 4 * 2 + place) * piece;
+}
 
 /* The traffic that no all_reduce of private memory through shared memory avoids: in a group of two every byte of the
  * message is put once by each rank where the other one reads it, be it an input or a result. Without any arithmetic. */
-static void cross(uint32_t rank, unsigned char *y, const unsigned char *x, size_t bytes) {
+static void cross(uint32_t rank, unsigned char *y, const unsigned char *x, size_t bytes, int change) {
+    static size_t count;
     for (size_t at = 0; at < bytes + piece; at += piece) { /* a piece is taken while the other rank puts the next one */
         if (at < bytes)
-            memcpy(stage_of(rank, at), x + at, some(at, bytes));
+            memcpy(stage_of(rank, count, change), x + at, some(at, bytes));
         say_here(rank);
         if (at >= piece)
-            memcpy(y + at - piece, stage_of(!rank, at - piece), some(at - piece, bytes));
+            memcpy(y + at - piece, stage_of(!rank, count - 1, change), some(at - piece, bytes));
         see_other(rank);
+        count += at < bytes;
     }
 }
 
@@ -99,11 +105,13 @@ static void measure(shm_group *group, uint32_t rank, size_t bytes, float *x, flo
             __asm__ __volatile__("" ::: "memory");
         }
         say(turn, "memcpy", bytes, began, calls, rank);
-        exchange_flags(rank);
-        began = shm_now_ns();
-        for (size_t i = 0; i < calls; i++)
-            cross(rank, (unsigned char *)y, (const unsigned char *)x, bytes);
-        say(turn, "crossing", bytes, began, calls, rank);
+        for (int change = 0; change < 2; change++) {
+            exchange_flags(rank);
+            began = shm_now_ns();
+            for (size_t i = 0; i < calls; i++)
+                cross(rank, (unsigned char *)y, (const unsigned char *)x, bytes, change);
+            say(turn, change ? "crossing" : "kept", bytes, began, calls, rank);
+        }
         exchange_flags(rank);
         began = shm_now_ns();
         for (size_t i = 0; i < calls; i++)

@@ -3,7 +3,8 @@
 The C core is compiled with a small program that has no Python in it, and measured next to its limits in the same two
 processes, taking turns. memcpy runs in both processes at once, as the collective does, over the same bytes. The third
 limit is what private memory costs: each byte is copied into shared memory by one rank and out of it by the other one,
-which is the traffic of an all_reduce between two without its arithmetic:
+which is the traffic of an all_reduce between two without its arithmetic. `crossing` is that where each rank writes what
+the other one wrote before, `kept` where each writes its own memory again, which the other one has read since:
 
     python tools/bench/shm_floor.py [--json FILE]
 """
@@ -24,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 CSRC = HERE.parent.parent / "packages" / "comm_shm" / "csrc"
 SIZES = [4, 64, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 32 << 20]
 LIMITS = [{"column": "of_flags", "most": 3.0, "to": 64}, {"column": "of_memcpy", "most": 2.0, "from": 1 << 20}]
-PEERS = ("flags", "memcpy", "crossing")
+PEERS = ("flags", "memcpy", "crossing", "kept")
 
 
 def build(folder: Path) -> Path:

@@ -36,10 +36,15 @@ static size_t count_of(const shm_call *call, size_t t, size_t numel) {
     return start < numel ? least(call->piece, numel - start) : 0;
 }
 
+/* Slots change hands: of those of a step, a rank writes the one that another rank wrote the last time. For a core that
+ * writes lines which others have read since it last wrote them waits until all have let go of them, and that was seen to
+ * take several times as long as to write lines which another one has written since (AMD's Zen 4). Where ranks reduce for
+ * others, they write where they have read, and lines change hands without this. */
 static unsigned char *slot_of(const shm_group *group, const shm_call *call, uint32_t rank, size_t t) {
     if (call->on_card)
         return shm_card_of(group, rank, call->first)->data;
-    return shm_slot(group, rank, call->first + (uint32_t)t);
+    uint32_t step = call->first + (uint32_t)t, turn = call->changes_hands ? step / SHM_SLOTS : 0;
+    return shm_slot(group, (rank + turn % group->world) % group->world, step);
 }
 
 /* As `cut`, for what goes through all of a slot, and is all read one step later: see pipeline.c. */

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#define CACHE_LINE 64
 #define PIECE_BYTES (32 * 1024) /* the other side is told after so many */
 
 static size_t least(size_t a, size_t b) { return a < b ? a : b; }
@@ -106,10 +107,19 @@ static void to_ring(unsigned char *ring, size_t size, uint64_t at, const void *d
     memcpy(ring, (const unsigned char *)data + part, bytes - part);
 }
 
-static void from_ring(void *data, const unsigned char *ring, size_t size, uint64_t at, size_t bytes) {
+/* Write into each line of what was read, and so take it from the sender. A core that writes lines which another one has
+ * read since waits several times as long as for lines which another one has written: see slot_of in collective.c. */
+static void take_over(unsigned char *at, size_t bytes) {
+    for (size_t i = 0; i < bytes; i += CACHE_LINE)
+        *(volatile unsigned char *)(at + i) = 0;
+}
+
+static void from_ring(void *data, unsigned char *ring, size_t size, uint64_t at, size_t bytes) {
     size_t place = at % size, part = least(bytes, size - place);
     memcpy(data, ring + place, part);
     memcpy((unsigned char *)data + part, ring, bytes - part);
+    take_over(ring + place, part);
+    take_over(ring, bytes - part);
 }
 
 static shm_envelope *envelope_at(const shm_mail *mail, uint32_t from, uint32_t to, uint64_t place) {
@@ -334,7 +344,7 @@ static void arrive(shm_mail *mail, shm_incoming *in) {
 /* Take a piece of the message at hand, or begin with the next one; whether anything was taken. */
 static int read_some(shm_mail *mail, int source, shm_incoming *in, shm_lane *lane) {
     uint64_t there = atomic_load_explicit(&lane->head, memory_order_acquire) - in->tail;
-    const unsigned char *ring = ring_between(mail, (uint32_t)source, mail->group->rank);
+    unsigned char *ring = ring_between(mail, (uint32_t)source, mail->group->rank);
     int moved = 0;
     if (!in->busy) {
         if (there == 0 || !choose(mail, source, in, envelope_at(mail, (uint32_t)source, mail->group->rank, in->tail)))

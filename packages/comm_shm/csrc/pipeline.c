@@ -119,6 +119,7 @@ shm_status shm_run(shm_group *group, shm_call *call, const shm_stages *stages, c
     if (status != SHM_OK)
         return status;
     call->header.serial = ++group->serial;
+    call->changes_hands = stages->reduce == NULL;
     int simple = call->pieces == 1 && stages->reduce == NULL && stages->agreed == NULL;
     return leave(group, (simple ? one_piece : pieces)(group, call, stages, patience));
 }

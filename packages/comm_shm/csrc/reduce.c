@@ -29,14 +29,22 @@
 #define INDEPENDENT _Pragma("GCC ivdep")
 #endif
 
-#define COMBINE(name, type, expression)                                                    \
-    EVERY_LEVEL static void name(void *out, const void *left, const void *right, size_t numel) { \
-        type *to = out;                                                                    \
-        const type *from = left, *with = right;                                            \
-        INDEPENDENT for (size_t i = 0; i < numel; i++) {                                   \
-            type a = from[i], b = with[i];                                                 \
-            to[i] = (type)(expression);                                                    \
-        }                                                                                  \
+/* `also` gets the same while the value is in a register; it is NULL where one place is enough. */
+#define COMBINE(name, type, expression)                                                                     \
+    EVERY_LEVEL static void name(void *out, void *also, const void *left, const void *right, size_t numel) { \
+        type *to = out, *too = also;                                                                        \
+        const type *from = left, *with = right;                                                             \
+        if (too == NULL) {                                                                                  \
+            INDEPENDENT for (size_t i = 0; i < numel; i++) {                                                \
+                type a = from[i], b = with[i];                                                              \
+                to[i] = (type)(expression);                                                                 \
+            }                                                                                               \
+        } else {                                                                                            \
+            INDEPENDENT for (size_t i = 0; i < numel; i++) {                                                \
+                type a = from[i], b = with[i];                                                              \
+                to[i] = too[i] = (type)(expression);                                                        \
+            }                                                                                               \
+        }                                                                                                   \
     }
 
 /* A NaN on either side stays. */
@@ -81,7 +89,7 @@ MODULAR(uint8_t)
         add_##bits, NULL, multiply_##bits, lesser_##type, greater_##type, and_##bits, or_##bits, xor_##bits, NULL \
     }
 
-typedef void (*combine)(void *, const void *, const void *, size_t);
+typedef void (*combine)(void *, void *, const void *, const void *, size_t);
 
 static const combine table[SHM_KINDS][SHM_PREMUL_SUM + 1] = {
     [SHM_F32] = FLOATING_ROW(float),
@@ -192,7 +200,7 @@ static void reduce_halves(uint16_t *out, void *also, const void *const *sources,
         widen(total, (const uint16_t *)sources[0] + start, count);
         for (uint32_t rank = 1; rank < world; rank++) {
             widen(next, (const uint16_t *)sources[rank] + start, count);
-            step(total, total, next, count);
+            step(total, NULL, total, next, count);
         }
         if (op == SHM_AVG)
             divide_float(total, (float)world, count);
@@ -202,12 +210,14 @@ static void reduce_halves(uint16_t *out, void *also, const void *const *sources,
 }
 
 /* The sources are read at `at`; only the last one is read after `to` is written, and element by element at that. */
-static void reduce_block(void *to, const void *const *sources, size_t at, uint32_t world, size_t count, combine step) {
+static void reduce_block(void *to, void *also, const void *const *sources, size_t at, uint32_t world, size_t count,
+                         combine step) {
     double total[BLOCK];
     const void *left = (const unsigned char *)sources[0] + at;
     for (uint32_t rank = 1; rank < world; rank++) {
-        void *result = rank + 1 == world ? to : total;
-        step(result, left, (const unsigned char *)sources[rank] + at, count);
+        int last = rank + 1 == world;
+        void *result = last ? to : total;
+        step(result, last ? also : NULL, left, (const unsigned char *)sources[rank] + at, count);
         left = result;
     }
 }
@@ -221,18 +231,20 @@ void shm_reduce(void *out, void *also, const void *const *sources, uint32_t worl
     }
     combine step = table[kind][op];
     int paired = kind >= SHM_C64, doubles = kind == SHM_F64 || kind == SHM_C128;
+    int at_once = world > 1 && op != SHM_AVG; /* the last step has the result */
     size_t width = shm_width(kind) >> paired, total = numel << paired;
     for (size_t start = 0; start < total; start += BLOCK) {
         size_t count = total - start < BLOCK ? total - start : BLOCK, at = start * width;
         unsigned char *to = (unsigned char *)out + at;
         if (world > 1)
-            reduce_block(to, sources, at, world, count, step);
+            reduce_block(to, also != NULL && at_once ? (unsigned char *)also + at : NULL, sources, at, world, count, step);
         else if (out != sources[0])
             memmove(to, (const unsigned char *)sources[0] + at, count * width);
         if (op == SHM_AVG && doubles)
             divide_double((double *)(void *)to, world, count);
         else if (op == SHM_AVG)
             divide_float((float *)(void *)to, (float)world, count);
-        put_twice(also, at, to, count * width);
+        if (!at_once)
+            put_twice(also, at, to, count * width);
     }
 }

@@ -191,6 +191,7 @@ typedef struct {
     size_t piece, pieces; /* elements that one rank gives another one at a time, and how often */
     size_t front;         /* bytes of a slot before them */
     int on_card;          /* the only piece goes on the card, not into a slot */
+    int changes_hands;    /* a rank's slot is another one's the next time: see slot_of in collective.c */
     uint32_t first;       /* step of the first piece */
 } shm_call;
 

@@ -34,12 +34,13 @@ class Rank:
     def __init__(self, rank, world, design):
         self.rank, self.world, self.design = rank, world, design
         self.peers = [peer for peer in range(world) if peer != rank]
-        self.step, self.ops, self.on_card = 0, [], False
+        self.step, self.ops, self.on_card, self.changes_hands = 0, [], False, False
 
     def slot(self, owner, step, part):
         if self.on_card:
             return "card", owner, step % self.design.cards, part
-        return "slot", owner, step % self.design.slots, part
+        turn = step // self.design.slots if self.changes_hands else 0
+        return "slot", (owner + turn) % self.world, step % self.design.slots, part
 
     def arrived(self, rank):
         return "arrived", rank, self.step % self.design.cards
@@ -78,6 +79,7 @@ class Rank:
     def run(self, name, lag, pieces):
         """As in pipeline.c; no pieces stand for one that goes on the card."""
         first, self.on_card, pieces = self.step + 1, (lag, pieces) in self.design.on_card, max(pieces, 1)
+        self.changes_hands = lag == 1
         for turn in range(pieces + lag):
             put = turn < pieces
             if put and self.design.put_early:
