@@ -177,6 +177,7 @@ SAMPLE = (
     "lib = torch.library.Library('mine', 'DEF')\nlib.define('op(Tensor x) -> Tensor')\nlib.impl('op', f, 'CPU')\n"
     "def test_f():\n    f(1)\ntry:\n    import g\n"
     "except ImportError:\n    g = None\ntorch._check(x, lambda: 'x is bad')\n"
+    "# Note [Of the sample]\n# It is told.\n\nx = 1  # see Note [Of the sample]\n"
 )
 
 
@@ -184,4 +185,4 @@ def test_what_is_told_of_a_file_changes_only_with_the_version() -> None:
     """An index that was made before would keep what it has: a new version goes into `reading._VERSION` and here."""
     piece = make(extract(SAMPLE.encode(), "m.py", "m"))
     told = hashlib.blake2b(b"".join(piece), digest_size=8).hexdigest()
-    assert (_VERSION.partition(",")[0], told) == ("kwindex 13", "342b5089f2e38cec")
+    assert (_VERSION.partition(",")[0], told) == ("kwindex 14", "edbc32fdca5901c1")

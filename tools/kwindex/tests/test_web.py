@@ -95,6 +95,14 @@ MORE = [
     "c10d.group.WORLD",
     "Shard.is_shard",
     "fsdp.FSDPModule.res",
+    "See Note [lowering-time collective optimization]",
+    "# NOTE [ lowering time collective",
+    "Note [zz",
+    "kind:concept",
+    "kind:mention lowering time",
+    "lowering-time collective optimization",
+    "Context parallelism load balance algorithm for causal masking",
+    "every rank maintains communication buffers that",
 ]
 
 
@@ -289,6 +297,8 @@ class Meta(type):
     def WORLD(cls): ...
 from a.b import wait_tensor as wait
 import os.path
+# Note [Of ranks]: they are told.
+x = 1  # see Note [Of ranks], Note [One of more words than a name has, all in all]
 """
 
 
@@ -328,7 +338,10 @@ MARKS = [
     "_",
     "::",
 ]
-PHRASES = ["got axis 3; need a name", "ranks in a", " ", ", ", "kind:func "]
+PHRASES = [
+    *("got axis 3; need a name", "ranks in a", " ", ", ", "kind:func ", "See Note [Of", "ranks]."),
+    "one of more words than a name has, all in all",
+]
 LETTERS = st.text(
     st.characters(exclude_categories=("C", "Z"), max_codepoint=0xFFFF), max_size=3
 )  # JavaScript's letters

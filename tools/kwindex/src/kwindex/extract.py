@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from kwindex import all_names, registrations, settings
+from kwindex import all_names, concepts, registrations, settings
 from kwindex.exported import ALL
 from kwindex.imports import bindings
 from kwindex.messages import checked, deprecated_by, deprecation, raised, replacement, templates
@@ -68,6 +68,8 @@ def extract(data: bytes, file: str, module: str) -> list[Entry]:
         all_names.complete(visitor.record.entries, tree.body, module)
     if settings.may_read(text):
         visitor.add_settings(tree, text)
+    if concepts.may_hold(text):
+        visitor.record.entries.extend(concepts.entries(tree, text, visitor.definitions()))
     return sorted(visitor.record.entries, key=lambda entry: (entry.line, -entry.end_line, entry))
 
 
@@ -105,12 +107,15 @@ class _Pass:
         summary = first_sentence(doc)
         self.record.entries.append(Entry(name, kind, self.record.file, *lines, signature, summary))
 
+    def definitions(self) -> list[Entry]:
+        """Returns what other things can stand in, the module first."""
+        return [entry for entry in self.record.entries if entry.kind in _OWNERS]
+
     def add_settings(self, tree: ast.Module, text: str) -> None:
         """Adds the environment variables and config keys that the module reads."""
         entries = self.record.entries
         imports = [entries[place] for place, _ in self.record.targets]
-        owners = [entry for entry in entries if entry.kind in _OWNERS]
-        for reading in settings.readings(tree, text, imports, owners):
+        for reading in settings.readings(tree, text, imports, self.definitions()):
             self.add(reading.kind, reading.name, (reading.line, reading.end_line), reading.text, None)
             entries[-1] = entries[-1]._replace(summary=f"read in {reading.owner}")
 

@@ -1,14 +1,17 @@
-"""What a query asks besides its words: `kind:`, `in:`, `pkg:` and "exact" in quotes."""
+"""What a query asks besides its words: `kind:`, `in:`, `pkg:`, "exact" in quotes, and notes by `Note [Title]`."""
 
 import re
 from typing import NamedTuple
 
 from kwindex.errors import KwindexError
-from kwindex.kinds import ELSEWHERE, TABLE, UNNAMED
+from kwindex.kinds import ELSEWHERE, NOTES, TABLE, UNNAMED
 from kwindex.model import Entry
 from kwindex.spelling import fold, short
 
 _FILTER = re.compile(r"""(?<!\S)(kind|in|pkg):(?!:)(?:"([^"]*)"|([^\s"]+))(?!\S)""")
+
+NOTED = r"^[# ]*(?:[Ss]ee )?(?:also )?N(?:ote|OTE) ?\[((?:[^\[\]]|\[[^\[\]]*\])*)(?:\].*)?$"
+"""How a text names a note by its title; for JavaScript too."""
 
 
 class Request(NamedTuple):
@@ -31,16 +34,21 @@ class Request(NamedTuple):
             >>> request = Request.of('kind:func in:distributed "all_reduce"')
             >>> request.text, request.exact, request.kinds, request.paths
             ('all_reduce', True, (frozenset({'function'}),), ('distributed',))
+            >>> Request.of("# See Note [Waits are late].").text
+            'Waits are late'
         """
         asked: dict[str, list[str]] = {"kind": [], "in": [], "pkg": []}
         for found in _FILTER.finditer(text):
             asked[found[1]].append(found[2] if found[2] is not None else found[3])
         text = " ".join(_FILTER.sub(" ", text).split())
+        noted = re.match(NOTED, text)
+        if noted is not None:
+            text = noted[1].strip()
         exact = len(text) > 2 and text[0] == text[-1] == '"' and '"' not in text[1:-1]
         return cls(
             text[1:-1].strip() if exact else text,
             exact,
-            tuple(map(_kinds, asked["kind"])),
+            (*map(_kinds, asked["kind"]), *[frozenset(NOTES)] * (noted is not None)),
             tuple(path.lower() for path in asked["in"]),
             tuple(asked["pkg"]),
         )

@@ -37,23 +37,27 @@ TABLE = (
     Kind("environment variable", "environment variables", 3, "a variable of the environment that a file reads"),
     Kind("error", "errors", -20, "a message that is raised, its computed parts as holes", named=False),
     Kind("deprecation", "deprecations", -20, "a message that something is deprecated", named=False),
+    Kind("concept", "concepts", 2, "a note with a title, in comments or docstrings"),
     Kind("decorator", "decorators", -500, "what a file decorates its definitions with, once a file"),
     Kind("test", "tests", -500, "what the tests of a file call, once a file"),
+    Kind("mention", "mentions", -500, "the notes that a file refers to, once a file"),
     Kind("import", "imports", -250, "a name taken from another module"),
 )
 
 KINDS = {kind.word: kind for kind in TABLE}
 UNNAMED = frozenset(kind.word for kind in TABLE if not kind.named)
 """The kinds of entries whose names say where they stand, not what they are called."""
-USED = ("decorator", "test")
+NOTES = CONCEPT, MENTION = "concept", "mention"
+"""The kinds of entries that are titled notes, and what refers to them."""
+USED = ("decorator", "test", MENTION)
 """The kinds of entries that say what a file uses; pages show them beside definitions and in sections of their own."""
 ELSEWHERE = frozenset(
     (
         *("op", "kernel", "gradient", "lowering", "decomposition", "side effect", "remap"),
-        *("config key", "environment variable", *USED),
+        *("config key", "environment variable", CONCEPT, *USED),
     )
 )
-"""The kinds of entries that are named by what they are for or use, not by the module that has them."""
+"""The kinds of entries that are named by what they are for, about or use, not by what a module binds."""
 
 
 def heading(word: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import accumulate
 
-from kwindex.kinds import TABLE, UNNAMED
+from kwindex.kinds import CONCEPT, MENTION, TABLE, UNNAMED
 from kwindex.model import Entry, Problem
 from kwindex.owners import owner_line
 from kwindex.pasted import Message, plain
@@ -39,6 +39,7 @@ _SPOKEN = {
     "remap",
     "decorator",
     "test",
+    MENTION,
 }
 """Kinds whose summaries are made by kwindex or are another entry's: they are not searched by words."""
 
@@ -141,7 +142,8 @@ def doc(entry: Entry) -> str:
         return f"\t {plain(entry.signature).translate(_APART)}"
     if not entry.summary:
         return ""
-    summary, words = entry.summary, plain(entry.summary)
+    summary = f"{short(entry.name)}. {entry.summary}" if entry.kind == CONCEPT else entry.summary
+    words = plain(summary)
     may_hold = "_" in summary or summary[1:] != words[1:]
     inner = (" ".join(subtokens(name)) for name in _COMPOUND.findall(summary)) if may_hold else ()
     return " ".join(["", *words_of(entry.name[-_NAME_LETTERS:])[-_NAME_WORDS:], "\t", words.translate(_APART), *inner])

@@ -189,7 +189,7 @@ class _Search:
         elif not self._by_type():
             self._by_message()
             self._by_file()
-            may_be_name = len(self._query.words) <= _MOST_WORDS or len(self._query.parts) > 1
+            may_be_name = self._may_be_name()
             if may_be_name:
                 self._by_path()
                 self._by_name()
@@ -203,6 +203,12 @@ class _Search:
                 self._by_error()
         searcher = self._searcher
         return [_counted(hit, searcher) for hit in self._best.hits()]
+
+    def _may_be_name(self) -> bool:
+        query = self._query
+        if len(query.words) <= _MOST_WORDS or len(query.parts) > 1:
+            return True
+        return next(self._names.folded(query.folded), None) is not None
 
     def _offer(self, numbers: Iterable[int], judged: Judged, bound: int = EXACT_QUALIFIED, own: int = 0) -> None:
         """Offers entries that can get at most so many points; `own` is what the name itself adds to them."""

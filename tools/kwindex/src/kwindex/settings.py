@@ -1,7 +1,6 @@
 """Settings that code reads: environment variables, and attributes of config modules."""
 
 import ast
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -9,6 +8,7 @@ from kwindex.link import target_of
 from kwindex.model import Entry
 from kwindex.render import expression, string_of
 from kwindex.shadows import Around, Shadows, children
+from kwindex.spans import holds, one_ended, owners_of
 
 _STRINGS = (ast.JoinedStr, ast.FormattedValue)
 _READS = {"get", "pop", "setdefault", "__getitem__"}
@@ -113,7 +113,7 @@ def readings(tree: ast.Module, text: str, entries: Sequence[Entry], owners: Iter
     found = sorted(_candidates(tree, lines), key=lambda node: node.lineno)
     constants = _constants(tree)
     first: dict[tuple[str, str], Reading] = {}
-    for node, owner in _owned(found, owners):
+    for node, owner in zip(found, owners_of((node.lineno for node in found), owners), strict=True):
         kind, name = _variable(node, owner, imports, constants)
         if not name:
             kind, name = _config_key(node, owner, imports)
@@ -144,7 +144,7 @@ def _candidates(tree: ast.Module, lines: list[int]) -> Iterator[ast.expr]:
             elif isinstance(node, ast.Attribute) and _chain(node):
                 inner = ()
         inside_string = isinstance(node, _STRINGS)  # whose parts do not know their lines
-        stack += (child for child in inner if inside_string or _holds(child[0], lines))
+        stack += (child for child in inner if inside_string or holds(child[0], lines))
 
 
 def _first(node: ast.expr) -> str:
@@ -156,25 +156,9 @@ def _first(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
-def _owned(nodes: Iterable[ast.expr], owners: Iterable[Entry]) -> Iterator[tuple[ast.expr, str]]:
-    """Yields expressions, in the order of their lines, with the innermost definition that each stands in."""
-    left = sorted(owners, key=lambda owner: (owner.line, -owner.end_line), reverse=True)
-    around: list[Entry] = []
-    for node in nodes:
-        while left and left[-1].line <= node.lineno:
-            inner = left.pop()
-            while around and around[-1].end_line < inner.line:
-                around.pop()
-            around.append(inner)
-        while len(around) > 1 and around[-1].end_line < node.lineno:
-            around.pop()
-        yield node, around[-1].name
-
-
 def _lines_of(text: str, environment: Iterable[str], configs: Iterable[str]) -> list[int]:
     """Returns the lines on which a word stands that a reading needs."""
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = one_ended(text)
     words = {*environment, *configs}
     places = {place for name in words for place in _places(text, name) if _whole(text, place, len(name))}
     places.update(place + 1 for place in _places(text, f".{_CONFIG}."))
@@ -198,18 +182,6 @@ def _whole(text: str, place: int, length: int) -> bool:
     """Says whether letters at a place are a name, and not a part of one."""
     before, after = text[place - 1 : place], text[place + length : place + length + 1]
     return not (before and f"_{before}".isidentifier()) and not (after and f"_{after}".isidentifier())
-
-
-def _holds(node: ast.AST, lines: list[int]) -> bool:
-    """Says whether any of the lines, in order, is one of a node's; a node that has no lines of its own may hold any."""
-    end = getattr(node, "end_lineno", None)
-    if end is None:
-        return True
-    start = node.lineno  # type: ignore[attr-defined]
-    for decorator in getattr(node, "decorator_list", ()):
-        start = min(start, decorator.lineno)
-    place = bisect_left(lines, start)
-    return place < len(lines) and lines[place] <= end
 
 
 def _constants(tree: ast.Module) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """What a file does with names of others: what it decorates with, what its tests call, what its tables remap."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from kwindex.model import Entry
 from kwindex.render import LONGEST_SUMMARY, Function, cut, expression
@@ -41,11 +41,21 @@ class Uses:
     def entries(self, file: str, module: str) -> Iterator[Entry]:
         """Yields an entry for each name that is used, its users named as in their module."""
         for (kind, path), (place, users) in self._found.items():
-            shown = [user.removeprefix(f"{module}.") for user in dict.fromkeys(users)]
-            more = f" and {len(shown) - _MOST} more" if len(shown) > _MOST else ""
-            summary = cut(f"{_SAID[kind]} {', '.join(shown[:_MOST])}{more}", LONGEST_SUMMARY)
+            summary = cut(f"{_SAID[kind]} {listed(users, module)}", LONGEST_SUMMARY)
             end = place.end_lineno or place.lineno
             yield Entry(f"{module}.{path}", kind, file, place.lineno, end, expression(place, 200), summary)
+
+
+def listed(users: Iterable[str], module: str) -> str:
+    """Returns the first of some definitions, each once, named as in their module, with how many more there are.
+
+    Example:
+        >>> listed(["m.f", "m.C.g", "m.f", "m", "m.h"], "m")
+        'f, C.g, m and 1 more'
+    """
+    shown = [user.removeprefix(f"{module}.") for user in dict.fromkeys(users)]
+    more = f" and {len(shown) - _MOST} more" if len(shown) > _MOST else ""
+    return f"{', '.join(shown[:_MOST])}{more}"
 
 
 def decorator(node: ast.expr, scope: Scope) -> str:

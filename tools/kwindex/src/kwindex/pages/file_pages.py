@@ -1,14 +1,14 @@
 """The two pages of a source file: what is in it, and its keywords. A section without content is not there."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 from urllib.parse import quote
 
-from kwindex.kinds import KINDS, TABLE, UNNAMED, heading
+from kwindex.kinds import CONCEPT, KINDS, MENTION, TABLE, UNNAMED, heading
 from kwindex.model import Entry
 from kwindex.pages.markdown import block, code, link, plain, section, table
-from kwindex.pages.tree import REGISTERED, SAID, SETTINGS, SourcePage, Tree, has_anchor
+from kwindex.pages.tree import REGISTERED, SAID, SETTINGS, SourcePage, Tree, has_anchor, title_of
 from kwindex.render import LONGEST_SIGNATURE, cut, first_sentence
 
 MARK = "<!-- written by kwindex; do not edit -->"
@@ -54,7 +54,9 @@ def docs_page(page: SourcePage, tree: Tree, places: Places) -> str:
         section("What is in it", _structure(page, places)),
         section("Imports", _imports(page, tree, places)),
         section("Imported by", [_docs_link(page, tree.files[file]) for file in tree.importers[page.file]]),
+        section("Concepts", _concepts(page, tree, places)),
         *(section(title, _rows(page, kinds, places)) for title, kinds in _GROUPS),
+        section("Refers to", _mentions(page, tree, places)),
         section("Tests that call it", _tests(page, tree)),
         section("What the tests call", _called(page, tree, places)),
         section("Related files", _related(page, tree)),
@@ -198,6 +200,32 @@ def _rows(page: SourcePage, kinds: tuple[str, ...], places: Places) -> list[str]
 
 def _said(entry: Entry) -> str:
     return code(entry.signature or entry.name)
+
+
+def _concepts(page: SourcePage, tree: Tree, places: Places) -> list[str]:
+    rows = [
+        (code(title), plain(entry.summary), places.line(page.file, entry.line), _files(page, tree, MENTION, entry))
+        for title, entry in _notes(page, CONCEPT)
+    ]
+    return table(["note", "what it says", "line", "referred to in"], rows)
+
+
+def _mentions(page: SourcePage, tree: Tree, places: Places) -> list[str]:
+    rows = [
+        (code(title), _files(page, tree, CONCEPT, entry), places.line(page.file, entry.line))
+        for title, entry in _notes(page, MENTION)
+    ]
+    return table(["note", "which is in", "line"], rows)
+
+
+def _notes(page: SourcePage, kind: str) -> Iterator[tuple[str, Entry]]:
+    return ((entry.signature[len("Note [") : -1], entry) for entry in page.entries if entry.kind == kind)
+
+
+def _files(page: SourcePage, tree: Tree, kind: str, note: Entry) -> str:
+    """Returns links to the files that have an entry of a kind for a note."""
+    found = tree.notes[kind].get(title_of(note), [])
+    return ", ".join("this file" if one is page else link(code(one.file), page.docs, one.docs) for one in found)
 
 
 def _tests(page: SourcePage, tree: Tree) -> list[str]:

@@ -7,14 +7,15 @@ from functools import cached_property
 from itertools import takewhile
 from posixpath import basename, dirname
 
-from kwindex.kinds import USED
+from kwindex.kinds import CONCEPT, NOTES, USED
 from kwindex.model import Entry, Problem
 from kwindex.pages.outline import Outline
+from kwindex.spelling import fold, short
 
 REGISTERED = ("op", "kernel", "gradient", "lowering", "decomposition", "side effect", "remap")
 SETTINGS = ("config key", "environment variable")
 SAID = ("error", "deprecation")
-NOT_SHOWN = frozenset(("module", "import", *REGISTERED, *SETTINGS, *SAID, *USED))
+NOT_SHOWN = frozenset(("module", "import", CONCEPT, *REGISTERED, *SETTINGS, *SAID, *USED))
 """Kinds of entries that stand in tables of their own, or are the page itself; links cannot lead to them."""
 
 
@@ -26,6 +27,16 @@ def has_anchor(entry: Entry) -> bool:
         True
     """
     return entry.kind not in NOT_SHOWN
+
+
+def title_of(entry: Entry) -> str:
+    """Returns the title of a note as titles are compared.
+
+    Example:
+        >>> title_of(Entry("m.It is so", "mention", "m.py", 1, 1, "Note [It is so]", ""))
+        'itisso'
+    """
+    return fold(short(entry.name))
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +160,16 @@ class Tree:
                 if line in by_line:
                     for file, names in self._by_file(calls, page.file).items():
                         found[file].append((page, by_line[line], names))
+        return found
+
+    @cached_property
+    def notes(self) -> dict[str, dict[str, list[SourcePage]]]:
+        """For concepts and for mentions: by the folded title of each note the files that have it or refer to it."""
+        found: dict[str, dict[str, list[SourcePage]]] = {kind: defaultdict(list) for kind in NOTES}
+        for page in self.files.values():
+            for kind, title in dict.fromkeys((entry.kind, title_of(entry)) for entry in page.entries):
+                if kind in found:
+                    found[kind][title].append(page)
         return found
 
     def _by_file(self, calls: list[str], near: str) -> dict[str, list[str]]:

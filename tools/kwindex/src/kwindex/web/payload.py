@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from kwindex import code, paths, pieces, places, prose, rank, searcher
+from kwindex import code, grammar, paths, pieces, places, prose, rank, searcher
 from kwindex.exported import ALL, Exported
-from kwindex.kinds import ELSEWHERE, TABLE, UNNAMED
+from kwindex.kinds import ELSEWHERE, NOTES, TABLE, UNNAMED
 from kwindex.link import bases_of, bound_to
 from kwindex.model import Entry
 from kwindex.signatures import GAP
@@ -121,6 +121,8 @@ def settings() -> dict[str, Any]:
         "HEAD": prose._HEAD,
         "UNKNOWN": rank.UNKNOWN,
         "FORMS": code.FORMS,
+        "NOTED": grammar.NOTED,
+        "NOTES": NOTES,
         "FILE_NAMED": places.FILE_NAMED,
         "FUNCTION_NAMED": places.FUNCTION_NAMED,
         "LINE_NAMED": places.LINE_NAMED,

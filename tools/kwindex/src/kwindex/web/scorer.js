@@ -78,15 +78,17 @@ globalThis.kwindexScorer = (() => {
 
   const FILTER = /(?<!\S)(kind|in|pkg):(?!:)(?:"([^"]*)"|([^\s"]+))(?!\S)/g;
 
-  function request(text, kinds) {
+  function request(text, { KINDS: kinds, NOTED: noted, NOTES: notes }) {
     const asked = { kind: [], in: [], pkg: [] };
     for (const found of text.matchAll(FILTER)) asked[found[1]].push(found[2] ?? found[3]);
     text = text.replace(FILTER, " ").split(/\s+/u).filter(Boolean).join(" ");
+    const note = new RegExp(noted).exec(text);
+    if (note) text = note[1].trim();
     const exact = text.length > 2 && text[0] === '"' && text.at(-1) === '"' && !text.slice(1, -1).includes('"');
     return {
       text: exact ? text.slice(1, -1).trim() : text,
       exact,
-      kinds: asked.kind.map((word) => kindsNamed(word, kinds)),
+      kinds: [...asked.kind.map((word) => kindsNamed(word, kinds)), ...(note ? [new Set(notes)] : [])],
       paths: asked.in.map((path) => path.toLowerCase()),
       packages: asked.pkg,
     };
@@ -774,7 +776,7 @@ globalThis.kwindexScorer = (() => {
 
     search(text, limit = 10) {
       this.missing.clear();
-      const asked = request(text, this.P.KINDS);
+      const asked = request(text, this.P);
       if (asked.exact && this.part("messages")) this.part("holes"); // so messages are there as they are written
       const hits = new Map();
       const offer = (entry, points, why) => {
@@ -796,7 +798,8 @@ globalThis.kwindexScorer = (() => {
       const wanted = query(asked.text, this.P);
       this.byMessage(asked.text, offer);
       this.byFile(asked.text, offer);
-      const mayBeName = wanted.words.length <= this.P.MOST_NAME_WORDS || wanted.parts.length > 1;
+      const few = wanted.words.length <= this.P.MOST_NAME_WORDS || wanted.parts.length > 1;
+      const mayBeName = few || [...this.groups.values()].some(({ forms }) => forms.folded === wanted.folded);
       if (mayBeName) this.byPath(wanted, offer);
       if (mayBeName) this.byName(asked, wanted, offer);
       const steps = [() => this.byProse(asked.text, offer)];
