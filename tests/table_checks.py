@@ -177,6 +177,10 @@ FOUND_AS = {
     "what stands around that line, the function that is named, and the file": ("in the file", "at line"),
     "what a class has from its bases and its metaclass": ("c10d is torch.distributed",),
     "what is registered for an operator, the lowering first": ("exact qualified name", "end of the qualified name"),
+    "the note of that title in comments and docstrings, then the files that refer to it": (
+        "exact name",
+        "words of the name",
+    ),
     "summaries with these words, if no name has them": ("in the summary",),
 }
 """What a row promises, and the reasons that a search gives for a hit of this kind."""

@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 
 from kwindex import Entry, build, read_index
-from kwindex.kinds import USED
 
 from .sources import Distribution
 
@@ -26,12 +25,14 @@ class Index:
         return {entry.file: entry.name for entry in self.entries if entry.kind == "module"}
 
 
-def made_of(distributions: list[Distribution], others: Sequence[Path]) -> Index:
-    """Index the packages of the distributions and some other sources, without what they only use.
-
-    Their pages show decorators beside definitions, and the palette is to load fast.
-    """
+def sources(distributions: list[Distribution], others: Sequence[Path]) -> list[Path]:
+    """What the index is made of: the packages of the distributions, and some other sources."""
     own = [distribution.folder / "src" / distribution.package for distribution in distributions if distribution.package]
+    return [*own, *others]
+
+
+def made_of(distributions: list[Distribution], others: Sequence[Path]) -> Index:
+    """Index the packages of the distributions and some other sources."""
     with tempfile.TemporaryDirectory() as folder:
-        build([*own, *others], Path(folder, "index"))
-        return Index(tuple(entry for entry in read_index(Path(folder, "index")) if entry.kind not in USED))
+        build(sources(distributions, others), Path(folder, "index"))
+        return Index(tuple(read_index(Path(folder, "index"))))

@@ -92,13 +92,37 @@ def _names(ordered: Sequence[Entry], address: Callable[[Entry], Address]) -> dic
     return {
         "settings": settings(),
         "files": files,
-        "owners": owners,
+        "owners": list(_led(owners, ordered)),
         "kinds": "".join(base36(kinds[entry.kind]) for entry in ordered),
         "anchors": "".join(place.anchor for place in addresses),
         "shorts": "\n".join(short(entry.name) for entry in ordered),
         "owner": owner,
         "file": file,
     }
+
+
+def _led(owners: Sequence[str], ordered: Sequence[Entry]) -> Iterator[str]:
+    """Yields owners, in the order of their first entries: how far back an entry is that it begins with, and its rest.
+
+    One that begins with no entry before its first one stands whole.
+
+    Example:
+        >>> names = "m", "m.C", "m.C.f", "m.C.f.lib.g", "op::h"
+        >>> entries = [Entry(name, "class", "m.py", 1, 1, "", "") for name in names]
+        >>> list(_led(["", "m.", "m.C.", "m.C.f.lib.", "op::"], entries))
+        [':', '1:', '1:', '1:lib.', ':op::']
+    """
+    last: dict[str, int] = {}
+    left = iter(owners)
+    wanted = next(left, None)
+    for number, entry in enumerate(ordered):
+        if wanted is not None and entry.name == wanted + short(entry.name):
+            head = wanted.rpartition(".")[0]
+            while head and head not in last:
+                head = head.rpartition(".")[0]
+            yield f"{base36(number - last[head])}:{wanted[len(head) + 1 :]}" if head else f":{wanted}"
+            wanted = next(left, None)
+        last[entry.name] = number
 
 
 def settings() -> dict[str, Any]:

@@ -1043,9 +1043,12 @@ globalThis.kwindexScorer = (() => {
     const shorts = names.shorts.split("\n");
     const owners = spread(names.owner);
     const files = spread(names.file);
+    const [whole, led] = [[], []]; // all names, and all owners, so far
     const entries = shorts.map((short, number) => {
       const [file, page] = names.files[files[number]];
-      const name = names.owners[owners[number]] + short;
+      if (owners[number] === led.length) led.push(ownerAt(names.owners[led.length], number, whole));
+      const name = led[owners[number]] + short;
+      whole.push(name);
       const kind = kinds[parseInt(names.kinds[number], 36)];
       const brevity = names.docs[number] === "-" ? -1 : parseInt(names.docs[number], 36);
       return { name, kind, file, page, number, brevity, anchor: names.anchors[number] };
@@ -1053,6 +1056,12 @@ globalThis.kwindexScorer = (() => {
     const modules = new Map(entries.filter((entry) => entry.kind === "module").map((entry) => [entry.file, entry.name]));
     for (const entry of entries) entry.module = modules.get(entry.file) || "";
     return { settings: names.settings, none: names.none, entries };
+  }
+
+  // An owner whole, or after the name of an entry before, so many entries back.
+  function ownerAt(text, number, names) {
+    const [back, rest] = [before(text, ":"), text.slice(text.indexOf(":") + 1)];
+    return back ? `${names[number - parseInt(back, 36)]}.${rest}` : rest;
   }
 
   function messagesOf(column, entries) {
