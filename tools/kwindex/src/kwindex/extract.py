@@ -62,7 +62,7 @@ def extract(data: bytes, file: str, module: str) -> list[Entry]:
     tree = parse(text)
     lines = text.count("\n") + (not text.endswith("\n"))
     visitor = _Pass(FileRecord(file, module, [], []), file.endswith(("/__init__.py", "/__init__.pyi")))
-    visitor.add("module", module, (1, max(1, lines)), "", docstring_of(tree.body))
+    visitor.add("module", module, (1, max(1, lines)), "", first_sentence(docstring_of(tree.body)))
     visitor.run(tree.body)
     if ALL in text:
         all_names.complete(visitor.record.entries, tree.body, module)
@@ -102,9 +102,8 @@ class _Pass:
                 stack.pop()
         self.record.entries.extend(self._uses.entries(self.record.file, self.record.module))
 
-    def add(self, kind: str, name: str, lines: tuple[int, int], signature: str, doc: str | None) -> None:
+    def add(self, kind: str, name: str, lines: tuple[int, int], signature: str, summary: str = "") -> None:
         """Adds an entry to the record."""
-        summary = first_sentence(doc)
         self.record.entries.append(Entry(name, kind, self.record.file, *lines, signature, summary))
 
     def definitions(self) -> list[Entry]:
@@ -116,8 +115,8 @@ class _Pass:
         entries = self.record.entries
         imports = [entries[place] for place, _ in self.record.targets]
         for reading in settings.readings(tree, text, imports, self.definitions()):
-            self.add(reading.kind, reading.name, (reading.line, reading.end_line), reading.text, None)
-            entries[-1] = entries[-1]._replace(summary=f"read in {reading.owner}")
+            lines = reading.line, reading.end_line
+            self.add(reading.kind, reading.name, lines, reading.text, f"read in {reading.owner}")
 
     def _push(self, body: list[ast.stmt], scope: Scope, guard: str = "") -> None:
         if body:
@@ -146,7 +145,7 @@ class _Pass:
         if kind == "nested function" and isinstance(node, ast.FunctionDef):
             scope.define(node)
         doc = docstring_of(node.body)
-        self.add(kind, name, _lines(node), function_signature(node), doc)
+        self.add(kind, name, _lines(node), function_signature(node), first_sentence(doc))
         self._deprecation(deprecated_by(doc), name, node)
         self._decorators(node, name, scope)
         if node.name.startswith("test") and kind != "nested function":
@@ -159,11 +158,10 @@ class _Pass:
     def _class(self, node: ast.ClassDef, scope: Scope) -> None:
         name = scope.qualify(node.name)
         doc = docstring_of(node.body)
-        self.add("class", name, _lines(node), class_signature(node), doc)
+        self.add("class", name, _lines(node), class_signature(node), first_sentence(doc))
         if op := registrations.higher_order(node):
             scope.bind(node.name, Meaning("op class", op))
-            self.add("op", cut(op, 200), _lines(node), class_signature(node), None)
-            self.record.entries[-1] = self.record.entries[-1]._replace(summary=cut(f"operator: {name}", 240))
+            self.add("op", cut(op, 200), _lines(node), class_signature(node), cut(f"operator: {name}", 240))
         self._deprecation(deprecated_by(doc), name, node)
         self._decorators(node, name, scope)
         self._push(node.body, Scope("class", name, scope))
@@ -190,8 +188,7 @@ class _Pass:
                 self._deprecation(deprecation(value.func, True, scope), scope.qualify(node.targets[0].id), node)
         elif isinstance(value, ast.Dict):
             for place, path, text, instead in remapped(node, scope):
-                self.add("remap", path, _lines(place), text, None)
-                self.record.entries[-1] = self.record.entries[-1]._replace(summary=instead)
+                self.add("remap", path, _lines(place), text, instead)
 
     def _note(self, name: str, value: ast.expr, scope: Scope) -> None:
         """Keeps what a name is bound to, where that may be a message or an error that is raised."""
@@ -218,8 +215,8 @@ class _Pass:
         """Lists what a target binds, where a module's or class's readers can see it."""
         if isinstance(target, ast.Name):
             for item, op in registrations.marked(target.id, value, scope):
-                self.add("side effect", cut(op, 200), _lines(item), expression(item, 200), None)
-                self.record.entries[-1] = self.record.entries[-1]._replace(summary=f"in {scope.qualify(target.id)}")
+                where = f"in {scope.qualify(target.id)}"
+                self.add("side effect", cut(op, 200), _lines(item), expression(item, 200), where)
             if scope.kind != "function":
                 self._name(target.id, node, annotation, scope, value)
         elif isinstance(target, ast.Attribute):
@@ -247,11 +244,11 @@ class _Pass:
             signature = unpacking(node)
         else:
             signature = assignment(name, annotation, value)
-        self.add(kind, scope.qualify(name), _lines(node), signature, self._notes.get(node))
+        self.add(kind, scope.qualify(name), _lines(node), signature, first_sentence(self._notes.get(node)))
 
     def _type_statement(self, node: Any, scope: Scope) -> None:
         signature = f"type {node.name.id} = {expression(node.value)}"
-        self.add("type alias", scope.qualify(node.name.id), _lines(node), signature, None)
+        self.add("type alias", scope.qualify(node.name.id), _lines(node), signature)
 
     def _import(self, node: ast.Import | ast.ImportFrom, scope: Scope) -> None:
         for binding in bindings(node, self.record.module, self._is_package):
@@ -259,7 +256,7 @@ class _Pass:
                 scope.bind(binding.bound, Meaning("path", binding.path))
             self.record.targets.append((len(self.record.entries), binding.target))
             statement = f"{binding.statement}  # {self._guard}" if self._guard else binding.statement
-            self.add("import", scope.qualify(binding.bound), _lines(node), statement, None)
+            self.add("import", scope.qualify(binding.bound), _lines(node), statement)
 
     # messages
 
@@ -272,14 +269,12 @@ class _Pass:
 
     def _errors(self, messages: list[str], node: ast.stmt, scope: Scope) -> None:
         for message in messages:
-            self.add("error", scope.prefix, _lines(node), message, None)
+            self.add("error", scope.prefix, _lines(node), message)
 
     def _deprecation(self, text: str, name: str, node: ast.expr | ast.stmt) -> None:
         if text:
-            self.add("deprecation", name, _lines(node), text, None)
             instead = replacement(text)
-            summary = f"replaced by {instead}" if instead else ""
-            self.record.entries[-1] = self.record.entries[-1]._replace(summary=summary)
+            self.add("deprecation", name, _lines(node), text, f"replaced by {instead}" if instead else "")
 
     # registrations
 
@@ -298,8 +293,7 @@ class _Pass:
             is_schema = found.kind == "op" and not by
             signature = found.detail if is_schema else expression(node, 200)
             summary = "" if is_schema else f"{found.detail}: {by}" if by else found.detail
-            self.add(found.kind, cut(found.op, 200), _lines(place), signature, None)
-            self.record.entries[-1] = self.record.entries[-1]._replace(summary=cut(summary, 240))
+            self.add(found.kind, cut(found.op, 200), _lines(place), signature, cut(summary, 240))
             if found.kind == "op" and decorated:
                 scope.bind(decorated.rpartition(".")[2], Meaning("op", found.op))
 
