@@ -4,6 +4,8 @@ import ast
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from kwindex.render import Function
+
 MOST_STATEMENTS = 100
 """Statements up to which a function is taken for one that makes messages."""
 
@@ -57,7 +59,7 @@ def inside(node: ast.stmt) -> list[ast.stmt]:
     return found
 
 
-def passed(call: ast.Call, node: ast.FunctionDef, is_own: bool) -> Iterator[tuple[str, ast.expr | None]]:
+def passed(call: ast.Call, node: Function, is_own: bool) -> Iterator[tuple[str, ast.expr | None]]:
     """Yields each parameter of a function with what a call passes for it, None where that is not known.
 
     Example:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from kwindex.link import target_of
 from kwindex.model import Entry
+from kwindex.readers import Readers
 from kwindex.render import expression, string_of
 from kwindex.shadows import Around, Shadows, children
 from kwindex.spans import holds, one_ended, owners_of
@@ -86,7 +87,7 @@ def may_read(text: str) -> bool:
     return any(word in text for word in ("environ", "getenv", "config.", "envvar", "env_var", "env_name"))
 
 
-def readings(tree: ast.Module, text: str, entries: Sequence[Entry], owners: Iterable[Entry]) -> Iterator[Reading]:
+def readings(tree: ast.Module, text: str, entries: Sequence[Entry], owners: Sequence[Entry]) -> Iterator[Reading]:
     r"""Yields each setting that a module reads, once, in the order of the source.
 
     Only what stands around the words of such a reading is looked at: most of a tree is not. A key of a config module
@@ -110,35 +111,61 @@ def readings(tree: ast.Module, text: str, entries: Sequence[Entry], owners: Iter
     lines = _lines_of(text, environment.union(_TOLD), imports.bound(_CONFIG))
     if not lines:
         return
-    found = sorted(_candidates(tree, lines), key=lambda node: node.lineno)
     constants = _constants(tree)
+    shadows, readers = Shadows(), Readers(tree)
+    found: list[Reading] = []
+    for node, around, owner in _owned(tree, lines, owners):
+        if shadows.hide(_first(node), around):
+            continue
+        asked = _asked(node, owner, imports)
+        readers.add(asked, around)
+        kind, name = (_VARIABLE, name) if (name := _named(asked, constants)) else _config_key(node, owner, imports)
+        if name:
+            found.append(_reading(kind, name, node, owner))
+        found += (_reading(_VARIABLE, name, place, owner, shown) for name, place, shown in _told(node))
+    found += _by_readers(tree, text, readers, constants, owners)
     first: dict[tuple[str, str], Reading] = {}
-    for node, owner in zip(found, owners_of((node.lineno for node in found), owners), strict=True):
-        kind, name = _variable(node, owner, imports, constants)
-        if not name:
-            kind, name = _config_key(node, owner, imports)
-        if name and (kind, name) not in first:
-            end = node.end_lineno or node.lineno
-            first[kind, name] = Reading(kind, name, node.lineno, end, expression(node, 120), owner)
-        for name, place, shown in _told(node):
-            end = place.end_lineno or place.lineno
-            first.setdefault((_VARIABLE, name), Reading(_VARIABLE, name, place.lineno, end, shown, owner))
+    for reading in sorted(found, key=lambda reading: reading.line):
+        first.setdefault((reading.kind, reading.name), reading)
     yield from sorted(first.values(), key=lambda reading: (reading.line, reading.kind, reading.name))
 
 
-def _candidates(tree: ast.Module, lines: list[int]) -> Iterator[ast.expr]:
-    """Yields the expressions on some lines that may read a setting; of `a.b.c` only the whole.
+def _reading(kind: str, name: str, node: ast.expr, owner: str, shown: str = "") -> Reading:
+    return Reading(kind, name, node.lineno, node.end_lineno or node.lineno, shown or expression(node, 120), owner)
 
-    What begins with a name that a function binds for itself is none.
-    """
+
+def _by_readers(
+    tree: ast.Module, text: str, readers: Readers, constants: Mapping[str, str], owners: Sequence[Entry]
+) -> list[Reading]:
+    """Returns the readings by calls of functions that read what they are told, and of those that hand it on to them."""
+    found: list[Reading] = []
+    known = 0
+    while known < len(readers):
+        known = len(readers)
+        found = []
+        for node, around, owner in _owned(tree, _lines_of(text, readers.names, ()), owners):
+            for value in readers.told(node, around) if isinstance(node, ast.Call) else ():
+                readers.add(value, around)
+                if name := _named(value, constants):
+                    found.append(_reading(_VARIABLE, name, node, owner))
+    return found
+
+
+def _owned(tree: ast.Module, lines: list[int], owners: Sequence[Entry]) -> Iterator[tuple[ast.expr, Around, str]]:
+    """Yields the candidates on some lines, in order, with what binds names around them and what they stand in."""
+    found = sorted(_candidates(tree, lines), key=lambda pair: pair[0].lineno)
+    for (node, around), owner in zip(found, owners_of((node.lineno for node, _ in found), owners), strict=True):
+        yield node, around, owner
+
+
+def _candidates(tree: ast.Module, lines: list[int]) -> Iterator[tuple[ast.expr, Around]]:
+    """Yields the expressions on some lines that may read a setting, each with what is around; of `a.b.c` the whole."""
     stack: list[tuple[ast.AST, Around]] = [(tree, ())]
-    shadows = Shadows()
     while stack:
         node, around = stack.pop()
         inner: Iterable[tuple[ast.AST, Around]] = children(node, around)
         if isinstance(node, ast.Call | ast.Subscript | ast.Compare | ast.Attribute):
-            if not shadows.hide(_first(node), around):
-                yield node
+            yield node, around
             if isinstance(node, ast.Call) and _chain(node.func):
                 inner = ((child, around) for child in (*node.args, *node.keywords))
             elif isinstance(node, ast.Attribute) and _chain(node):
@@ -195,8 +222,8 @@ def _constants(tree: ast.Module) -> dict[str, str]:
     return {name: text for name, text in found.items() if text}
 
 
-def _variable(node: ast.expr, owner: str, imports: Imports, constants: Mapping[str, str]) -> tuple[str, str]:
-    """Returns the environment variable that an expression reads, ('', '') for any other."""
+def _asked(node: ast.expr, owner: str, imports: Imports) -> ast.expr | None:
+    """Returns what names the environment variable that an expression reads, None for any other."""
     asked: ast.expr | None = None
     if isinstance(node, ast.Call):
         callee = node.func
@@ -210,8 +237,13 @@ def _variable(node: ast.expr, owner: str, imports: Imports, constants: Mapping[s
         asked = node.slice if _is(node.value, "os.environ", owner, imports) else None
     elif isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In | ast.NotIn):
         asked = node.left if _is(node.comparators[0], "os.environ", owner, imports) else None
+    return asked
+
+
+def _named(asked: ast.expr | None, constants: Mapping[str, str]) -> str:
+    """Returns the variable that an expression names, '' where that is not known."""
     name = constants.get(asked.id) if isinstance(asked, ast.Name) else string_of(asked)
-    return (_VARIABLE, name) if name and _may_be_variable(name) else ("", "")
+    return name if name and _may_be_variable(name) else ""
 
 
 def _may_be_variable(name: str) -> bool:

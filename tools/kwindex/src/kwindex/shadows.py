@@ -51,13 +51,17 @@ class Shadows:
 
     def hide(self, name: str, around: Around) -> bool:
         """Says whether a name is bound by what it stands in, and not by an import there."""
+        return self.binder(name, around) is not None
+
+    def binder(self, name: str, around: Around) -> ast.AST | None:
+        """Returns what binds a name, of what it stands in, the innermost; None where that is an import or nothing."""
         for function in reversed(around):
             if function not in self._bound:
                 self._bound[function] = _bound(function)
             own, others = self._bound[function]
             if name in own or name in others:
-                return name in own
-        return False
+                return function if name in own else None
+        return None
 
 
 def _bound(function: ast.AST) -> tuple[set[str], set[str]]:
