@@ -350,6 +350,41 @@ def test_imports_that_may_not_happen_are_marked(entries_of: Index) -> None:
     }
 
 
+def test_imports_under_a_condition_of_the_module_say_it(entries_of: Index) -> None:
+    text = (
+        "if sys.platform == 'win32':\n    import a\nelif not ready(1):\n    import b\nelse:\n    import c\n"
+        "if x:\n    try:\n        import d\n    except ImportError:\n        import e\n"
+        "    def f():\n        import g\n        if y:\n            import h\n"
+        "    class C:\n        if z:\n            import i\n"
+        "    if y:\n        import j as k\nelse:\n    import l\n"
+        "if TYPE_CHECKING:\n    if x:\n        import m\n    else:\n        import t\nelse:\n    import n\n"
+        "while x:\n    import o\nfor p in x:\n    import q\n"
+        "if " + " and ".join(["something"] * 20) + ":\n    from r import s\n"
+    )
+    found = {
+        e.name.rpartition(".")[2]: e.signature.partition("  # ")[2] for e in entries_of(text) if e.kind == "import"
+    }
+    assert {name: guard for name, guard in found.items() if name != "s"} == {
+        "a": "if sys.platform == 'win32'",
+        "b": "if not ready(1)",
+        "c": "if ready(1)",
+        "d": "may be missing",
+        "e": "where another is missing",
+        "g": "if x",
+        "h": "if x",
+        "i": "if x",
+        "k": "if y",
+        "l": "unless x",
+        "m": "for type checkers only",
+        "t": "for type checkers only",
+        "n": "",
+        "o": "",
+        "q": "",
+    }
+    assert found["s"].startswith("if something and")
+    assert len(found["s"]) < 70
+
+
 words = st.text("abcdefgh ", min_size=1, max_size=20).filter(str.strip)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from kwindex import all_names, concepts, registrations, settings
 from kwindex.exported import ALL
-from kwindex.imports import bindings
+from kwindex.imports import TYPING, bindings, conditions
 from kwindex.messages import checked, deprecated_by, deprecation, raised, replacement, templates
 from kwindex.model import Entry, FileRecord
 from kwindex.parsing import decode, parse
@@ -300,9 +300,11 @@ class _Pass:
     # statements that hold statements
 
     def _branches(self, node: ast.If | ast.While, scope: Scope) -> None:
-        typing_only = isinstance(node, ast.If) and _last(node.test) == "TYPE_CHECKING"
-        self._push(node.orelse, scope)
-        self._push(node.body, scope, "for type checkers only" if typing_only else "")
+        taken, left = conditions(node.test) if isinstance(node, ast.If) else ("", "")
+        if self._guard == TYPING or (scope.kind != "module" and taken != TYPING):
+            taken = left = ""
+        self._push(node.orelse, scope, left)
+        self._push(node.body, scope, taken)
 
     def _loop(self, node: ast.For | ast.AsyncFor, scope: Scope) -> None:
         goes_over, target = node.iter, node.target

@@ -1,8 +1,12 @@
-"""The names that an import statement binds, with relative modules resolved."""
+"""The names that an import statement binds, with relative modules resolved, and the conditions of a module."""
 
 import ast
 from collections.abc import Iterator
 from typing import NamedTuple
+
+from kwindex.render import expression
+
+TYPING = "for type checkers only"
 
 
 class Binding(NamedTuple):
@@ -62,3 +66,16 @@ def resolve(written: str, level: int, module: str, is_package: bool) -> str:
     if kept <= 0:
         return "." * level + written
     return ".".join([*package[:kept], written] if written else package[:kept])
+
+
+def conditions(test: ast.expr) -> tuple[str, str]:
+    """Returns when the body of an `if` runs, and when its other branch does, '' for always.
+
+    Example:
+        >>> [conditions(ast.parse(text, mode="eval").body) for text in ("x > 1", "not x", "typing.TYPE_CHECKING")]
+        [('if x > 1', 'unless x > 1'), ('if not x', 'if x'), ('for type checkers only', '')]
+    """
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        return f"if {expression(test)}", f"if {expression(test.operand)}"
+    told = expression(test)
+    return (TYPING, "") if told.rpartition(".")[2] == "TYPE_CHECKING" else (f"if {told}", f"unless {told}")
