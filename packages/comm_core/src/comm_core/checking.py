@@ -23,11 +23,12 @@ from comm_core.collective import Collective, Params
 from comm_core.errors import ArgumentError, CommError, UnwaitedWarning, said
 from comm_core.groups import AnyGroup, Group, GroupLike, as_group
 from comm_core.messages import Messages
+from comm_core.notices import Notices, Watched, peers_in
 from comm_core.pending import Pending, noted
 from comm_core.verdicts import Said, said_of, said_of_list
 
 _DEFAULT_LIMIT_S = 300.0
-_ALONE = ("batch_p2p", "wait")  # calls that are no meeting of all ranks: nobody would hear of a refusal
+_MESSAGES = "batch_p2p"
 _UNCHECKABLE = ("fake",)  # backends whose other ranks are not there
 
 
@@ -125,16 +126,30 @@ def agree_on_list(
         _meet(group, said_of_list(entry, xs, params, where, place(caller())))
 
 
-def refuse(group: GroupLike, where: str, error: CommError) -> None:
+def refuse(group: GroupLike, where: str, error: CommError, params: Params | None = None) -> None:
     """Tell the other ranks, in checked mode, that this one cannot make its call, so that none of them waits for it.
 
     It returns when they know; the caller then raises its own error. Where the group itself is wrong, there is
-    nobody to tell.
+    nobody to tell. Of messages only those hear that `params` names, or all where it names none.
     """
-    if mode is None or where in _ALONE:
+    if mode is None or where == "wait":
         return
     with contextlib.suppress(CommError):
-        _meet(as_group(group), Said(where, "", place(caller()), str(error)))
+        on = as_group(group)
+        if where != _MESSAGES:
+            _meet(on, Said(where, "", place(caller()), str(error)))
+        elif _compares(on):
+            _notices(on).leave(params or {}, f"{error}, at {place(caller())}")
+
+
+def watched(group: AnyGroup, pending: Pending, params: Params) -> Pending:
+    """Let whoever waits for messages hear, in checked mode, that another end has refused its call, or does not come."""
+    if mode is not None and pending.what == _MESSAGES and _compares(group) and not pending.tensor.is_cuda:
+        notices, peers = _notices(group), peers_in(params, group.world) - {group.rank}
+        notices.withdraw(peers)
+        limit_s = mode.limit_s or _own_limit_s(group)
+        pending.watch(lambda work: Watched(work, notices, peers, limit_s))
+    return pending
 
 
 class refusing:  # a class, and not a generator: it stands in functions that Dynamo walks
@@ -143,30 +158,50 @@ class refusing:  # a class, and not a generator: it stands in functions that Dyn
     Args:
         group: the group of the call; parsed only where there is something to tell.
         where: the name of the call.
+        params: of messages, who they are with.
     """
 
-    def __init__(self, group: GroupLike, where: str) -> None:
+    def __init__(self, group: GroupLike, where: str, params: Params | None = None) -> None:
         self._group = group
         self._where = where
+        self._params = params
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, CommError) and not torch.compiler.is_dynamo_compiling():
-            refuse(self._group, self._where, error)
+            refuse(self._group, self._where, error, self._params)
+
+
+def _compares(group: AnyGroup) -> bool:
+    return not group.is_simulated and group.backend not in _UNCHECKABLE
 
 
 def _meet(group: AnyGroup, mine: Said) -> None:
-    if mode is None or group.is_simulated or group.backend in _UNCHECKABLE:
+    if mode is None or not _compares(group):
         return
     kept = cast(Group, group).kept
     if "agreement" not in kept:
         store = group.process_group.get_group_store()
         kept["agreement"] = Agreement(group, store, own_address(store))
+    cast(Agreement, kept["agreement"]).meet(mine, mode.limit_s or _own_limit_s(group))
+
+
+def _own_limit_s(group: AnyGroup) -> float:
+    """Return the group's own time limit, which is read once."""
+    kept = cast(Group, group).kept
+    if "limit_s" not in kept:
         kept["limit_s"] = compat.timeout_of(group.process_group) or _DEFAULT_LIMIT_S
-    limit_s = mode.limit_s or kept["limit_s"]
-    cast(Agreement, kept["agreement"]).meet(mine, limit_s)
+    return cast(float, kept["limit_s"])
+
+
+def _notices(group: AnyGroup) -> Notices:
+    """Return this rank's notices of a group, made once."""
+    kept = cast(Group, group).kept
+    if "notices" not in kept:
+        kept["notices"] = Notices(group.rank, group.world, group.process_group.get_group_store())
+    return cast(Notices, kept["notices"])
 
 
 def _report_unwaited(first: int) -> None:
@@ -248,7 +283,8 @@ class CheckedTransport:
         self, x: torch.Tensor, sends: Messages, receives: Messages, out: torch.Tensor | None = None
     ) -> Pending:
         """Exchange messages, which only their two ends know of."""
-        return cast(Pending, self._wire.batch_p2p(x, sends, receives, out))
+        pending = cast(Pending, self._wire.batch_p2p(x, sends, receives, out))
+        return watched(self._group, pending, {"sends": sends, "receives": receives})
 
     def wait(self, x: torch.Tensor) -> Pending:
         """Wait as the wire does."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import types
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -264,3 +265,16 @@ def register_work(x: torch.Tensor, work: dist.Work) -> None:
 def destroy(library: torch.library.Library) -> None:
     """Take back everything that a library registered (2.11 to 2.14)."""
     library._destroy()
+
+
+_receipts = threading.local()
+
+
+def last_in_backward(ctx: Any) -> None:
+    """Let the backward of a node run when no other can: of two such nodes, first that of the later one (2.11 to 2.14).
+
+    Autograd takes the ready node with the highest number. It numbers nodes as they are made, from 0 in each thread;
+    such nodes have numbers of their own, of which there have been fewer.
+    """
+    _receipts.count = getattr(_receipts, "count", 0) + 1
+    ctx._set_sequence_nr(_receipts.count)

@@ -13,10 +13,11 @@ import torch
 from comm_core import checking, compat
 from comm_core.catalog import BY_KEY
 from comm_core.collective import Collective, Missing, Params
-from comm_core.compat import forward_ad_active, functions_transformed, is_transformed
+from comm_core.compat import forward_ad_active, functions_transformed, is_transformed, last_in_backward
 from comm_core.compiled_groups import compiled_group
 from comm_core.errors import ArgumentError, CommError, GradientError
 from comm_core.groups import AnyGroup, GroupLike, as_group
+from comm_core.outbox import finished
 from comm_core.pending import Pending
 from comm_core.premul import premultiplied
 from comm_core.reduce_ops import REDUCE_OPS
@@ -77,7 +78,7 @@ def start(entry: Collective, x: torch.Tensor, finish: Finish, group: GroupLike =
         try:
             parsed = parsed_params(entry, x, on, params)
         except CommError as error:
-            checking.refuse(on, entry.name, error)
+            checking.refuse(on, entry.name, error, params)
             raise
         return finish(launch_parsed(entry, x, on, parsed))
     if torch.compiler.is_dynamo_compiling():
@@ -88,7 +89,7 @@ def start(entry: Collective, x: torch.Tensor, finish: Finish, group: GroupLike =
 def start_watched(entry: Collective, x: torch.Tensor, finish: Finish, group: GroupLike, params: Params) -> torch.Tensor:
     """Start a collective that something looks at: autograd, a transform, a mode; or whose input is no plain tensor."""
     on = as_group(group)
-    with checking.refusing(on, entry.name):
+    with checking.refusing(on, entry.name, params):
         x = settled(x, entry.name)
         parsed = parsed_params(entry, x, on, params)
         if torch.is_grad_enabled() and x.requires_grad:
@@ -98,7 +99,7 @@ def start_watched(entry: Collective, x: torch.Tensor, finish: Finish, group: Gro
         return move(entry, x, on, parsed, finish)
     if is_expanded(entry, x, parsed):
         return expanded(entry, x, on, parsed)
-    return cast(torch.Tensor, recorder(x).apply(x, entry.key, on, parsed, finish if plain else Pending.wait))
+    return cast(torch.Tensor, recorder(x).apply(x, entry.key, on, parsed, finish if plain else finished))
 
 
 def start_in_graph(entry: Collective, x: torch.Tensor, group: GroupLike, params: Params) -> torch.Tensor:
@@ -108,7 +109,7 @@ def start_in_graph(entry: Collective, x: torch.Tensor, group: GroupLike, params:
         return run_in_graph(x, entry.key, on.name, **parsed)
     if is_expanded(entry, x, parsed) and torch.is_grad_enabled() and x.requires_grad:
         return expanded(entry, x, on, parsed)
-    return cast(torch.Tensor, Differentiable.apply(x, entry.key, on, parsed, Pending.wait))  # type: ignore[no-untyped-call]
+    return cast(torch.Tensor, Differentiable.apply(x, entry.key, on, parsed, finished))  # type: ignore[no-untyped-call]
 
 
 def parsed_in_graph(
@@ -136,7 +137,7 @@ def run_in_graph(x: torch.Tensor, key: str, group: str, **params: Any) -> torch.
     entry, on = BY_KEY[key], as_group(group)
     if is_expanded(entry, x, params):
         return expanded(entry, x, on, params)
-    return cast(torch.Tensor, recorder(x).apply(x, key, on, params, Pending.wait))
+    return cast(torch.Tensor, recorder(x).apply(x, key, on, params, finished))
 
 
 def expanded(entry: Collective, x: torch.Tensor, group: AnyGroup, params: Params) -> torch.Tensor:
@@ -170,7 +171,7 @@ def launch(entry: Collective, x: torch.Tensor, group: GroupLike = None, **params
         [tensor(1), tensor(1)]
     """
     on = as_group(group)
-    with checking.refusing(on, entry.name):
+    with checking.refusing(on, entry.name, params):
         x, params = premultiplied(settled(x, entry.name), params, entry.name)
         parsed = parsed_params(entry, x, on, params)
     return launch_parsed(entry, x, on, parsed)
@@ -186,7 +187,7 @@ def launch_parsed(entry: Collective, x: torch.Tensor, group: AnyGroup, params: P
         return Pending(x.new_empty(entry.shape(tuple(x.shape), group.world, group.rank, **params)), what=entry.name)
     pending = entry.kernel(process_transport(group), x, **params)
     pending.what = entry.name
-    return pending
+    return pending if checking.mode is None else checking.watched(group, pending, params)
 
 
 def process_transport(group: AnyGroup) -> ProcessGroupTransport:
@@ -270,10 +271,10 @@ class GroupEmit:
         level = compat.batch_level(x)
         if level:
             batch = settled(compat.as_batch(x, level), name)
-            done, dim = in_one(BY_KEY[name], batch, 0, self.group, params, Pending.wait)
+            done, dim = in_one(BY_KEY[name], batch, 0, self.group, params, finished)
             return compat.as_batched(done, dim, level)
         x = settled(x, name)
-        return cast(torch.Tensor, recorder(x).apply(x, name, self.group, params, Pending.wait))
+        return cast(torch.Tensor, recorder(x).apply(x, name, self.group, params, finished))
 
 
 def in_one(
@@ -342,6 +343,8 @@ def partial(ctx: Any) -> torch.Tensor:
 def keep(ctx: Any, x: torch.Tensor, output: torch.Tensor, key: str, group: AnyGroup, params: Params) -> None:
     """Keep what derivatives need: the parameters, and the tensors where the collective is not linear."""
     ctx.key, ctx.group, ctx.params = key, group, params
+    if params.get("receives") == () and not torch.compiler.is_dynamo_compiling():
+        last_in_backward(ctx)  # it waits for a message, and the other rank may wait for one of ours
     if not is_linear(BY_KEY[key], params):
         ctx.save_for_backward(x, output)
         ctx.save_for_forward(x, output)
@@ -352,7 +355,7 @@ def tangent(ctx: Any, x: torch.Tensor, *_: None) -> torch.Tensor:
     params = ctx.params
     if not is_linear(BY_KEY[ctx.key], params):
         x, params = x * partial(ctx), summed(params)
-    return cast(torch.Tensor, recorder(x).apply(x, ctx.key, ctx.group, params, Pending.wait))
+    return cast(torch.Tensor, recorder(x).apply(x, ctx.key, ctx.group, params, finished))
 
 
 class Transformed(Differentiable):

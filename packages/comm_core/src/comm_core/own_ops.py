@@ -1,12 +1,13 @@
 """The ops of our own, `torch.ops.comm_core.*`, for collectives that a graph has no op of torch for.
 
 They have finished when they return, so a graph that nobody lowered is right; but for `start_batch_p2p` and
-`start_reduce`, which have `_c10d_functional.wait_tensor` to finish them, as torch's ops do. `reduce_rows` and
-`scan_rows` move nothing: they are what a rank does with what arrived from all, as one op, so that a graph does not grow
-with the world; rows are combined in rank order, as in eager code, to the last bit. Where torch can keep ops in
-their order (effect tokens), it is told to: of two messages that do not depend on each other, no compiler may change the
-order. They have the gradients of their entries, for who differentiates a graph with one in it; what is started has
-none. They are there from the first traced call that needs one, and until `unregister`.
+`start_reduce`, which have `_c10d_functional.wait_tensor` to finish them, as torch's ops do, and for messages that are
+only sent, of which `outbox` keeps a copy until they are through. `reduce_rows` and `scan_rows` move nothing: they are
+what a rank does with what arrived from all, as one op, so that a graph does not grow with the world; rows are combined
+in rank order, as in eager code, to the last bit. Where torch can keep ops in their order (effect tokens), it is told
+to: of two messages that do not depend on each other, no compiler may change the order. They have the gradients of
+their entries, for who differentiates a graph with one in it; what is started has none. They are there from the first
+traced call that needs one, and until `unregister`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from comm_core import compat, inductor_compat
 from comm_core.collective import Params
 from comm_core.compat import constant_in_graphs
 from comm_core.groups import as_group
+from comm_core.outbox import finished
 from comm_core.pending import Pending
 from comm_core.reduce_ops import preceding_in_rank_order, prefixes_in_rank_order, reduce_in_rank_order
 
@@ -193,9 +195,11 @@ def _reduce_fake(x: torch.Tensor, reduce_op: str, dst: int, group: str) -> torch
 
 
 def _batch_p2p(x: torch.Tensor, sends: Sequence[int], receives: Sequence[int], group: str) -> torch.Tensor:
+    """Exchange messages; what is only sent is a copy, for a compiler may write over `x` before it is through."""
     from comm_core.execution import moving_transport
 
-    return moving_transport(as_group(group)).batch_p2p(x.contiguous(), unflattened(sends), unflattened(receives)).wait()
+    x = x.contiguous() if receives else x.clone(memory_format=torch.contiguous_format)
+    return finished(moving_transport(as_group(group)).batch_p2p(x, unflattened(sends), unflattened(receives)))
 
 
 def _batch_p2p_fake(x: torch.Tensor, sends: Sequence[int], receives: Sequence[int], group: str) -> torch.Tensor:

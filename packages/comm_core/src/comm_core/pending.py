@@ -101,6 +101,11 @@ class Pending:
             copied = (watches_parts or self.watches_parts) and not _fills(x)
             self._sent = (x, compat.version(x), x.clone() if copied else None)
 
+    def watch(self, by: Callable[[Waitable], Waitable]) -> None:
+        """Put something around what is waited on, where there is something."""
+        if self._work is not None:
+            self._work = by(self._work)
+
     def then(self, finish: Callable[[torch.Tensor], torch.Tensor], shape: tuple[int, ...]) -> Pending:
         """Add a step that makes the result, of the given shape, from the buffer; it must not communicate.
 

@@ -18,6 +18,7 @@ from comm_core.errors import CommError, ReduceOpError, TransportError, first_lin
 from comm_core.extents import total
 from comm_core.groups import AnyGroup
 from comm_core.messages import AllOf, Messages, Pieces, exchanged
+from comm_core.outbox import OUTBOX, Sent
 from comm_core.pending import Pending
 from comm_core.reduce_ops import c10d_op
 
@@ -246,12 +247,14 @@ class ProcessGroupTransport:
         self, x: torch.Tensor, sends: Messages, receives: Messages, out: torch.Tensor | None = None
     ) -> Pending:
         """Start all receives, then all sends, and wait for all: so no order of theirs can be a deadlock."""
+        OUTBOX.raise_failed(self._group.name)
         x = _detached(x)
         if out is None:
             out = x.new_empty(*enlarged(x, sum(rows for _, rows, _ in receives)))
         pieces = Pieces(_to_move(x), sends), Pieces(_to_move(out), receives)
         works = exchanged(self._group, *pieces, functools.partial(self._start, "batch_p2p", out))
-        pending = Pending(out, AllOf(works), pieces, "batch_p2p")
+        waits = out, AllOf(works), pieces, "batch_p2p"
+        pending = Pending(*waits) if receives else Sent(*waits, self._group.name)
         pending.sends(x)
         return pending
 

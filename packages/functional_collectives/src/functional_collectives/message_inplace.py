@@ -13,6 +13,7 @@ from typing import cast
 import torch
 
 from comm_core import GroupLike
+from comm_core.checking import refusing
 from comm_core.errors import ArgumentError, said
 from comm_core.settling import settled
 from functional_collectives import torch_compat
@@ -56,8 +57,9 @@ def isend_inplace(
         >>> World(2).run(body)
         [[1.0, 2.0], [1.0, 2.0]]
     """
-    x = settled(tensor, "isend_inplace").detach()
-    place = place_in(group, dst, None if group_dst == NOT_GIVEN else group_dst, "isend_inplace")
+    with refusing(group, "batch_p2p"):
+        x = settled(tensor, "isend_inplace").detach()
+        place = place_in(group, dst, None if group_dst == NOT_GIVEN else group_dst, "isend_inplace")
     return given(isend(x, place, group, tag), x)
 
 
@@ -93,8 +95,9 @@ def irecv_inplace(
         >>> World(2).run(body)
         [([1.0, 1.0], [0.0, 0.0]), ([0.0, 0.0], [1.0, 1.0])]
     """
-    x = written(tensor, "irecv_inplace")
-    place = place_in(group, src, None if group_src == NOT_GIVEN else group_src, "irecv_inplace")
+    with refusing(group, "batch_p2p"):
+        x = written(tensor, "irecv_inplace")
+        place = place_in(group, src, None if group_src == NOT_GIVEN else group_src, "irecv_inplace")
     return filled(irecv(x, place, group, tag), x)
 
 
@@ -134,18 +137,19 @@ def batch_p2p_ops_inplace(
         [2, 0, 1]
     """
     where = "batch_p2p_ops_inplace"
-    check_lists([op_list, peer_list, tag_list, tensors], where)
-    for word in op_list:
-        if word not in ("isend", "irecv"):
-            raise ArgumentError(where, f"op {said(word)}", "isend or irecv")
-    xs = [
-        written(x, where) if word == "irecv" else settled(x, where).detach()
-        for word, x in zip(op_list, tensors, strict=True)
-    ]
-    ops: list[Send | Receive] = []
-    for word, peer, tag, x in zip(op_list, peer_list, tag_list, xs, strict=True):
-        place = place_in(group_name, peer, None, where)
-        ops.append(Send(x, place, tag) if word == "isend" else Receive(x, place, tag))
+    with refusing(group_name, "batch_p2p"):
+        check_lists([op_list, peer_list, tag_list, tensors], where)
+        for word in op_list:
+            if word not in ("isend", "irecv"):
+                raise ArgumentError(where, f"op {said(word)}", "isend or irecv")
+        xs = [
+            written(x, where) if word == "irecv" else settled(x, where).detach()
+            for word, x in zip(op_list, tensors, strict=True)
+        ]
+        ops: list[Send | Receive] = []
+        for word, peer, tag, x in zip(op_list, peer_list, tag_list, xs, strict=True):
+            place = place_in(group_name, peer, None, where)
+            ops.append(Send(x, place, tag) if word == "isend" else Receive(x, place, tag))
     moved = batch_p2p(ops, group_name)
     return [
         given(done, x) if word == "isend" else filled(done, x) for word, done, x in zip(op_list, moved, xs, strict=True)

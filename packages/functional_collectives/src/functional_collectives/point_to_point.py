@@ -16,6 +16,7 @@ import torch
 import comm_core
 from comm_core import GroupLike
 from comm_core.catalog import BATCH_P2P, under
+from comm_core.checking import refusing
 from comm_core.errors import ArgumentError, CommError
 from comm_core.settling import settled
 from functional_collectives.flight import in_flight
@@ -85,7 +86,8 @@ def isend(
         >>> World(2).run(body)
         [[], [1.0, 2.0]]
     """
-    x = settled(x, "isend").reshape(-1)
+    with refusing(group, "batch_p2p", {"sends": [(dst, 0, tag)]}):
+        x = settled(x, "isend").reshape(-1)
     entry = under(BATCH_P2P, backward)
     return comm_core.start(entry, x, in_flight, group, sends=[(dst, x.shape[0], tag)], receives=[])
 
@@ -125,7 +127,8 @@ def irecv(
         >>> World(2).run(body)
         [5.0, 3.0]
     """
-    like = settled(like, "irecv")
+    with refusing(group, "batch_p2p", {"receives": [(src, 0, tag)]}):
+        like = settled(like, "irecv")
     nothing = like.reshape(-1)[:0]
     entry = under(BATCH_P2P, backward)
     arrived = comm_core.start(entry, nothing, in_flight, group, sends=[], receives=[(src, like.numel(), tag)])
@@ -167,10 +170,11 @@ def batch_p2p(
 
     Source: `torch.distributed.batch_isend_irecv`, which gives no gradients.
     """
-    if not isinstance(ops, (list, tuple)) or not all(isinstance(op, (Send, Receive)) for op in ops):
-        raise ArgumentError("batch_p2p", f"a {type(ops).__name__} of other things", "a list of Send and Receive")
+    with refusing(group, "batch_p2p"):
+        if not isinstance(ops, (list, tuple)) or not all(isinstance(op, (Send, Receive)) for op in ops):
+            raise ArgumentError("batch_p2p", f"a {type(ops).__name__} of other things", "a list of Send and Receive")
+        tensors = [checked(op, place) for place, op in enumerate(ops)]
     entry = under(BATCH_P2P, backward)
-    tensors = [checked(op, place) for place, op in enumerate(ops)]
     results = list(tensors)
     for places in by_kind(tensors):
         sends = [place for place in places if isinstance(ops[place], Send)]

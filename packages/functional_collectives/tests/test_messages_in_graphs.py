@@ -1,0 +1,127 @@
+"""Messages of compiled code: sent without waiting for who receives, kept until received, and what fails is said."""
+
+import pytest
+import torch
+
+import functional_collectives as fc
+from comm_core.testing import RanksFailedError, run_ranks
+
+
+def _rings(group, backend):
+    """A ring of an `isend` and an `irecv`, forward and backward, against the same in eager code."""
+    right, left = (group.rank + 1) % group.world, (group.rank - 1) % group.world
+
+    def ring(x):
+        receipt = fc.isend(x * 2, right, group)
+        y = fc.irecv(x, left, group)
+        return (y * torch.arange(1.0, 4.0) * (group.rank + 1)).sum() + receipt.sum()
+
+    found = []
+    for call in (ring, torch.compile(ring, fullgraph=True, backend=backend)):
+        for turn in range(3):
+            x = (torch.arange(3.0) + 10 * group.rank + turn).requires_grad_()
+            loss = call(x)
+            loss.backward()
+            found.append((loss.item(), x.grad.tolist()))
+    return found[:3], found[3:]
+
+
+@pytest.mark.world(2, 3, timeout=60.0)
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_a_ring_that_sends_before_it_receives_is_no_deadlock(world, backend):
+    for eager, compiled in world.run(_rings, backend):
+        assert compiled == eager
+
+
+def _received_first(group):
+    """Rings that receive first; the second has a view of what arrives when it sends."""
+    right, left = (group.rank + 1) % group.world, (group.rank - 1) % group.world
+    found = []
+    for early in (False, True):
+        x = (torch.arange(3.0) + group.rank).requires_grad_()
+        y = fc.irecv(x, left, group)
+        part = y.view(-1, 1) if early else y  # which waits for nothing
+        receipts = [fc.isend(x * 2, right, group), fc.isend(x * 3, right, group)]
+        z = fc.irecv(x, left, group)
+        (5 * part.sum() + 7 * z.sum() + sum(map(torch.sum, receipts))).backward()
+        found.append((y.tolist(), z.tolist(), x.grad.tolist()))
+    return found
+
+
+@pytest.mark.world(2, 3, timeout=30.0)
+def test_backward_of_a_ring_that_receives_first_sends_before_it_waits(world):
+    for rank, found in enumerate(world.run(_received_first)):
+        at = torch.arange(3.0) + (rank - 1) % world.size
+        assert found == [((at * 2).tolist(), (at * 3).tolist(), [2 * 5.0 + 3 * 7.0] * 3)] * 2
+
+
+def _large(group):
+    """Both ranks send what no buffer on the way holds, write over it, and receive."""
+    other = 1 - group.rank
+
+    def swap(x):
+        fc.isend(x, other, group)
+        fc.isend(x + 1, other, group, 5)
+        x.zero_()
+        second = fc.irecv(torch.empty_like(x), other, group, 5)
+        return fc.irecv(torch.empty_like(x), other, group), second
+
+    one, two = torch.compile(swap, fullgraph=True, backend="aot_eager")(torch.full((1 << 21,), float(group.rank)))
+    return [float(x.min()) for x in (one, two)] + [float(x.max()) for x in (one, two)]
+
+
+@pytest.mark.world(2, timeout=60.0)
+def test_what_was_sent_may_be_written(world):
+    assert world.run(_large) == [[1.0, 2.0, 1.0, 2.0], [0.0, 1.0, 0.0, 1.0]]
+
+
+def _sender_leaves(group):
+    """Rank 0 sends and destroys its groups; rank 1 receives when that is done, or under way: shm waits for it there."""
+    import torch.distributed as dist
+
+    store = dist.distributed_c10d._get_default_store()
+    if group.rank == 0:
+        torch.compile(lambda x: fc.isend(x, 1, group), fullgraph=True, backend="aot_eager")(torch.arange(1 << 21))
+        steps = [dist.destroy_process_group, lambda: store.set("rank 0 leaves", "1")]
+        for step in steps[:: 1 if group.backend == "gloo" else -1]:
+            step()
+        return None
+    store.get("rank 0 leaves")
+    return int(fc.irecv(torch.empty(1 << 21, dtype=torch.int64), 0, group)[-1])
+
+
+@pytest.mark.parametrize("backend", ["gloo", "shm"])
+def test_a_message_is_received_after_its_sender_has_destroyed_the_group(backend):
+    assert run_ranks(_sender_leaves, 2, backend=backend, timeout=60.0) == [None, (1 << 21) - 1]
+
+
+def _receiver_ends(group):
+    """Rank 1 ends when rank 0 has sent to it; what failed is said by the next message, once."""
+    import os
+
+    import torch.distributed as dist
+
+    from comm_core.errors import CommError
+    from comm_core.outbox import OUTBOX
+
+    store = dist.distributed_c10d._get_default_store()
+    if group.rank == 1:
+        store.get("rank 0 has sent")
+        os._exit(3)
+    send = torch.compile(lambda x: fc.isend(x, 1, group), fullgraph=True, backend="aot_eager")
+    send(torch.ones(1 << 21))
+    store.set("rank 0 has sent", "1")
+    unreceived = OUTBOX.unreceived(within_s=30.0) == [group.name]
+    try:
+        send(torch.ones(1))
+    except CommError as error:
+        raise AssertionError(f"{unreceived} {OUTBOX.unreceived(within_s=0.0)} {error}") from None
+
+
+@pytest.mark.parametrize("backend", ["gloo", "shm"])
+def test_what_failed_is_said_by_the_next_message(backend):
+    with pytest.raises(RanksFailedError) as caught:
+        run_ranks(_receiver_ends, 2, backend=backend, timeout=60.0)
+    words = str(caught.value.errors[0])
+    assert "AssertionError: True [] " in words
+    assert "a message sent before: " in words
