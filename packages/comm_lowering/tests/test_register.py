@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch._inductor import config, lowering
 from torch._inductor.custom_graph_pass import CustomGraphPass
+from torch.torch_version import TorchVersion
 
 import comm_lowering
 from comm_core import Missing
@@ -153,3 +154,21 @@ def test_a_torch_without_a_name_that_is_needed_is_refused_by_that_name(monkeypat
         comm_lowering.enable()
     assert same(tables(), before)
     assert comm_lowering.enabled() is None
+
+
+READS = """
+import torch._inductor.scheduler as scheduler
+import comm_lowering
+
+node = scheduler.SchedulerNode
+before = node.recompute_size_and_body
+comm_lowering.enable()
+while_on = node.recompute_size_and_body
+comm_lowering.disable()
+print(while_on is before, node.recompute_size_and_body is before)
+"""
+
+
+def test_reads_stay_behind_waits_also_where_only_the_lowering_is_ours() -> None:
+    done = subprocess.run([sys.executable, "-c", READS], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split() == [str(TorchVersion(torch.__version__) >= "2.14"), "True"]

@@ -250,6 +250,61 @@ def test_both_conventions_agree_for_a_message(world):
         assert bool((default[1:] != 0).all()) == (rank == 0)
 
 
+def _identity_twice(group):
+    """Of each collective on which the conventions differ: the gradient of a gradient, and a loss that has one in it."""
+    n, rank, how = group.world, group.rank, {"group": group, "backward": "identity"}
+    sizes = [i + 1 for i in range(n)]
+    calls = {
+        "sum": lambda x: fc.all_reduce(x, "sum", **how),
+        "avg": lambda x: fc.all_reduce(x, "avg", **how),
+        "all_gather": lambda x: fc.all_gather_tensor(x, 0, **how),
+        "all_gather_v": lambda x: fc.all_gather_v(x, 0, sizes=sizes, **how),
+        "broadcast": lambda x: fc.broadcast(x, n - 1, **how),
+    }
+    found = {}
+    for name, call in calls.items():
+        rows = sizes[rank] if name == "all_gather_v" else 2
+        x = (torch.arange(rows * 2.0, dtype=torch.float64).view(rows, 2) + rank + 1).requires_grad_()
+        y = call(x)
+        w = (y.detach() + rank).requires_grad_()
+        (g,) = torch.autograd.grad(y, x, w, create_graph=True)
+        v = torch.full_like(g, rank + 2.0)
+        (back,) = torch.autograd.grad(g, w, v)
+        y = call(x)
+        (slope,) = torch.autograd.grad((y**3).sum(), x, create_graph=True)
+        (slope**2).sum().backward()
+        tangents = torch.func.jvp(call, (x.detach(),), (x.detach(),))
+        batched = torch.func.vmap(torch.func.grad(lambda x, call=call: (call(x) ** 3).sum()))(
+            torch.stack([x.detach()] * 2)
+        )
+        found[name] = tuple(t.detach().clone() for t in (y, g, back, slope, x.grad, *tangents, *batched))
+    return found
+
+
+@pytest.mark.world(1, 2, 3)
+def test_the_identity_convention_holds_for_gradients_of_gradients(world):
+    """A collective is y = share * the sum, or a choice, of what the ranks have; its own part of y counts.
+
+    So a gradient g is the own part of a cotangent times the share, and the gradient of g puts it back there.
+    """
+    n = world.size
+    for rank, found in enumerate(world.run(_identity_twice)):
+        for name, (y, g, back, slope, twice, primal, tangent, *batched) in found.items():
+            share = {"avg": 1 / n, "broadcast": float(rank == n - 1)}.get(name, 1.0)
+            first = {"all_gather": 2 * rank, "all_gather_v": sum(range(rank + 1))}.get(name, 0)
+            own = slice(first, first + len(g))
+            torch.testing.assert_close(g, share * (y + rank)[own])
+            put = torch.zeros_like(y)
+            put[own] = share * (rank + 2.0)
+            torch.testing.assert_close(back, put)
+            torch.testing.assert_close(slope, share * 3 * y[own] ** 2)
+            torch.testing.assert_close(twice, share**3 * 36 * y[own] ** 3)
+            assert torch.equal(primal, y)
+            assert torch.equal(tangent, y)  # linear: what it does to tangents is no matter of convention
+            for one in batched:
+                torch.testing.assert_close(one, slope)
+
+
 def test_every_function_with_a_gradient_takes_a_convention():
     """The others compute nothing that another rank's loss could see, or are torch's messages, without a gradient."""
     messages = {"isend_inplace", "irecv_inplace", "batch_p2p_ops_inplace"}

@@ -31,6 +31,7 @@ from torch.torch_version import TorchVersion
 from comm_core import compat
 
 _SCHEDULER = "torch._inductor.scheduler"
+_REMEMBERS = TorchVersion(torch.__version__) >= "2.14"
 _ours: dict[Any, Any] = {}
 _mending = threading.Lock()
 _unmend: list[Callable[[], None]] = []
@@ -64,8 +65,14 @@ def _ordered(op: Any) -> Any:
 def keep_reads() -> bool:
     """Have Inductor remember which reads are behind a wait; whatever traces a collective calls this.
 
-    Where its scheduler is not loaded yet, that is mended as soon as it is. A second time nothing happens.
+    Where its scheduler is not loaded yet, that is mended as soon as it is. A second time nothing happens, nor does
+    anything with torch from 2.14 on, whose scheduler remembers by itself.
+
+    Returns:
+        True.
     """
+    if _REMEMBERS:
+        return True
     loaded = importlib.import_module(_SCHEDULER) if _SCHEDULER in sys.modules else None  # another thread may be at it
     with _mending:
         if loaded is not None:
@@ -74,6 +81,11 @@ def keep_reads() -> bool:
             _waiting.append(_WhenLoaded())
             sys.meta_path.insert(0, _waiting[0])
     return True
+
+
+def reads_are_kept() -> bool:
+    """Tell whether that has been done, or will be when the scheduler is loaded."""
+    return bool(_unmend or _waiting)
 
 
 def forget_reads() -> None:
@@ -91,7 +103,7 @@ def _stop_waiting() -> None:
 
 def _mend(scheduler: ModuleType) -> None:
     _stop_waiting()
-    if not _unmend and TorchVersion(torch.__version__) < "2.14":
+    if not _unmend:
         from torch._inductor.codecache import FxGraphHashDetails
 
         _unmend.append(_after(scheduler.SchedulerNode, "recompute_size_and_body", _rename))
