@@ -452,3 +452,14 @@ def what_a_call_gives(rows: Rows) -> None:
     calls = World(1).run(traced)[0]
     first = next(place for place, name in enumerate(calls) if "all_reduce" in name)
     assert "wait" in calls[first + 1]
+
+
+def stages_of_collectives(rows: Rows) -> None:
+    """A cell says something where the C core has a stage, and the sizes are where it goes from one way to the other."""
+    source = (ROOT / "packages" / "comm_shm" / "csrc" / "collective.c").read_text(encoding="utf-8")
+    most = int(re.findall(r"#define ONE_SHOT_BYTES (\d+)", source)[0])
+    way = {f"all_reduce up to {most // 1024} KiB": "one_shot", "all_reduce above": "two_shot"}
+    for name, *cells in rows:
+        body = re.findall(rf"(?s)^shm_status shm_{name.split()[0]}\(.*?^}}", source, re.MULTILINE)[0]
+        given = re.findall(rf"shm_stages {way.get(name, 'stages')} = {{(.*?)}}", body)[0]
+        assert [bool(cell) for cell in cells] == [f".{stage} =" in given for stage in ("put", "reduce", "take")], name
