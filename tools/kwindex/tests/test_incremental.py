@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kwindex import KwindexError, build, open_searcher, update
-from kwindex.extract import extract
+from kwindex.extract import record_of
+from kwindex.given import gives_data, wants_data
 from kwindex.nametable import NameTable
 from kwindex.pieces import make
 from kwindex.reading import _VERSION
@@ -177,12 +178,16 @@ SAMPLE = (
     "lib = torch.library.Library('mine', 'DEF')\nlib.define('op(Tensor x) -> Tensor')\nlib.impl('op', f, 'CPU')\n"
     "def test_f():\n    f(1)\ntry:\n    import g\n"
     "except ImportError:\n    g = None\ntorch._check(x, lambda: 'x is bad')\n"
+    "from lib import OLD, env_flag\n@deprecated(OLD)\ndef g(name):\n    return os.environ[name], env_flag('Y')\n"
+    "g('X')\n"
+    "ELDER = 'it is deprecated'\n"
     "# Note [Of the sample]\n# It is told.\n\nx = 1  # see Note [Of the sample]\n"
 )
 
 
 def test_what_is_told_of_a_file_changes_only_with_the_version() -> None:
     """An index that was made before would keep what it has: a new version goes into `reading._VERSION` and here."""
-    piece = make(extract(SAMPLE.encode(), "m.py", "m"))
+    record = record_of(SAMPLE.encode(), "m.py", "m")
+    piece = make(record.entries, gives=gives_data(record.gives), wants=wants_data(record.wants))
     told = hashlib.blake2b(b"".join(piece), digest_size=8).hexdigest()
-    assert (_VERSION.partition(",")[0], told) == ("kwindex 14", "edbc32fdca5901c1")
+    assert (_VERSION.partition(",")[0], told) == ("kwindex 14", "938fa2c2dfe2ce9c")

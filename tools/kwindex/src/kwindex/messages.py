@@ -235,29 +235,28 @@ def _said(told: ast.expr) -> ast.expr:
 _WARNINGS = {"DeprecationWarning", "FutureWarning", "PendingDeprecationWarning"}
 
 
-def deprecation(node: ast.expr, decorates: bool, names: Names = UNKNOWN) -> str:
-    """Returns the text with which a call of `warnings.warn` or a decorator says that something is deprecated.
+def deprecates(node: ast.expr, decorates: bool) -> ast.expr | None:
+    """Returns the message with which a call of `warnings.warn` or a decorator says that something is deprecated.
 
     Example:
-        >>> deprecation(ast.parse("warnings.warn('f is old, use g', FutureWarning)", mode="eval").body, False)
-        'f is old, use g'
-        >>> deprecation(ast.parse("warn(DeprecationWarning('f is old'))", mode="eval").body, False)
-        'f is old'
-        >>> deprecation(ast.parse("deprecated('use g')", mode="eval").body, True)
+        >>> calls = "warnings.warn('f is old', FutureWarning)", "warn(DeprecationWarning('f is old'))", "warn('is old')"
+        >>> [told and told.value for told in (deprecates(ast.parse(c, mode="eval").body, False) for c in calls)]
+        ['f is old', 'f is old', None]
+        >>> deprecates(ast.parse("deprecated('use g')", mode="eval").body, True).value
         'use g'
     """
     if not isinstance(node, ast.Call) or not node.args:
-        return ""
+        return None
     callee, told = _last(node.func), node.args[0]
     if decorates:
-        return next(iter(templates([told], names)), "") if callee == "deprecated" else ""
+        return told if callee == "deprecated" else None
     if callee not in {"warn", "warn_once"}:
-        return ""
+        return None
     if isinstance(told, ast.Call) and _last(told.func) in _WARNINGS:
-        return next(iter(templates(told.args[:1], names)), "")
+        return told.args[0] if told.args else None
     categories = [*node.args[1:2], *(word.value for word in node.keywords if word.arg == "category")]
     named = any(expression(category).rpartition(".")[2] in _WARNINGS for category in categories)
-    return next(iter(templates([told], names)), "") if named else ""
+    return told if named else None
 
 
 _DIRECTIVE = re.compile(r"^[ \t]*\.\. deprecated::[ \t]*(.*(?:\n[ \t]+\S.*)*)", re.MULTILINE)
@@ -301,3 +300,14 @@ def replacement(text: str) -> str:
             if quoted or "_" in name or "." in name or name.endswith("()") or re.search(r"[a-z][A-Z]", name):
                 return name.removesuffix("()")
     return ""
+
+
+def replaced_by(text: str) -> str:
+    """Returns the summary of a deprecation with this text.
+
+    Example:
+        >>> replaced_by("f is old, use `g`"), replaced_by("f is old")
+        ('replaced by g', '')
+    """
+    instead = replacement(text)
+    return f"replaced by {instead}" if instead else ""

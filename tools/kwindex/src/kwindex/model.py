@@ -1,5 +1,6 @@
 """The values that pass between the stages: an entry, a file's record, a problem."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from kwindex.errors import KwindexError
@@ -42,6 +43,17 @@ class Entry(NamedTuple):
         return cls(**row)
 
 
+class Want(NamedTuple):
+    """An entry in which another file has its say."""
+
+    target: str
+    """What that file may give: the qualified name of a constant, or of a function with `()`."""
+    key: str
+    """The parameter that the function is told, by its name or its place from 0; '' for a constant."""
+    entry: Entry
+    """The entry, which is there if the function reads what it is told; or which takes the text of the constant."""
+
+
 class FileRecord(NamedTuple):
     """What one file says on its own; nothing in it depends on any other file."""
 
@@ -50,6 +62,25 @@ class FileRecord(NamedTuple):
     entries: list[Entry]
     targets: list[tuple[int, str]]
     """For each import: its position in `entries` and the qualified name that it takes."""
+    gives: dict[str, str]
+    """What other files may want of it, as `kwindex.given` tells it."""
+    wants: list[Want]
+
+    @classmethod
+    def of(cls, file: str, module: str) -> "FileRecord":
+        """Returns the record of a file of which nothing is read yet."""
+        return cls(file, module, [], [], {}, [])
+
+
+def in_order(entries: Iterable[Entry]) -> list[Entry]:
+    """Returns the entries of a file in the order of its lines, what holds others before them.
+
+    Example:
+        >>> rows = ("m.f", "function", "m.py", 2, 2), ("m", "module", "m.py", 1, 9), ("m.a", "variable", "m.py", 1, 1)
+        >>> [entry.name for entry in in_order(Entry(*row, "", "") for row in rows)]
+        ['m', 'm.a', 'm.f']
+    """
+    return sorted(entries, key=lambda entry: (entry.line, -entry.end_line, entry))
 
 
 class Problem(NamedTuple):

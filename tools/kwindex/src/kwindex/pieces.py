@@ -48,7 +48,7 @@ _quoted = json.encoder.encode_basestring
 _quoted_word = lru_cache(maxsize=64)(_quoted)  # kinds are few, and neighbours of one file
 
 
-def make(entries: Sequence[Entry], problem: Problem | None = None) -> Piece:
+def make(entries: Sequence[Entry], problem: Problem | None = None, gives: bytes = b"", wants: bytes = b"") -> Piece:
     r"""Returns the piece of one file: its entries in the order of its lines, or why there are none.
 
     Example:
@@ -73,6 +73,8 @@ def make(entries: Sequence[Entry], problem: Problem | None = None) -> Piece:
         *_lines((number, types(entry)) for number, entry in enumerate(entries) if entry.kind in _CALLABLE),
         *_lines((number, doc(entry)) for number, entry in enumerate(entries) if entry.summary or entry.kind in UNNAMED),
         b"" if problem is None else (_encode(problem._asdict()) + "\n").encode(),
+        gives,
+        wants,
     )
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from kwindex.assemble import Part, Source, assembled, identity
 from kwindex.discover import Found, SourceFile, discover
 from kwindex.errors import KwindexError
+from kwindex.linking import linked
 from kwindex.model import Problem
 from kwindex.reading import digest_of, read
 from kwindex.ready import Ready, open_ready
@@ -68,6 +69,7 @@ def build(sources: Sequence[str | Path], out: str | Path, *, jobs: int = 1, prog
     with collector_paused():
         before = open_ready(out)
         parts = _parts(found.files, before, jobs, progress or (lambda done, total: None))
+        parts = linked(parts, before.tables if before is not None else None)
         same_places = before is not None and _sources(Path(out)) == _placed(found)
         return _written(Path(out), found, parts, before, same_places)
 
@@ -112,7 +114,7 @@ def update(out: str | Path, files: Sequence[str | Path]) -> Built:
             if digest_of(source) != digests[number]:
                 reading = read(source)
                 parts[number] = Part(source.file, reading.digest, reading.piece)
-        return _written(Path(out), found, parts, before, True)
+        return _written(Path(out), found, linked(parts, before.tables), before, True)
 
 
 def _parts(files: list[SourceFile], before: Ready | None, jobs: int, progress: Progress) -> list[Part]:

@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterator
 
+from kwindex.given import reader
 from kwindex.render import Function
 from kwindex.returned import passed
 from kwindex.shadows import Around, Shadows
@@ -37,14 +38,22 @@ class Readers:
     def __len__(self) -> int:
         return sum(map(len, self._parameters.values()))
 
+    def given(self, module: str) -> dict[str, str]:
+        """Returns what is told of the functions that other modules can call by their names."""
+        return {
+            f"{module}.{function.name}()": reader(_positional(function), _by_name(function), read)
+            for function, read in self._parameters.items()
+            if self._outer[function] is None and not self._class_of(function)
+        }
+
     def add(self, asked: ast.expr | None, around: Around) -> None:
         """Notes that what an expression names is read, if that is a parameter, never bound anew, of what is around."""
         binder = self._shadows.binder(asked.id, around) if isinstance(asked, ast.Name) else None
         if not isinstance(asked, ast.Name) or not isinstance(binder, _FUNCTIONS):
             return
-        given = binder.args
-        own = [one.arg for one in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
-        if asked.id in own and not any(_binds(node, asked.id) for node in ast.walk(binder)):
+        if asked.id in (*_positional(binder), *_by_name(binder)) and not any(
+            _binds(node, asked.id) for node in ast.walk(binder)
+        ):
             self._parameters.setdefault(binder, set()).add(asked.id)
             place = around.index(binder)
             self._outer[binder] = around[place - 1] if place else None
@@ -71,6 +80,14 @@ class Readers:
             classes = (node for node in ast.walk(self._tree) if isinstance(node, ast.ClassDef))
             self._classes = {inner: one.name for one in classes for inner in one.body}
         return self._classes.get(function, "")
+
+
+def _positional(function: Function) -> list[str]:
+    return [one.arg for one in (*function.args.posonlyargs, *function.args.args)]
+
+
+def _by_name(function: Function) -> list[str]:
+    return [one.arg for one in function.args.kwonlyargs]
 
 
 def _binds(node: ast.AST, name: str) -> bool:

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from kwindex.discover import SourceFile
 from kwindex.errors import SourceError
-from kwindex.extract import extract
+from kwindex.extract import record_of
+from kwindex.given import gives_data, wants_data
 from kwindex.model import Problem
 from kwindex.pieces import make
 from kwindex.tables import Piece
@@ -31,7 +32,9 @@ def read(source: SourceFile) -> Reading:
         why = error.strerror or "cannot be read"
         return Reading(digest(source, why.encode()), make([], Problem(source.file, 0, why)))
     try:
-        return Reading(digest(source, data), make(extract(data, source.file, source.module)))
+        record = record_of(data, source.file, source.module)
+        piece = make(record.entries, gives=gives_data(record.gives), wants=wants_data(record.wants))
+        return Reading(digest(source, data), piece)
     except SourceError as error:
         return Reading(digest(source, data), make([], Problem(source.file, error.line, error.why)))
 

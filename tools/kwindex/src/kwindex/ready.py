@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # a search starts sooner without it
 
     from kwindex.searcher import Searcher
 
-FORM = b"kwindex tables 3\n"
+FORM = b"kwindex tables 4\n"
 _DIGITS = 10
 
 
@@ -35,7 +35,7 @@ def contents(identity: str, rows: int, sections: Mapping[str, Sequence[bytes | m
 
     Example:
         >>> contents("ab", 0, {"kinds": [b"xyz"]}).partition(b"{")[0]
-        b'kwindex tables 3\n0000000084'
+        b'kwindex tables 4\n0000000084'
     """
     places = {}
     place = 0

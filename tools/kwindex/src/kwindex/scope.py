@@ -85,6 +85,10 @@ class Scope:
             self._values[name] = []
         self._values.setdefault(name, []).append(value)
 
+    def noted(self) -> list[str]:
+        """Returns the names for which this body has noted values."""
+        return [*self._values]
+
     def forget(self, name: str) -> None:
         """Notes that what a name is bound to is not known any more."""
         self._values.pop(name, None)

@@ -1,6 +1,7 @@
 """Settings that code reads: environment variables, and attributes of config modules."""
 
 import ast
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -14,10 +15,12 @@ from kwindex.spans import holds, one_ended, owners_of
 _STRINGS = (ast.JoinedStr, ast.FormattedValue)
 _READS = {"get", "pop", "setdefault", "__getitem__"}
 _ENVIRONMENT = {"os.environ": "environ", "os.getenv": "getenv"}
-_CONFIG, _VARIABLE = "config", "environment variable"
+_CONFIG, VARIABLE = "config", "environment variable"
 _TOLD = ("envvar", "env_var", "env_name", "env_name_default", "env_name_force")
 """The arguments by which calls are told the variables that they read, such as torch's `Config(env_name_force="X")`."""
 _DISPLAYS = (ast.List, ast.Tuple)
+_ENV = "env"
+"""What the names of functions hold that may read the environment for other modules."""
 
 
 class Reading(NamedTuple):
@@ -30,6 +33,17 @@ class Reading(NamedTuple):
     text: str
     owner: str
     """The qualified name of what it stands in."""
+
+    def entry(self, file: str) -> Entry:
+        """Returns the entry of the reading."""
+        return Entry(self.name, self.kind, file, self.line, self.end_line, self.text, f"read in {self.owner}")
+
+
+class Found(NamedTuple):
+    """What a module reads, and its functions that read what they are told."""
+
+    readings: list[Reading]
+    readers: Readers
 
 
 class Import(NamedTuple):
@@ -87,8 +101,8 @@ def may_read(text: str) -> bool:
     return any(word in text for word in ("environ", "getenv", "config.", "envvar", "env_var", "env_name"))
 
 
-def readings(tree: ast.Module, text: str, entries: Sequence[Entry], owners: Sequence[Entry]) -> Iterator[Reading]:
-    r"""Yields each setting that a module reads, once, in the order of the source.
+def read(tree: ast.Module, text: str, entries: Sequence[Entry], owners: Sequence[Entry]) -> Found:
+    r"""Returns each setting that a module reads, once, in the order of the source.
 
     Only what stands around the words of such a reading is looked at: most of a tree is not. A key of a config module
     is all that is read of it, `config.triton.cudagraphs`; a function of the module that is called is none.
@@ -103,14 +117,12 @@ def readings(tree: ast.Module, text: str, entries: Sequence[Entry], owners: Sequ
         >>> text = "import lib.config as cfg\na = os.environ.get('A', '0')\nb = cfg.cpu.size"
         >>> module = Entry("m", "module", "m.py", 1, 3, "", "")
         >>> cfg = Entry("m.cfg", "import", "m.py", 1, 1, "import lib.config as cfg", "")
-        >>> [(r.kind, r.name, r.line) for r in readings(ast.parse(text), text, [cfg], [module])]
+        >>> [(r.kind, r.name, r.line) for r in read(ast.parse(text), text, [cfg], [module]).readings]
         [('environment variable', 'A', 2), ('config key', 'lib.config.cpu.size', 3)]
     """
     imports = Imports((entry.name, entry.signature) for entry in entries)
     environment = {"environ", "getenv"} | imports.bound("os.environ") | imports.bound("os.getenv")
     lines = _lines_of(text, environment.union(_TOLD), imports.bound(_CONFIG))
-    if not lines:
-        return
     constants = _constants(tree)
     shadows, readers = Shadows(), Readers(tree)
     found: list[Reading] = []
@@ -119,15 +131,52 @@ def readings(tree: ast.Module, text: str, entries: Sequence[Entry], owners: Sequ
             continue
         asked = _asked(node, owner, imports)
         readers.add(asked, around)
-        kind, name = (_VARIABLE, name) if (name := _named(asked, constants)) else _config_key(node, owner, imports)
+        kind, name = (VARIABLE, name) if (name := _named(asked, constants)) else _config_key(node, owner, imports)
         if name:
             found.append(_reading(kind, name, node, owner))
-        found += (_reading(_VARIABLE, name, place, owner, shown) for name, place, shown in _told(node))
+        found += (_reading(VARIABLE, name, place, owner, shown) for name, place, shown in _told(node))
     found += _by_readers(tree, text, readers, constants, owners)
     first: dict[tuple[str, str], Reading] = {}
     for reading in sorted(found, key=lambda reading: reading.line):
         first.setdefault((reading.kind, reading.name), reading)
-    yield from sorted(first.values(), key=lambda reading: (reading.line, reading.kind, reading.name))
+    return Found(sorted(first.values(), key=lambda reading: (reading.line, reading.kind, reading.name)), readers)
+
+
+def may_ask(text: str, entries: Iterable[Entry]) -> bool:
+    """Says whether a module may tell a function of another one what to read of the environment.
+
+    Example:
+        >>> flag = Entry("m.env_flag", "import", "m.py", 1, 1, "from lib import env_flag", "")
+        >>> may_ask("a = env_flag('A')", [flag]), may_ask("a = env_flag(1)", [flag])
+        (True, False)
+    """
+    return any(_is_asked(text, entry) for entry in entries)
+
+
+def _is_asked(text: str, entry: Entry) -> bool:
+    last = entry.name.rpartition(".")[2]
+    may_be = _ENV in target_of(entry.signature).rpartition(".")[2].lower() and entry.signature.startswith("from ")
+    return may_be and re.search(rf"\b{last}\(\s*(?:\w+\s*=\s*)?['\"]", text) is not None
+
+
+def asked_of_others(
+    tree: ast.Module, text: str, entries: Sequence[Entry], owners: Sequence[Entry]
+) -> Iterator[tuple[str, str, Reading]]:
+    """Yields what imported functions with `env` in their names are told: the function, the parameter, the reading."""
+    imports = Imports((entry.name, entry.signature) for entry in entries)
+    names = {entry.name.rpartition(".")[2] for entry in entries if _is_asked(text, entry)}
+    constants, shadows = _constants(tree), Shadows()
+    for node, around, owner in _owned(tree, _lines_of(text, names, ()), owners):
+        callee = node.func if isinstance(node, ast.Call) else None
+        if not isinstance(node, ast.Call) or not isinstance(callee, ast.Name) or callee.id not in names:
+            continue
+        known = imports.meaning(owner, callee.id)
+        if known is None or shadows.hide(callee.id, around):
+            continue
+        told = [*enumerate(node.args), *((word.arg, word.value) for word in node.keywords)]
+        for key, value in told:
+            if (name := _named(value, constants)) and name.isupper():
+                yield f"{known.path}()", str(key), _reading(VARIABLE, name, node, owner)
 
 
 def _reading(kind: str, name: str, node: ast.expr, owner: str, shown: str = "") -> Reading:
@@ -147,7 +196,7 @@ def _by_readers(
             for value in readers.told(node, around) if isinstance(node, ast.Call) else ():
                 readers.add(value, around)
                 if name := _named(value, constants):
-                    found.append(_reading(_VARIABLE, name, node, owner))
+                    found.append(_reading(VARIABLE, name, node, owner))
     return found
 
 

@@ -28,6 +28,8 @@ SECTIONS = (
     "docs",
     "doc_of",
     "problems",
+    "gives",
+    "wants",
 )
 """What a file's piece holds, in this order, told in `docs/understand/kwindex_index.md`; `rows` go to `index.json`."""
 

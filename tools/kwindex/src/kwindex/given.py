@@ -1,0 +1,97 @@
+"""What files tell each other: the texts of constants, and which functions read what they are told.
+
+Every file is read on its own. An entry in which another file has its say is a want; what that file says is given. Both
+stand in the piece of their file, and are brought together when all files are read.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from kwindex.messages import replaced_by
+from kwindex.model import Entry, Want, in_order
+
+_READ, _BY_NAME = "*", "|"
+Gives = Mapping[str, str]
+"""By qualified name: the text of a constant, or of a function `f()` its parameters, with `*` behind those it reads."""
+
+
+def reader(positional: Sequence[str], by_name: Sequence[str], read: Iterable[str]) -> str:
+    """Returns what is told of a function that reads what some parameters name.
+
+    Example:
+        >>> reader(["name", "default"], ["also"], {"name", "also"})
+        'name* default | also*'
+    """
+    known = set(read)
+    marked = [[f"{one}{_READ}" if one in known else one for one in part] for part in (positional, by_name)]
+    return " ".join([*marked[0], _BY_NAME, *marked[1]])
+
+
+def gives_data(gives: Gives) -> bytes:
+    """Returns what is given, a line each."""
+    return "".join(json.dumps(row) + "\n" for row in gives.items()).encode()
+
+
+def gives_of(data: bytes) -> dict[str, str]:
+    """Returns what `gives_data` wrote.
+
+    Example:
+        >>> gives_of(gives_data({"m.A": "text"}))
+        {'m.A': 'text'}
+    """
+    return dict(map(json.loads, data.splitlines()))
+
+
+def wants_data(wants: Iterable[Want]) -> bytes:
+    """Returns wants, a line each."""
+    return "".join(json.dumps([*want[:-1], *want.entry]) + "\n" for want in wants).encode()
+
+
+def wants_of(data: bytes) -> list[Want]:
+    """Returns what `wants_data` wrote.
+
+    Example:
+        >>> want = Want("m.f()", "0", Entry("A", "environment variable", "n.py", 1, 1, "f('A')", ""))
+        >>> wants_of(wants_data([want])) == [want]
+        True
+    """
+    return [Want(target, key, Entry(*entry)) for target, key, *entry in map(json.loads, data.splitlines())]
+
+
+def settled(entries: Iterable[Entry], wants: Sequence[Want], gives: Gives) -> list[Entry]:
+    """Returns the entries of a file with what others say of them, whatever was said before.
+
+    Example:
+        >>> want = Want("m.OLD", "", Entry("n.f", "deprecation", "n.py", 1, 1, "deprecated(OLD)", ""))
+        >>> told = settled([want.entry], [want], {"m.OLD": "use `g`"})
+        >>> told[0].signature, told[0].summary, settled(told, [want], {}) == [want.entry]
+        ('use `g`', 'replaced by g', True)
+    """
+    may_be = {want.entry for want in wants if want.key}
+    without = {_place(want.entry): want.entry for want in wants if not want.key}
+    found = [without.get(_place(entry), entry) for entry in entries if entry not in may_be]
+    named = {entry[:2] for entry in found}
+    for want, given in _given(wants, gives):
+        if not want.key:
+            told = want.entry._replace(signature=given, summary=replaced_by(given))
+            found[found.index(want.entry)] = told
+        elif _reads(given, want.key) and want.entry[:2] not in named:
+            named.add(want.entry[:2])
+            found.append(want.entry)
+    return in_order(found)
+
+
+def _given(wants: Iterable[Want], gives: Gives) -> Iterator[tuple[Want, str]]:
+    return ((want, gives[want.target]) for want in wants if want.target in gives)
+
+
+def _place(entry: Entry) -> tuple[str, str, int, int]:
+    return entry.name, entry.kind, entry.line, entry.end_line
+
+
+def _reads(given: str, key: str) -> bool:
+    """Says whether a function reads what is told it by a name, or at a place."""
+    positional, _, by_name = given.partition(_BY_NAME)
+    if key.isdigit():
+        return int(key) < len(places := positional.split()) and places[int(key)].endswith(_READ)
+    return f"{key}{_READ}" in (*positional.split(), *by_name.split())

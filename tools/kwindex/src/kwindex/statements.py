@@ -1,0 +1,351 @@
+"""The pass over the statements of one file's syntax tree, by which its record grows.
+
+Nothing is imported or run. Definitions stand only in statements, so expressions are not descended into. The pass
+keeps its own stack, so that deep nesting costs memory and not Python frames.
+"""
+
+import ast
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from kwindex import registrations
+from kwindex.imports import TYPING, bindings, conditions
+from kwindex.messages import checked, deprecated_by, deprecates, raised, replaced_by, templates
+from kwindex.model import Entry, FileRecord, Want
+from kwindex.render import (
+    Function,
+    assignment,
+    class_signature,
+    cut,
+    docstring_of,
+    expression,
+    first_sentence,
+    function_signature,
+    string_of,
+    unpacked,
+    unpacking,
+)
+from kwindex.scope import Meaning, Scope
+from kwindex.typelike import constant_name, is_type_alias
+from kwindex.uses import CALLED, DECORATOR, Uses, called, decorator, remapped
+
+_PROPERTIES = {"property", "cached_property", "abstractproperty", "setter", "getter", "deleter"}
+_ABSENCE = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"}
+_BINDINGS = (ast.Assign, ast.AnnAssign)
+_Binding = ast.Assign | ast.AnnAssign
+_TOLD = (ast.Constant, ast.JoinedStr, ast.BinOp, ast.Call, ast.IfExp)
+_DISPLAYS = (ast.Tuple, ast.List)
+_MAKERS = {"__init__", "__post_init__", "setUp"}
+
+
+class Statements:
+    """The pass over one file: a stack of bodies that are not read to their end yet, and the record that grows."""
+
+    def __init__(self, record: FileRecord, is_package: bool) -> None:
+        self.record = record
+        self._is_package = is_package
+        self._stack: list[tuple[Iterator[ast.stmt], Scope, str]] = []
+        self._guard = ""
+        """Why imports of the statement at hand may not be there when the module runs."""
+        self._notes: dict[ast.stmt, str] = {}
+        self._uses = Uses()
+        self.module = Scope("module", record.module, None)
+
+    def run(self, body: list[ast.stmt]) -> None:
+        """Reads every statement, outer before inner, in the order of the source."""
+        self._push(body, self.module)
+        stack, reader_of = self._stack, _READERS.get
+        while stack:
+            statements, scope, guard = body_at_hand = stack[-1]
+            for statement in statements:
+                reader = reader_of(type(statement))
+                if reader is not None:
+                    self._guard = guard
+                    reader(self, statement, scope)
+                    if stack[-1] is not body_at_hand:  # what the statement holds comes before the next one
+                        break
+            else:
+                stack.pop()
+        self.record.entries.extend(self._uses.entries(self.record.file, self.record.module))
+
+    def add(self, kind: str, name: str, lines: tuple[int, int], signature: str, summary: str = "") -> None:
+        """Adds an entry to the record."""
+        self.record.entries.append(Entry(name, kind, self.record.file, *lines, signature, summary))
+
+    def _push(self, body: list[ast.stmt], scope: Scope, guard: str = "") -> None:
+        if body:
+            if scope.kind != "function":
+                self._find_notes(body)
+                for node in body:
+                    if type(node) is ast.FunctionDef:
+                        scope.define(node)  # what calls it may stand above it
+            self._stack.append((iter(body), scope, guard or self._guard))
+
+    def _find_notes(self, body: list[ast.stmt]) -> None:
+        """Keeps the string on the line after a binding as what it says about that binding."""
+        for before, after in itertools.pairwise(body):
+            if isinstance(after, ast.Expr) and isinstance(before, _BINDINGS):
+                note = string_of(after.value)
+                if note is not None and after.lineno == (before.end_lineno or before.lineno) + 1:
+                    self._notes[before] = note
+
+    # definitions
+
+    def _function(self, node: Function, scope: Scope) -> None:
+        name = scope.qualify(node.name)
+        kind = {"class": "method", "module": "function"}.get(scope.kind, "nested function")
+        if kind == "method" and any(_last(decorator) in _PROPERTIES for decorator in node.decorator_list):
+            kind = "property"
+        if kind == "nested function" and isinstance(node, ast.FunctionDef):
+            scope.define(node)
+        doc = docstring_of(node.body)
+        self.add(kind, name, _lines(node), function_signature(node), first_sentence(doc))
+        self._deprecation(deprecated_by(doc), name, node)
+        self._decorators(node, name, scope)
+        if node.name.startswith("test") and kind != "nested function":
+            for path, call in called(node, scope):
+                self._uses.add(CALLED, path, call, name)
+        makes = kind == "method" and node.name in _MAKERS and node.args.args
+        self_name = node.args.args[0].arg if makes else ""
+        self._push(node.body, Scope("function", name, scope, self_name))
+
+    def _class(self, node: ast.ClassDef, scope: Scope) -> None:
+        name = scope.qualify(node.name)
+        doc = docstring_of(node.body)
+        self.add("class", name, _lines(node), class_signature(node), first_sentence(doc))
+        if op := registrations.higher_order(node):
+            scope.bind(node.name, Meaning("op class", op))
+            self.add("op", cut(op, 200), _lines(node), class_signature(node), cut(f"operator: {name}", 240))
+        self._deprecation(deprecated_by(doc), name, node)
+        self._decorators(node, name, scope)
+        self._push(node.body, Scope("class", name, scope))
+
+    def _decorators(self, node: Function | ast.ClassDef, name: str, scope: Scope) -> None:
+        for made in node.decorator_list:
+            if not isinstance(node, ast.ClassDef):
+                self._register(made, scope, name, node)
+            self._deprecates(made, name, made, scope)
+            self._uses.add(DECORATOR, decorator(made, scope), made, name)
+
+    # bindings
+
+    def _assign(self, node: ast.Assign, scope: Scope) -> None:
+        value = node.value
+        for target in node.targets:
+            if isinstance(target, ast.Name):
+                registrations.remember(target.id, value, scope)
+                self._note(target.id, value, scope)
+            self._bind(target, node, None, scope, value)
+        if isinstance(value, ast.Call):
+            self._register(value, scope, "", node)
+            if isinstance(node.targets[0], ast.Name):
+                self._deprecates(value.func, scope.qualify(node.targets[0].id), node, scope)
+        elif isinstance(value, ast.Dict):
+            for place, path, text, instead in remapped(node, scope):
+                self.add("remap", path, _lines(place), text, instead)
+
+    def _note(self, name: str, value: ast.expr, scope: Scope) -> None:
+        """Keeps what a name is bound to, where that may be a message or an error that is raised."""
+        if isinstance(value, _TOLD):
+            scope.note(name, value)
+        else:
+            scope.forget(name)
+
+    def _added(self, node: ast.AugAssign, scope: Scope) -> None:
+        if isinstance(node.target, ast.Name) and isinstance(node.op, ast.Add):
+            for value in scope.values(node.target.id)[-1:]:
+                scope.note(node.target.id, value)
+                scope.note(node.target.id, ast.BinOp(value, ast.Add(), node.value))
+
+    def _annotated(self, node: ast.AnnAssign, scope: Scope) -> None:
+        if node.value is not None and isinstance(node.target, ast.Name):
+            registrations.remember(node.target.id, node.value, scope)
+            self._note(node.target.id, node.value, scope)
+        self._bind(node.target, node, node.annotation, scope, node.value)
+
+    def _bind(
+        self, target: ast.expr, node: _Binding, annotation: ast.expr | None, scope: Scope, value: ast.expr | None
+    ) -> None:
+        """Lists what a target binds, where a module's or class's readers can see it."""
+        if isinstance(target, ast.Name):
+            for item, op in registrations.marked(target.id, value, scope):
+                where = f"in {scope.qualify(target.id)}"
+                self.add("side effect", cut(op, 200), _lines(item), expression(item, 200), where)
+            if scope.kind != "function":
+                self._name(target.id, node, annotation, scope, value)
+        elif isinstance(target, ast.Attribute):
+            if scope.self_name and scope.outer is not None and _is_name(target.value, scope.self_name):
+                self._name(target.attr, node, annotation, scope.outer, value)
+        elif isinstance(target, _DISPLAYS):
+            for part, own in unpacked(target.elts, value):
+                self._bind(part, node, annotation, scope, own)
+        elif isinstance(target, ast.Starred):
+            self._bind(target.value, node, annotation, scope, None)
+
+    def _name(
+        self, name: str, node: _Binding, annotation: ast.expr | None, scope: Scope, value: ast.expr | None
+    ) -> None:
+        if name == "_" or name in scope.fields:
+            return
+        scope.fields.add(name)
+        if scope.kind == "class":
+            kind = "field"
+        elif is_type_alias(name, annotation, value):
+            kind = "type alias"
+        else:
+            kind = "constant" if constant_name(name, annotation) else "variable"
+        if value is None and isinstance(node, ast.Assign):
+            signature = unpacking(node)
+        else:
+            signature = assignment(name, annotation, value)
+        self.add(kind, scope.qualify(name), _lines(node), signature, first_sentence(self._notes.get(node)))
+
+    def _type_statement(self, node: Any, scope: Scope) -> None:
+        signature = f"type {node.name.id} = {expression(node.value)}"
+        self.add("type alias", scope.qualify(node.name.id), _lines(node), signature)
+
+    def _import(self, node: ast.Import | ast.ImportFrom, scope: Scope) -> None:
+        for binding in bindings(node, self.record.module, self._is_package):
+            if binding.bound != "*":
+                scope.bind(binding.bound, Meaning("path", binding.path))
+            self.record.targets.append((len(self.record.entries), binding.target))
+            statement = f"{binding.statement}  # {self._guard}" if self._guard else binding.statement
+            self.add("import", scope.qualify(binding.bound), _lines(node), statement)
+
+    # messages
+
+    def _raise(self, node: ast.Raise, scope: Scope) -> None:
+        self._errors(raised(node, scope), node, scope)
+
+    def _assert(self, node: ast.Assert, scope: Scope) -> None:
+        told = templates([node.msg], scope) if node.msg is not None else []
+        self._errors([f"AssertionError: {text}" for text in told], node, scope)
+
+    def _errors(self, messages: list[str], node: ast.stmt, scope: Scope) -> None:
+        for message in messages:
+            self.add("error", scope.prefix, _lines(node), message)
+
+    def _deprecates(self, node: ast.expr, decorated: str, place: ast.expr | ast.stmt, scope: Scope) -> None:
+        """Adds what a call or decorator says to be deprecated; a message that another file has is asked of it."""
+        told = deprecates(node, decorated != "")
+        if told is None:
+            return
+        text = next(iter(templates([told], scope)), "")
+        self._deprecation(text or expression(node, 200), decorated or scope.prefix, place)
+        if not text and (path := scope.dotted(told)) != expression(told):
+            self.record.wants.append(Want(path, "", self.record.entries[-1]))
+
+    def _deprecation(self, text: str, name: str, node: ast.expr | ast.stmt) -> None:
+        if text:
+            self.add("deprecation", name, _lines(node), text, replaced_by(text))
+
+    # registrations
+
+    def _call(self, node: ast.Expr, scope: Scope) -> None:
+        if not isinstance(node.value, ast.Call):
+            return
+        self._register(node.value, scope, "", node)
+        self._errors(checked(node.value, scope), node, scope)
+        self._deprecates(node.value, "", node, scope)
+
+    def _register(self, node: ast.expr, scope: Scope, decorated: str, place: ast.stmt) -> None:
+        if not registrations.may_register(node, decorated != ""):
+            return
+        for found in registrations.find(node, scope):
+            by = found.by or decorated
+            is_schema = found.kind == "op" and not by
+            signature = found.detail if is_schema else expression(node, 200)
+            summary = "" if is_schema else f"{found.detail}: {by}" if by else found.detail
+            self.add(found.kind, cut(found.op, 200), _lines(place), signature, cut(summary, 240))
+            if found.kind == "op" and decorated:
+                scope.bind(decorated.rpartition(".")[2], Meaning("op", found.op))
+
+    # statements that hold statements
+
+    def _branches(self, node: ast.If | ast.While, scope: Scope) -> None:
+        taken, left = conditions(node.test) if isinstance(node, ast.If) else ("", "")
+        if self._guard == TYPING or (scope.kind != "module" and taken != TYPING):
+            taken = left = ""
+        self._push(node.orelse, scope, left)
+        self._push(node.body, scope, taken)
+
+    def _loop(self, node: ast.For | ast.AsyncFor, scope: Scope) -> None:
+        goes_over, target = node.iter, node.target
+        if _last(goes_over) == "items" and isinstance(target, ast.Tuple) and target.elts:
+            goes_over, target = getattr(getattr(goes_over, "func", None), "value", goes_over), target.elts[0]
+        table = scope.meaning(goes_over.id) if isinstance(goes_over, ast.Name) else None
+        if table is not None and table.what == "strings" and isinstance(target, ast.Name):
+            scope.bind(target.id, table)
+        self._push(node.orelse, scope)
+        self._push(node.body, scope)
+
+    def _try(self, node: ast.Try | ast.TryStar, scope: Scope) -> None:
+        self._push(node.finalbody, scope)
+        self._push(node.orelse, scope)
+        absence = any(_catches_absence(handler.type) for handler in node.handlers)
+        for handler in reversed(node.handlers):
+            self._push(handler.body, scope, "where another is missing" if _catches_absence(handler.type) else "")
+        self._push(node.body, scope, "may be missing" if absence else "")
+
+    def _with(self, node: ast.With | ast.AsyncWith, scope: Scope) -> None:
+        absence = False
+        for item in node.items:
+            made = item.context_expr
+            if isinstance(item.optional_vars, ast.Name):
+                registrations.remember(item.optional_vars.id, made, scope)
+            absence |= (
+                isinstance(made, ast.Call) and _last(made) == "suppress" and any(map(_catches_absence, made.args))
+            )
+        self._push(node.body, scope, "may be missing" if absence else "")
+
+    def _match(self, node: ast.Match, scope: Scope) -> None:
+        for case in reversed(node.cases):
+            self._push(case.body, scope)
+
+
+_Reader = Callable[[Statements, Any, Scope], None]
+_READERS: dict[type[ast.stmt], _Reader] = {
+    ast.FunctionDef: Statements._function,
+    ast.AsyncFunctionDef: Statements._function,
+    ast.ClassDef: Statements._class,
+    ast.Assign: Statements._assign,
+    ast.AnnAssign: Statements._annotated,
+    ast.AugAssign: Statements._added,
+    ast.Import: Statements._import,
+    ast.ImportFrom: Statements._import,
+    ast.Expr: Statements._call,
+    ast.If: Statements._branches,
+    ast.For: Statements._loop,
+    ast.AsyncFor: Statements._loop,
+    ast.While: Statements._branches,
+    ast.Try: Statements._try,
+    ast.TryStar: Statements._try,
+    ast.With: Statements._with,
+    ast.AsyncWith: Statements._with,
+    ast.Match: Statements._match,
+    ast.Raise: Statements._raise,
+    ast.Assert: Statements._assert,
+}
+"""Statement -> how it is read. Statements that are not here neither bind names nor hold statements."""
+if hasattr(ast, "TypeAlias"):  # `type X = ...` came with Python 3.12
+    _READERS[ast.TypeAlias] = Statements._type_statement
+
+
+def _catches_absence(caught: ast.expr | None) -> bool:
+    if isinstance(caught, ast.Tuple):
+        return any(map(_catches_absence, caught.elts))
+    return caught is None or _last(caught) in _ABSENCE
+
+
+def _lines(node: ast.stmt | ast.expr) -> tuple[int, int]:
+    return node.lineno, node.end_lineno or node.lineno
+
+
+def _last(decorator: ast.expr) -> str:
+    node = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+
+
+def _is_name(node: ast.expr, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name
