@@ -69,13 +69,13 @@ def resolve(written: str, level: int, module: str, is_package: bool) -> str:
 
 
 def conditions(test: ast.expr) -> tuple[str, str]:
-    """Returns when the body of an `if` runs, and when its other branch does, '' for always.
+    """Returns when the body of an `if` runs, and when its other branch does.
 
     Example:
-        >>> [conditions(ast.parse(text, mode="eval").body) for text in ("x > 1", "not x", "typing.TYPE_CHECKING")]
-        [('if x > 1', 'unless x > 1'), ('if not x', 'if x'), ('for type checkers only', '')]
+        >>> [conditions(ast.parse(text, mode="eval").body) for text in ("x > 1", "not x")]
+        [('if x > 1', 'unless x > 1'), ('if not x', 'if x')]
     """
     if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
         return f"if {expression(test)}", f"if {expression(test.operand)}"
     told = expression(test)
-    return (TYPING, "") if told.rpartition(".")[2] == "TYPE_CHECKING" else (f"if {told}", f"unless {told}")
+    return f"if {told}", f"unless {told}"

@@ -154,8 +154,10 @@ def may_ask(text: str, entries: Iterable[Entry]) -> bool:
 
 
 def _is_asked(text: str, entry: Entry) -> bool:
+    if _ENV not in entry.signature:  # as in nearly all
+        return False
     last = entry.name.rpartition(".")[2]
-    may_be = _ENV in target_of(entry.signature).rpartition(".")[2].lower() and entry.signature.startswith("from ")
+    may_be = _ENV in target_of(entry.signature).rpartition(".")[2] and entry.signature.startswith("from ")
     return may_be and re.search(rf"\b{last}\(\s*(?:\w+\s*=\s*)?['\"]", text) is not None
 
 

@@ -264,9 +264,12 @@ class Statements:
     # statements that hold statements
 
     def _branches(self, node: ast.If | ast.While, scope: Scope) -> None:
-        taken, left = conditions(node.test) if isinstance(node, ast.If) else ("", "")
-        if self._guard == TYPING or (scope.kind != "module" and taken != TYPING):
-            taken = left = ""
+        taken = left = ""
+        if isinstance(node, ast.If) and self._guard != TYPING:
+            if _last(node.test) == "TYPE_CHECKING":
+                taken = TYPING
+            elif scope.kind == "module":
+                taken, left = conditions(node.test)
         self._push(node.orelse, scope, left)
         self._push(node.body, scope, taken)
 
