@@ -17,15 +17,14 @@ class Readers:
 
     Example:
         >>> tree = ast.parse("def read(name): return environ[name]\nread('A')")
-        >>> readers = Readers(tree)
+        >>> readers = Readers(tree, Shadows())
         >>> readers.add(ast.Name("name"), (tree.body[0],))
         >>> [value.value for value in readers.told(tree.body[1].value, ())]
         ['A']
     """
 
-    def __init__(self, tree: ast.Module) -> None:
-        self._tree = tree
-        self._shadows = Shadows()
+    def __init__(self, tree: ast.Module, shadows: Shadows) -> None:
+        self._tree, self._shadows = tree, shadows
         self._parameters: dict[Function, set[str]] = {}
         self._outer: dict[Function, ast.AST | None] = {}
         self._classes: dict[ast.stmt, str] | None = None

@@ -124,7 +124,8 @@ def read(tree: ast.Module, text: str, entries: Sequence[Entry], owners: Sequence
     environment = {"environ", "getenv"} | imports.bound("os.environ") | imports.bound("os.getenv")
     lines = _lines_of(text, environment.union(_TOLD), imports.bound(_CONFIG))
     constants = _constants(tree)
-    shadows, readers = Shadows(), Readers(tree)
+    shadows = Shadows()
+    readers = Readers(tree, shadows)
     found: list[Reading] = []
     for node, around, owner in _owned(tree, lines, owners):
         if shadows.hide(_first(node), around):
