@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from kwindex.given import reader
 from kwindex.render import Function
-from kwindex.returned import passed
+from kwindex.returned import inside, passed
 from kwindex.shadows import Around, Shadows
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -76,8 +76,13 @@ class Readers:
     def _class_of(self, function: Function) -> str:
         """Returns the name of the class that a function is a method of, '' for none."""
         if self._classes is None:
-            classes = (node for node in ast.walk(self._tree) if isinstance(node, ast.ClassDef))
-            self._classes = {inner: one.name for one in classes for inner in one.body}
+            self._classes = {}
+            left: list[ast.stmt] = [*self._tree.body]
+            while left:
+                held = inside(node := left.pop())
+                left += held
+                if isinstance(node, ast.ClassDef):
+                    self._classes.update(dict.fromkeys(held, node.name))
         return self._classes.get(function, "")
 
 

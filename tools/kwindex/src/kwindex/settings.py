@@ -151,12 +151,10 @@ def may_ask(text: str, entries: Iterable[Entry]) -> bool:
         >>> may_ask("a = env_flag('A')", [flag]), may_ask("a = env_flag(1)", [flag])
         (True, False)
     """
-    return any(_is_asked(text, entry) for entry in entries)
+    return any(_is_asked(text, entry) for entry in entries if _ENV in entry.signature)
 
 
 def _is_asked(text: str, entry: Entry) -> bool:
-    if _ENV not in entry.signature:  # as in nearly all
-        return False
     last = entry.name.rpartition(".")[2]
     may_be = _ENV in target_of(entry.signature).rpartition(".")[2] and entry.signature.startswith("from ")
     return may_be and re.search(rf"\b{last}\(\s*(?:\w+\s*=\s*)?['\"]", text) is not None
