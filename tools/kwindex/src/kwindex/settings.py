@@ -98,7 +98,9 @@ def may_read(text: str) -> bool:
         >>> may_read("os.environ['A']"), may_read("x = 1")
         (True, False)
     """
-    return any(word in text for word in ("environ", "getenv", "config.", "envvar", "env_var", "env_name"))
+    if f"{_CONFIG}." in text:
+        return True
+    return _ENV in text and any(word in text for word in ("environ", "getenv", "envvar", "env_var", "env_name"))
 
 
 def read(tree: ast.Module, text: str, entries: Sequence[Entry], owners: Sequence[Entry]) -> Found:
@@ -151,7 +153,7 @@ def may_ask(text: str, entries: Iterable[Entry]) -> bool:
         >>> may_ask("a = env_flag('A')", [flag]), may_ask("a = env_flag(1)", [flag])
         (True, False)
     """
-    return any(_is_asked(text, entry) for entry in entries if _ENV in entry.signature)
+    return _ENV in text and any(_is_asked(text, entry) for entry in entries if _ENV in entry.signature)
 
 
 def _is_asked(text: str, entry: Entry) -> bool:

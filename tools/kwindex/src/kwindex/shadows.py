@@ -7,6 +7,8 @@ _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _INNER = (*_DEFINITIONS, ast.Lambda, *_COMPREHENSIONS)
 """What has names of its own. A class has, too, but the functions in it do not see them."""
+_BINDING = (ast.Global, ast.Nonlocal, ast.Import, ast.ImportFrom, *_DEFINITIONS, ast.ClassDef, ast.ExceptHandler)
+"""What binds names without a node for the name."""
 
 Around = tuple[ast.AST, ...]
 """The functions, lambdas and comprehensions that something stands in, the innermost last."""
@@ -73,14 +75,30 @@ def _bound(function: ast.AST) -> tuple[set[str], set[str]]:
     stack = [child for child, around in children(function, ()) if around]
     while stack:
         node = stack.pop()
-        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-            own.add(node.id)
-        elif isinstance(node, ast.Global | ast.Nonlocal):
-            others.update(node.names)
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            others.update(one.asname or one.name.partition(".")[0] for one in node.names)
-        elif isinstance(node, (*_DEFINITIONS, ast.ClassDef, ast.ExceptHandler)) and node.name:
-            own.add(node.name)
-        if not isinstance(node, (*_INNER, ast.ClassDef)):
-            stack += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Name):
+            if not isinstance(node.ctx, ast.Load):
+                own.add(node.id)
+        elif isinstance(node, _BINDING):
+            if isinstance(node, ast.Global | ast.Nonlocal):
+                others.update(node.names)
+            elif isinstance(node, ast.Import | ast.ImportFrom):
+                others.update(one.asname or one.name.partition(".")[0] for one in node.names)
+            elif node.name:
+                own.add(node.name)
+            if isinstance(node, ast.ExceptHandler):
+                stack += node.body
+        elif not isinstance(node, _INNER):
+            stack += _parts(node)
     return own - others, others
+
+
+def _parts(node: ast.AST) -> list[ast.AST]:
+    """Returns what a node consists of, as `ast.iter_child_nodes` does, in a part of the time; without contexts."""
+    found: list[ast.AST] = []
+    for field in node._fields:
+        value = getattr(node, field, None)
+        if isinstance(value, list):
+            found += [one for one in value if isinstance(one, ast.AST)]
+        elif isinstance(value, ast.AST) and field != "ctx":
+            found.append(value)
+    return found
