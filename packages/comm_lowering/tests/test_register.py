@@ -159,16 +159,38 @@ def test_a_torch_without_a_name_that_is_needed_is_refused_by_that_name(monkeypat
 READS = """
 import torch._inductor.scheduler as scheduler
 import comm_lowering
+from comm_core import own_ops
+from comm_core.traced_transport import TracedTransport
 
-node = scheduler.SchedulerNode
+class Group:
+    rank, world, name = 0, 1, "0"
+
+def trace():
+    TracedTransport(Group())
+
+node, kept = scheduler.SchedulerNode, []
 before = node.recompute_size_and_body
-comm_lowering.enable()
-while_on = node.recompute_size_and_body
-comm_lowering.disable()
-print(while_on is before, node.recompute_size_and_body is before)
+for step in (%s):
+    step()
+    kept.append(node.recompute_size_and_body is not before)
+print(*map(int, kept))
 """
+ON, OFF, TRACE, NO_OPS = "comm_lowering.enable", "comm_lowering.disable", "trace", "own_ops.unregister"
 
 
-def test_reads_stay_behind_waits_also_where_only_the_lowering_is_ours() -> None:
-    done = subprocess.run([sys.executable, "-c", READS], capture_output=True, text=True, timeout=120, check=True)
-    assert done.stdout.split() == [str(TorchVersion(torch.__version__) >= "2.14"), "True"]
+@pytest.mark.parametrize(
+    ("steps", "kept"),
+    [
+        ((ON, ON, OFF, OFF), "1 1 0 0"),
+        ((TRACE, TRACE, "own_ops.register", ON, NO_OPS, OFF), "1 1 1 1 1 0"),
+        ((ON, TRACE, "own_ops.register", OFF, NO_OPS), "1 1 1 1 0"),
+    ],
+    ids=["the lowering alone", "ops that go before the lowering", "a lowering that goes before the ops"],
+)
+def test_reads_stay_behind_waits_as_long_as_the_lowering_or_who_traced_a_collective_needs_it(
+    steps: tuple[str, ...], kept: str
+) -> None:
+    code = READS % ", ".join(steps)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    ours = TorchVersion(torch.__version__) < "2.14"
+    assert done.stdout.strip() == (kept if ours else kept.replace("1", "0"))

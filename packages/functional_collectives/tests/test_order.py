@@ -203,7 +203,7 @@ def test_code_that_inductor_made_without_the_order_of_reads_is_not_taken_from_it
     with fresh_cache():
         with monkeypatch.context() as without:
             without.setattr(inductor_compat, "_mend", lambda _: None)
-            inductor_compat.forget_reads()
+            inductor_compat.forget_reads("tracing")
             _, codes = run_and_get_code(lambda: compiled_anew(program, caches=True))
             assert read_before_the_wait(codes[0]) != []
         _, codes = run_and_get_code(lambda: compiled_anew(program, caches=True))

@@ -33,7 +33,8 @@ from comm_core import compat
 _SCHEDULER = "torch._inductor.scheduler"
 _REMEMBERS = TorchVersion(torch.__version__) >= "2.14"
 _ours: dict[Any, Any] = {}
-_mending = threading.Lock()
+_mending = threading.Lock()  # for all that follow
+_owners: set[str] = set()
 _unmend: list[Callable[[], None]] = []
 _waiting: list[_WhenLoaded] = []
 
@@ -62,11 +63,14 @@ def _ordered(op: Any) -> Any:
 
 
 @compat.constant_in_graphs
-def keep_reads() -> bool:
-    """Have Inductor remember which reads are behind a wait; whatever traces a collective calls this.
+def keep_reads(owner: str) -> bool:
+    """Have Inductor remember which reads are behind a wait, until all owners have said `forget_reads`.
 
     Where its scheduler is not loaded yet, that is mended as soon as it is. A second time nothing happens, nor does
     anything with torch from 2.14 on, whose scheduler remembers by itself.
+
+    Args:
+        owner: who needs it: "tracing" (whatever traces a collective calls this) or "lowering". A constant, for Dynamo.
 
     Returns:
         True.
@@ -75,6 +79,7 @@ def keep_reads() -> bool:
         return True
     loaded = importlib.import_module(_SCHEDULER) if _SCHEDULER in sys.modules else None  # another thread may be at it
     with _mending:
+        _owners.add(owner)
         if loaded is not None:
             _mend(loaded)
         elif not _waiting:
@@ -83,17 +88,14 @@ def keep_reads() -> bool:
     return True
 
 
-def reads_are_kept() -> bool:
-    """Tell whether that has been done, or will be when the scheduler is loaded."""
-    return bool(_unmend or _waiting)
-
-
-def forget_reads() -> None:
-    """Give Inductor its own way back."""
+def forget_reads(owner: str) -> None:
+    """Give Inductor its own way back, unless another owner needs what `keep_reads` does."""
     with _mending:
-        _stop_waiting()
-        while _unmend:
-            _unmend.pop()()
+        _owners.discard(owner)
+        if not _owners:
+            _stop_waiting()
+            while _unmend:
+                _unmend.pop()()
 
 
 def _stop_waiting() -> None:
@@ -158,7 +160,8 @@ class _WhenLoaded(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             module.__loader__ = module.__spec__.loader = self._loader
         self._loader.exec_module(module)
         with _mending:
-            _mend(module)
+            if _owners:
+                _mend(module)
 
 
 def keep_waits() -> Callable[[], None]:

@@ -154,7 +154,7 @@ def unregister() -> None:
     """Take the ops out again; graphs that have them no longer run."""
     with _registering:
         inductor_compat.forget_order()
-        inductor_compat.forget_reads()
+        inductor_compat.forget_reads("tracing")
         while _libraries:
             compat.destroy(_libraries.pop())
 

@@ -25,7 +25,7 @@ def wait(x: torch.Tensor) -> torch.Tensor:
         tensor([1., 1.])
     """
     if torch.compiler.is_compiling():
-        keep_reads()
+        keep_reads("tracing")
         return wait_in_graph(x) if transforms_active() else torch.ops._c10d_functional.wait_tensor(x)
     if hasattr(x, "trigger_wait") or is_transformed(x) or forward_ad_active():
         if hasattr(x, "check_current"):  # this project's class

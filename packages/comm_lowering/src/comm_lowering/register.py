@@ -15,7 +15,7 @@ import comm_core
 from comm_core import Missing
 from comm_core.catalog import CATALOG
 from comm_core.errors import ArgumentError
-from comm_core.inductor_compat import forget_reads, keep_reads, reads_are_kept
+from comm_core.inductor_compat import forget_reads, keep_reads
 from comm_lowering.policy import Policy
 
 _LOCK = threading.RLock()
@@ -126,9 +126,8 @@ def _take_over(policy: Policy) -> Iterator[Callable[[], None]]:
     from comm_lowering import inductor_compat as compat
     from comm_lowering.kinds import HANDLERS, Site
 
-    if not reads_are_kept():
-        keep_reads()
-        yield forget_reads
+    keep_reads("lowering")
+    yield partial(forget_reads, "lowering")
     for entry in CATALOG.values():
         handler = HANDLERS[entry.lowering]
         if isinstance(handler, Missing):
