@@ -7,10 +7,11 @@ simulator there is nothing to switch on: it always compares.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -23,12 +24,12 @@ from comm_core.collective import Collective, Params
 from comm_core.errors import ArgumentError, CommError, UnwaitedWarning, said
 from comm_core.groups import AnyGroup, Group, GroupLike, as_group
 from comm_core.messages import Messages
-from comm_core.notices import Notices, Watched, peers_in
+from comm_core.notices import Notices, Watched, ends_in
 from comm_core.pending import Pending, noted
 from comm_core.verdicts import Said, said_of, said_of_list
 
 _DEFAULT_LIMIT_S = 300.0
-_MESSAGES = "batch_p2p"
+MESSAGES = "batch_p2p"
 _UNCHECKABLE = ("fake",)  # backends whose other ranks are not there
 
 
@@ -130,25 +131,29 @@ def refuse(group: GroupLike, where: str, error: CommError, params: Params | None
     """Tell the other ranks, in checked mode, that this one cannot make its call, so that none of them waits for it.
 
     It returns when they know; the caller then raises its own error. Where the group itself is wrong, there is
-    nobody to tell. Of messages only those hear that `params` names, or all where it names none.
+    nobody to tell. Of messages only those hear that `params` names.
     """
     if mode is None or where == "wait":
         return
     with contextlib.suppress(CommError):
         on = as_group(group)
-        if where != _MESSAGES:
+        if where != MESSAGES:
             _meet(on, Said(where, "", place(caller()), str(error)))
         elif _compares(on):
-            _notices(on).leave(params or {}, f"{error}, at {place(caller())}")
+            _notices(on).leave(ends_in(params or {}, on), f"{error}, at {place(caller())}")
 
 
-def watched(group: AnyGroup, pending: Pending, params: Params) -> Pending:
-    """Let whoever waits for messages hear, in checked mode, that another end has refused its call, or does not come."""
-    if mode is not None and pending.what == _MESSAGES and _compares(group) and not pending.tensor.is_cuda:
-        notices, peers = _notices(group), peers_in(params, group.world) - {group.rank}
-        notices.withdraw(peers)
-        limit_s = mode.limit_s or _own_limit_s(group)
-        pending.watch(lambda work: Watched(work, notices, peers, limit_s))
+def watched(group: AnyGroup, start: Callable[[], Pending], params: Params) -> Pending:
+    """Start messages, and let whoever waits for them hear that another end has refused its call, or does not come."""
+    if mode is None or not _compares(group):
+        return start()
+    notices, limit_s = _notices(group), mode.limit_s or _own_limit_s(group)
+    with refusing(group, MESSAGES, params):
+        pending = start()
+    ends = ends_in(params, group)
+    notices.withdraw(ends)
+    if not pending.tensor.is_cuda:  # there a wait holds up no program
+        pending.watch(lambda work: Watched(work, notices, ends, limit_s))
     return pending
 
 
@@ -200,7 +205,7 @@ def _notices(group: AnyGroup) -> Notices:
     """Return this rank's notices of a group, made once."""
     kept = cast(Group, group).kept
     if "notices" not in kept:
-        kept["notices"] = Notices(group.rank, group.world, group.process_group.get_group_store())
+        kept["notices"] = Notices(group.rank, group.process_group.get_group_store())
     return cast(Notices, kept["notices"])
 
 
@@ -283,8 +288,8 @@ class CheckedTransport:
         self, x: torch.Tensor, sends: Messages, receives: Messages, out: torch.Tensor | None = None
     ) -> Pending:
         """Exchange messages, which only their two ends know of."""
-        pending = cast(Pending, self._wire.batch_p2p(x, sends, receives, out))
-        return watched(self._group, pending, {"sends": sends, "receives": receives})
+        start = functools.partial(self._wire.batch_p2p, x, sends, receives, out)
+        return watched(self._group, start, {"sends": sends, "receives": receives})
 
     def wait(self, x: torch.Tensor) -> Pending:
         """Wait as the wire does."""

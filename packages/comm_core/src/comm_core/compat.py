@@ -267,14 +267,26 @@ def destroy(library: torch.library.Library) -> None:
     library._destroy()
 
 
-_receipts = threading.local()
+_NODES = 1024  # of a graph with messages, made before the first one that is to be late
+_late = threading.local()
+
+
+def number_nodes() -> None:
+    """Leave numbers below those of the nodes that autograd makes in this thread from now on (2.11 to 2.14)."""
+    if not hasattr(_late, "count"):
+        _late.count = 0
+        with torch.enable_grad():
+            leaf = torch.zeros(0, requires_grad=True)
+            for _ in range(_NODES):
+                leaf.view_as(leaf)
 
 
 def last_in_backward(ctx: Any) -> None:
     """Let the backward of a node run when no other can: of two such nodes, first that of the later one (2.11 to 2.14).
 
-    Autograd takes the ready node with the highest number. It numbers nodes as they are made, from 0 in each thread;
-    such nodes have numbers of their own, of which there have been fewer.
+    Autograd takes the ready node with the highest number, and numbers nodes as each thread makes them. These have
+    numbers of their own, from 1, and every one comes with another node: so where a graph is made in one thread after
+    `number_nodes`, and has no more of them than `_NODES`, all other nodes have higher ones.
     """
-    _receipts.count = getattr(_receipts, "count", 0) + 1
-    ctx._set_sequence_nr(_receipts.count)
+    _late.count += 1
+    ctx._set_sequence_nr(_late.count)

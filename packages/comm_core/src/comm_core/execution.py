@@ -13,7 +13,7 @@ import torch
 from comm_core import checking, compat
 from comm_core.catalog import BY_KEY
 from comm_core.collective import Collective, Missing, Params
-from comm_core.compat import forward_ad_active, functions_transformed, is_transformed, last_in_backward
+from comm_core.compat import forward_ad_active, functions_transformed, is_transformed
 from comm_core.compiled_groups import compiled_group
 from comm_core.errors import ArgumentError, CommError, GradientError
 from comm_core.groups import AnyGroup, GroupLike, as_group
@@ -99,7 +99,12 @@ def start_watched(entry: Collective, x: torch.Tensor, finish: Finish, group: Gro
         return move(entry, x, on, parsed, finish)
     if is_expanded(entry, x, parsed):
         return expanded(entry, x, on, parsed)
-    return cast(torch.Tensor, recorder(x).apply(x, entry.key, on, parsed, finish if plain else finished))
+    record, finish = recorder(x), finish if plain else finished
+    if record is Recorded and "receives" in parsed:
+        from comm_core.cotangents import recorded_messages  # it builds on this module
+
+        return recorded_messages(x, entry.key, on, parsed, finish)
+    return cast(torch.Tensor, record.apply(x, entry.key, on, parsed, finish))
 
 
 def start_in_graph(entry: Collective, x: torch.Tensor, group: GroupLike, params: Params) -> torch.Tensor:
@@ -156,6 +161,8 @@ def move(entry: Collective, x: torch.Tensor, group: AnyGroup, params: Params, fi
     """Move the bytes of one call whose parameters `check` has parsed: as ops of a graph, or on the transport."""
     if is_traced(x):
         return entry.kernel(traced_transport(group), x, **params).wait()
+    if finish is finished and params.get("receives") == () and not x.is_cuda:
+        x = x.clone(memory_format=torch.contiguous_format)  # whose own memory is written before it is through
     return finish(launch_parsed(entry, x, group, params))
 
 
@@ -182,12 +189,14 @@ def launch_parsed(entry: Collective, x: torch.Tensor, group: AnyGroup, params: P
     if isinstance(group, SimulatedGroup):
         return group.meet(entry, x, params)
     if checking.mode is not None:
+        if entry.name == checking.MESSAGES and not x.is_meta:
+            return checking.watched(group, lambda: entry.kernel(process_transport(group), x, **params), params)
         checking.agree(group, entry, x, params)
     if x.is_meta:  # nothing to move, so what moves bytes is not asked
         return Pending(x.new_empty(entry.shape(tuple(x.shape), group.world, group.rank, **params)), what=entry.name)
     pending = entry.kernel(process_transport(group), x, **params)
     pending.what = entry.name
-    return pending if checking.mode is None else checking.watched(group, pending, params)
+    return pending
 
 
 def process_transport(group: AnyGroup) -> ProcessGroupTransport:
@@ -261,8 +270,9 @@ def check_gradient(entry: Collective) -> None:
 class GroupEmit:
     """Runs catalogue entries for a gradient rule, on the group of the forward call."""
 
-    def __init__(self, group: AnyGroup) -> None:
+    def __init__(self, group: AnyGroup, finish: Finish = finished) -> None:
         self.group = group
+        self.finish = finish
         self.rank = group.rank
         self.world = group.world
 
@@ -274,7 +284,7 @@ class GroupEmit:
             done, dim = in_one(BY_KEY[name], batch, 0, self.group, params, finished)
             return compat.as_batched(done, dim, level)
         x = settled(x, name)
-        return cast(torch.Tensor, recorder(x).apply(x, name, self.group, params, finished))
+        return cast(torch.Tensor, recorder(x).apply(x, name, self.group, params, self.finish))
 
 
 def in_one(
@@ -343,8 +353,6 @@ def partial(ctx: Any) -> torch.Tensor:
 def keep(ctx: Any, x: torch.Tensor, output: torch.Tensor, key: str, group: AnyGroup, params: Params) -> None:
     """Keep what derivatives need: the parameters, and the tensors where the collective is not linear."""
     ctx.key, ctx.group, ctx.params = key, group, params
-    if params.get("receives") == () and not torch.compiler.is_dynamo_compiling():
-        last_in_backward(ctx)  # it waits for a message, and the other rank may wait for one of ours
     if not is_linear(BY_KEY[key], params):
         ctx.save_for_backward(x, output)
         ctx.save_for_forward(x, output)

@@ -6,15 +6,18 @@ in the group's store for the ranks it would have met, and one that waits looks f
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from comm_core.errors import CommError, MismatchError, RankTimeoutError, TransportError, first_line
+from comm_core.groups import AnyGroup
 from comm_core.pending import Waitable
 
+ANY = "any"
 _FIRST_LOOK_S = 0.02
 _LONGEST_S = 0.5  # between two looks
 _WHERE = "batch_p2p"
@@ -36,62 +39,86 @@ class Store(Protocol):
         ...
 
 
-class Notices:
-    """The notices that one rank of a group leaves for the others and finds from them.
+class End(NamedTuple):
+    """The other end of a message.
 
     Args:
-        rank: this rank's place in the group.
-        world: how many ranks the group has.
-        store: the store that the group's ranks share.
+        peer: its rank.
+        sends: whether that rank sends.
+        tag: the tag, or `ANY` where the call that was refused has none.
     """
 
-    def __init__(self, rank: int, world: int, store: Store) -> None:
-        self._rank = rank
-        self._world = world
-        self._store = store
-        self._left: set[int] = set()
-
-    def leave(self, params: Mapping[str, Any], words: str) -> None:
-        """Tell the other ends of a call's messages, or all ranks where it names none, that it was not made."""
-        peers = peers_in(params, self._world) or set(range(self._world))
-        for peer in peers - {self._rank}:
-            self._store.set(_key(self._rank, peer), words)
-            self._left.add(peer)
-
-    def withdraw(self, peers: Collection[int]) -> None:
-        """Take back what stands for the other ends of messages that are made now."""
-        for peer in self._left.intersection(peers):
-            self._store.set(_key(self._rank, peer), "")
-            self._left.remove(peer)
-
-    def take(self, peer: int) -> str:
-        """Return what a rank has left for this one, once; empty where there is nothing."""
-        key = _key(peer, self._rank)
-        words = self._store.get(key).decode() if self._store.check([key]) else ""
-        if words:
-            self._store.set(key, "")
-        return words
+    peer: int
+    sends: bool
+    tag: int | str
 
 
-def _key(of: int, to: int) -> str:
-    return f"commbook refused {of} {to}"
-
-
-def peers_in(params: Mapping[str, Any], world: int) -> set[int]:
-    """Return the ranks that a call's messages name, of those that there are; the parameters may be wrong.
+def ends_in(params: Mapping[str, Any], group: AnyGroup) -> list[End]:
+    """Return the other ends that a call's messages name, of the ranks that there are; the parameters may be wrong.
 
     Example:
-        >>> peers_in({"sends": [(1, 5, 0), (9, 5, 0)], "receives": [(0, 5, -3)]}, 3)
-        {0, 1}
+        >>> from comm_core import World
+        >>> params = {"sends": [(1, 5, 0), (9, 5, 0)], "receives": [(0, 5, -3)]}
+        >>> World(3).run(lambda group: ends_in(params, group))[2]
+        [End(peer=1, sends=False, tag=0), End(peer=0, sends=True, tag='any')]
     """
-    found = set()
+    found = []
     for side in ("sends", "receives"):
         messages = params.get(side)
         for message in messages if isinstance(messages, (list, tuple)) else ():
-            peer = message[0] if isinstance(message, (list, tuple)) and message else None
-            if type(peer) is int and 0 <= peer < world:
-                found.add(peer)
+            peer, tag = (message[0], message[-1]) if isinstance(message, (list, tuple)) and message else (None, None)
+            if type(peer) is int and 0 <= peer < group.world and peer != group.rank:
+                found.append(End(peer, side == "receives", tag if type(tag) is int and tag >= 0 else ANY))
     return found
+
+
+class Notices:
+    """The notices that one rank of a group leaves for the others and finds from them.
+
+    A store that is gone, because its rank has ended, has none, and takes none.
+
+    Args:
+        rank: this rank's place in the group.
+        store: the store that the group's ranks share.
+    """
+
+    def __init__(self, rank: int, store: Store) -> None:
+        self._rank = rank
+        self._store = store
+        self._left: set[End] = set()
+
+    def leave(self, ends: Iterable[End], words: str) -> None:
+        """Tell the other ends of a call's messages that it was not made."""
+        for end in ends:
+            self._write(self._rank, end.peer, not end.sends, end.tag, words)
+            self._left.add(end)
+
+    def withdraw(self, ends: Iterable[End]) -> None:
+        """Take back what stands for the other ends of messages that are made now."""
+        for end in ends:
+            for left in self._left.intersection((end, end._replace(tag=ANY))):
+                self._write(self._rank, left.peer, not left.sends, left.tag, "")
+                self._left.remove(left)
+
+    def take(self, end: End) -> str:
+        """Return what the other end of a message has left for this rank, once; empty where there is nothing."""
+        for tag in (end.tag, ANY):
+            key = _key(end.peer, self._rank, end.sends, tag)
+            with contextlib.suppress(RuntimeError):  # each kind of store has its own subclass of it
+                words = self._store.get(key).decode() if self._store.check([key]) else ""
+                if words:
+                    self._store.set(key, "")
+                    return words
+        return ""
+
+    def _write(self, of: int, to: int, sends: bool, tag: int | str, words: str) -> None:
+        with contextlib.suppress(RuntimeError):
+            self._store.set(_key(of, to, sends, tag), words)
+
+
+def _key(of: int, to: int, sends: bool, tag: int | str) -> str:
+    """Return where rank `of` says that it does not send to rank `to`, or receive from it."""
+    return f"commbook refused {of} {to} {'send' if sends else 'receive'} {tag}"
 
 
 class Watched:
@@ -100,51 +127,57 @@ class Watched:
     Args:
         work: what to wait on.
         notices: this rank's.
-        peers: the other ends.
-        limit_s: how long to wait.
+        ends: the other ends.
+        limit_s: how long to wait, from now.
     """
 
-    def __init__(self, work: Waitable, notices: Notices, peers: Collection[int], limit_s: float) -> None:
+    def __init__(self, work: Waitable, notices: Notices, ends: Sequence[End], limit_s: float) -> None:
         self._work = work
         self._notices = notices
-        self._peers = sorted(peers)
+        self._ends = ends
         self._limit_s = limit_s
+        self._deadline = time.monotonic() + limit_s
+        self._done: Future[None] | None = None
+        self._error: CommError | None = None
 
     def wait(self) -> None:
-        """Wait in a thread, and look around meanwhile.
+        """Wait in a thread, and look around meanwhile; a second time the same error is raised at once.
 
         Raises:
             MismatchError: another end refused its call; its words are in it.
             RankTimeoutError: the messages were not through in time.
             TransportError: the transport failed.
         """
-        done, now = _waited_for(self._work), time.monotonic()
-        deadline, pause_s = now + self._limit_s, _FIRST_LOOK_S
-        while not wait([done], min(pause_s, max(0.0, deadline - now))).done:
-            for peer in self._peers:
-                words = self._notices.take(peer)
+        if self._done is None:
+            self._done = _waited_for(self._work)
+        if self._error is None:
+            self._error = self._outcome(self._done)
+        if self._error is not None:
+            raise self._error.again()
+
+    def _outcome(self, done: Future[None]) -> CommError | None:
+        pause_s = _FIRST_LOOK_S
+        while not wait([done], max(0.0, min(pause_s, self._deadline - time.monotonic()))).done:
+            for end in self._ends:
+                words = self._notices.take(end)
                 if words:
-                    raise MismatchError(_WHERE, f"rank {peer} refused the call: {words}", "a call on both ends")
-            now, pause_s = time.monotonic(), min(2 * pause_s, _LONGEST_S)
-            if now >= deadline:
-                raise RankTimeoutError(
+                    return MismatchError(_WHERE, f"rank {end.peer} refused the call: {words}", "a call on both ends")
+            pause_s = min(2 * pause_s, _LONGEST_S)
+            if time.monotonic() >= self._deadline:
+                return RankTimeoutError(
                     _WHERE,
                     got=f"no end of the messages with {self._names} within {self._limit_s:g} s",
                     need="a receive for each send, of the same tag, on both ranks",
                     hint="see where that rank is: it has ended, stands somewhere else, or made its call otherwise",
                 )
-        self._raise(done.exception())
+        error = done.exception()
+        if error is None or isinstance(error, CommError):
+            return error
+        return TransportError(_WHERE, f"{first_line(error)}, in messages with {self._names}")
 
     @property
     def _names(self) -> str:
-        return "rank " + " and rank ".join(map(str, self._peers))
-
-    def _raise(self, error: BaseException | None) -> None:
-        if error is None or isinstance(error, CommError):
-            if error is not None:
-                raise error
-            return
-        raise TransportError(_WHERE, f"{first_line(error)}, in messages with {self._names}") from error
+        return " and ".join(f"rank {peer}" for peer in sorted({end.peer for end in self._ends}))
 
 
 def _waited_for(work: Waitable) -> Future[None]:

@@ -1,8 +1,7 @@
 """Messages that are only sent, where nothing can wait for them later: in a graph, in a derivative, under a transform.
 
-A wait at the call would be a deadlock of two ranks that send before they receive. So the message is left to a thread of
-this process, the only one, which waits for all that is under way and keeps it until it has been received. What fails is
-said by the next message on that group.
+A wait at the call would be a deadlock of two ranks that send before they receive. So a copy is sent, and a thread of
+this process waits for it and keeps it until it has been received. What fails is said by the next message on that group.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import queue
+import sys
 import threading
 import warnings
 
@@ -28,15 +28,16 @@ class Sent(Pending):
         tensor: an empty one.
         work: what to wait on.
         keep: what is sent.
-        what: the collective's name.
         group: the group's name.
+        sender: the transport, which says what has failed before it sends again.
     """
 
-    __slots__ = ("group",)
+    __slots__ = ("group", "sender")
 
-    def __init__(self, tensor: torch.Tensor, work: Waitable, keep: object, what: str, group: str) -> None:
-        super().__init__(tensor, work, keep, what)
+    def __init__(self, tensor: torch.Tensor, work: Waitable, keep: object, group: str, sender: object) -> None:
+        super().__init__(tensor, work, keep, "batch_p2p")
         self.group = group
+        self.sender = sender
 
 
 class Outbox:
@@ -44,7 +45,7 @@ class Outbox:
 
     Example:
         >>> outbox, received = Outbox(), threading.Event()
-        >>> outbox.add(Sent(torch.empty(0), received, None, "batch_p2p", "a group"))
+        >>> outbox.add(Sent(torch.empty(0), received, None, "a group", "a transport"))
         >>> outbox.unreceived(within_s=0.0)
         ['a group']
         >>> received.set()
@@ -53,40 +54,50 @@ class Outbox:
     """
 
     def __init__(self) -> None:
-        self._under_way: queue.SimpleQueue[Sent] = queue.SimpleQueue()
-        self._groups: list[str] = []  # of the messages under way
-        self._failed: dict[str, CommError] = {}
-        self._thread: threading.Thread | None = None
+        self._waiting: queue.SimpleQueue[Sent] = queue.SimpleQueue()
+        self._under_way: list[Sent] = []
+        self._failed: dict[object, list[CommError]] = {}  # by sender
+        self._idle = 0  # threads; there are as many as were ever needed at once
         self._changed = threading.Condition()
 
     def add(self, sent: Sent) -> None:
         """Wait for messages in the background, and keep them until then."""
         with self._changed:
-            self._groups.append(sent.group)
-            self._under_way.put(sent)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="commbook outbox", daemon=True)
-                self._thread.start()
+            self._under_way.append(sent)
+            self._waiting.put(sent)
+            if self._idle:
+                self._idle -= 1
+            else:
+                threading.Thread(target=self._run, name="commbook outbox", daemon=True).start()
 
-    def raise_failed(self, group: str) -> None:
-        """Raise what went wrong with earlier messages on a group, once.
+    def raise_failed(self, sender: object) -> None:
+        """Raise what went wrong with earlier messages of a transport, once.
 
         Raises:
             CommError: as the transport said it.
         """
-        error = self._failed.pop(group, None) if self._failed else None
-        if error is not None:
-            raise type(error)(error.where, f"a message sent before: {error.got}", error.need, error.hint) from error
+        if not self._failed:
+            return
+        with self._changed:
+            errors = self._failed.pop(sender, [])
+        for error in errors:
+            words = f"a message sent before: {error.got}"
+            raise type(error)(error.where, words, error.need, error.hint) from error
 
     def unreceived(self, within_s: float) -> list[str]:
-        """Return the groups of messages that have failed, or have not been received within so long."""
+        """Return the groups of the messages that have neither been received within so long, nor failed."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._groups, within_s)
-            return [*self._groups, *self._failed]
+            self._changed.wait_for(lambda: not self._under_way, within_s)
+            return [sent.group for sent in self._under_way]
+
+    def unsaid(self) -> list[str]:
+        """Return what went wrong and has not been raised."""
+        with self._changed:
+            return [str(error) for errors in self._failed.values() for error in errors]
 
     def _run(self) -> None:
         while True:
-            sent = self._under_way.get()
+            sent = self._waiting.get()
             error = None
             try:
                 sent.wait()
@@ -94,10 +105,11 @@ class Outbox:
                 error = found
             with self._changed:
                 if error is not None:
-                    self._failed.setdefault(sent.group, error)
-                self._groups.remove(sent.group)
+                    self._failed.setdefault(sent.sender, []).append(error)
+                self._under_way.remove(sent)
+                self._idle += 1
+                del sent, error  # not only when the next one comes
                 self._changed.notify_all()
-            del sent, error  # not only when the next one comes
 
 
 OUTBOX = Outbox()
@@ -119,14 +131,12 @@ def finished(pending: Pending) -> torch.Tensor:
 
 
 def _at_exit() -> None:
-    lost = OUTBOX.unreceived(AT_EXIT_S)
-    if lost:
-        warnings.warn(
-            f"{len(lost)} messages, on {', '.join(sorted(set(lost)))}, had not been received when the program ended",
-            UnwaitedWarning,
-            stacklevel=2,
-        )
+    """Wait for a while, but not where the program ends by an error: others may wait for this rank to end."""
+    unreceived = OUTBOX.unreceived(0.0 if getattr(sys, "last_type", None) is not None else AT_EXIT_S)
+    words = [f"a message on group {group} has not been received" for group in unreceived] + OUTBOX.unsaid()
+    if words:
+        warnings.warn(f"when the program ended: {'; '.join(words)}", UnwaitedWarning, stacklevel=2)
 
 
 atexit.register(_at_exit)
-os.register_at_fork(after_in_child=OUTBOX.__init__)  # type: ignore[misc]  # thread and messages are the parent's
+os.register_at_fork(after_in_child=OUTBOX.__init__)  # type: ignore[misc]  # threads and messages are the parent's

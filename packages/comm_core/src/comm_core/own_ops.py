@@ -198,7 +198,7 @@ def _batch_p2p(x: torch.Tensor, sends: Sequence[int], receives: Sequence[int], g
     """Exchange messages; what is only sent is a copy, for a compiler may write over `x` before it is through."""
     from comm_core.execution import moving_transport
 
-    x = x.contiguous() if receives else x.clone(memory_format=torch.contiguous_format)
+    x = x.contiguous() if receives or x.is_cuda else x.clone(memory_format=torch.contiguous_format)
     return finished(moving_transport(as_group(group)).batch_p2p(x, unflattened(sends), unflattened(receives)))
 
 

@@ -247,14 +247,14 @@ class ProcessGroupTransport:
         self, x: torch.Tensor, sends: Messages, receives: Messages, out: torch.Tensor | None = None
     ) -> Pending:
         """Start all receives, then all sends, and wait for all: so no order of theirs can be a deadlock."""
-        OUTBOX.raise_failed(self._group.name)
+        OUTBOX.raise_failed(self)
         x = _detached(x)
         if out is None:
             out = x.new_empty(*enlarged(x, sum(rows for _, rows, _ in receives)))
         pieces = Pieces(_to_move(x), sends), Pieces(_to_move(out), receives)
         works = exchanged(self._group, *pieces, functools.partial(self._start, "batch_p2p", out))
-        waits = out, AllOf(works), pieces, "batch_p2p"
-        pending = Pending(*waits) if receives else Sent(*waits, self._group.name)
+        work, name = AllOf(works), self._group.name
+        pending = Pending(out, work, pieces, "batch_p2p") if receives else Sent(out, work, pieces, name, self)
         pending.sends(x)
         return pending
 

@@ -57,9 +57,9 @@ def isend_inplace(
         >>> World(2).run(body)
         [[1.0, 2.0], [1.0, 2.0]]
     """
-    with refusing(group, "batch_p2p"):
+    place = place_in(group, dst, None if group_dst == NOT_GIVEN else group_dst, "isend_inplace")
+    with refusing(group, "batch_p2p", {"sends": [(place, 0, tag)]}):
         x = settled(tensor, "isend_inplace").detach()
-        place = place_in(group, dst, None if group_dst == NOT_GIVEN else group_dst, "isend_inplace")
     return given(isend(x, place, group, tag), x)
 
 
@@ -95,9 +95,9 @@ def irecv_inplace(
         >>> World(2).run(body)
         [([1.0, 1.0], [0.0, 0.0]), ([0.0, 0.0], [1.0, 1.0])]
     """
-    with refusing(group, "batch_p2p"):
+    place = place_in(group, src, None if group_src == NOT_GIVEN else group_src, "irecv_inplace")
+    with refusing(group, "batch_p2p", {"receives": [(place, 0, tag)]}):
         x = written(tensor, "irecv_inplace")
-        place = place_in(group, src, None if group_src == NOT_GIVEN else group_src, "irecv_inplace")
     return filled(irecv(x, place, group, tag), x)
 
 
@@ -137,19 +137,21 @@ def batch_p2p_ops_inplace(
         [2, 0, 1]
     """
     where = "batch_p2p_ops_inplace"
-    with refusing(group_name, "batch_p2p"):
-        check_lists([op_list, peer_list, tag_list, tensors], where)
-        for word in op_list:
-            if word not in ("isend", "irecv"):
-                raise ArgumentError(where, f"op {said(word)}", "isend or irecv")
-        xs = [
-            written(x, where) if word == "irecv" else settled(x, where).detach()
-            for word, x in zip(op_list, tensors, strict=True)
-        ]
-        ops: list[Send | Receive] = []
-        for word, peer, tag, x in zip(op_list, peer_list, tag_list, xs, strict=True):
-            place = place_in(group_name, peer, None, where)
-            ops.append(Send(x, place, tag) if word == "isend" else Receive(x, place, tag))
+    check_lists([op_list, peer_list, tag_list, tensors], where)
+    for word in op_list:
+        if word not in ("isend", "irecv"):
+            raise ArgumentError(where, f"op {said(word)}", "isend or irecv")
+    places = [place_in(group_name, peer, None, where) for peer in peer_list]
+    messages = list(zip(op_list, places, tag_list, tensors, strict=True))
+    named = {
+        "sends": [(place, 0, tag) for word, place, tag, _ in messages if word == "isend"],
+        "receives": [(place, 0, tag) for word, place, tag, _ in messages if word == "irecv"],
+    }
+    with refusing(group_name, "batch_p2p", named):
+        xs = [written(x, where) if word == "irecv" else settled(x, where).detach() for word, _, _, x in messages]
+    ops: list[Send | Receive] = []
+    for (word, place, tag, _), x in zip(messages, xs, strict=True):
+        ops.append(Send(x, place, tag) if word == "isend" else Receive(x, place, tag))
     moved = batch_p2p(ops, group_name)
     return [
         given(done, x) if word == "isend" else filled(done, x) for word, done, x in zip(op_list, moved, xs, strict=True)

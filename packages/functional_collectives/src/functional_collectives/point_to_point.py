@@ -170,7 +170,7 @@ def batch_p2p(
 
     Source: `torch.distributed.batch_isend_irecv`, which gives no gradients.
     """
-    with refusing(group, "batch_p2p"):
+    with refusing(group, "batch_p2p", named_in(ops)):
         if not isinstance(ops, (list, tuple)) or not all(isinstance(op, (Send, Receive)) for op in ops):
             raise ArgumentError("batch_p2p", f"a {type(ops).__name__} of other things", "a list of Send and Receive")
         tensors = [checked(op, place) for place, op in enumerate(ops)]
@@ -196,6 +196,15 @@ def batch_p2p(
             results[place] = arrived[start:end].view(tensors[place].shape)
             start = end
     return results
+
+
+def named_in(ops: object) -> dict[str, list[tuple[int, int, int]]]:
+    """Return the messages of a list whose ops may be wrong, without their sizes: who has to hear of an error."""
+    named: dict[str, list[tuple[int, int, int]]] = {"sends": [], "receives": []}
+    for op in ops if isinstance(ops, (list, tuple)) else ():
+        if isinstance(op, (Send, Receive)):
+            named["sends" if isinstance(op, Send) else "receives"].append((op.peer, 0, op.tag))
+    return named
 
 
 def checked(op: Send | Receive, place: int) -> torch.Tensor:

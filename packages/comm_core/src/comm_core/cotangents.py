@@ -1,0 +1,91 @@
+"""What comes back for messages that were sent: asked for when autograd comes to them, waited for as late as can be.
+
+Messages of two ranks with one tag meet in the order in which they are started, so the backward of a message starts
+where autograd runs it. But two ranks that have received, and then sent, would both wait there for what the other one
+sends only afterwards. So the wait is a node of its own, which autograd runs when nothing else is ready.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+
+from comm_core.catalog import BY_KEY
+from comm_core.collective import Params
+from comm_core.compat import last_in_backward, number_nodes
+from comm_core.execution import Finish, GroupEmit, Recorded
+from comm_core.groups import AnyGroup
+from comm_core.outbox import Sent, finished
+from comm_core.pending import Pending
+
+
+def recorded_messages(x: torch.Tensor, key: str, group: AnyGroup, params: Params, finish: Finish) -> torch.Tensor:
+    """Start messages in eager code, with their gradient."""
+    arrival = Arrival()
+    if params["sends"]:
+        x = Awaited.apply(x, arrival)  # type: ignore[no-untyped-call]
+    return cast(torch.Tensor, RecordedMessages.apply(x, key, group, params, finish, arrival))  # type: ignore[no-untyped-call]
+
+
+class Arrival:
+    """A cotangent on its way from the node that asked for it to the one that waits."""
+
+    def __init__(self) -> None:
+        number_nodes()
+        self._pending: Pending | None = None
+
+    def start(self, pending: Pending) -> torch.Tensor:
+        """Return the tensor that the cotangent will be in."""
+        if isinstance(pending, Sent):
+            return finished(pending)
+        self._pending = pending
+        return pending.tensor if pending.is_buffer else pending.tensor.new_empty(pending.shape)
+
+    def finish(self, cotangent: torch.Tensor) -> None:
+        """Wait, and have it there."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            in_place, arrived = pending.is_buffer, pending.wait()
+            if not in_place:
+                cotangent.detach().copy_(arrived)
+
+
+class Awaited(torch.autograd.Function):
+    """The identity, whose backward waits for the cotangent that a message's backward has asked for."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, arrival: Arrival) -> torch.Tensor:
+        """Return the tensor."""
+        ctx.arrival = arrival
+        last_in_backward(ctx)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """Wait."""
+        ctx.arrival.finish(cotangent)
+        return cotangent, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: torch.Tensor, _: None) -> torch.Tensor:
+        """Return the tangent."""
+        return tangent.view_as(tangent)
+
+
+class RecordedMessages(Recorded):
+    """`Recorded` for messages: what comes back for them is asked for in backward, and waited for by `Awaited`."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, x: torch.Tensor, key: str, group: AnyGroup, params: Params, finish: Finish, arrival: Arrival
+    ) -> torch.Tensor:
+        """Run the kernel and keep what backward needs."""
+        ctx.arrival = arrival
+        return Recorded.forward(ctx, x, key, group, params, finish)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+        """Run the gradient rule, up to the wait."""
+        rule, emit = cast(Any, BY_KEY[ctx.key].gradient), GroupEmit(ctx.group, ctx.arrival.start)
+        return rule(emit, cotangent, **ctx.params), None, None, None, None, None
