@@ -86,6 +86,6 @@ class RecordedMessages(Recorded):
 
     @staticmethod
     def backward(ctx: Any, cotangent: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
-        """Run the gradient rule, up to the wait."""
+        """Run the gradient rule up to the wait, of a copy: others may write to a cotangent before it is through."""
         rule, emit = cast(Any, BY_KEY[ctx.key].gradient), GroupEmit(ctx.group, ctx.arrival.start)
-        return rule(emit, cotangent, **ctx.params), None, None, None, None, None
+        return rule(emit, cotangent.clone(), **ctx.params), None, None, None, None, None
