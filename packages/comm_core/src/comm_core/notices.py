@@ -11,7 +11,8 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from comm_core.errors import CommError, MismatchError, RankTimeoutError, TransportError, first_line
 from comm_core.groups import AnyGroup
@@ -39,7 +40,8 @@ class Store(Protocol):
         ...
 
 
-class End(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class End:
     """The other end of a message.
 
     Args:
@@ -96,7 +98,7 @@ class Notices:
     def withdraw(self, ends: Iterable[End]) -> None:
         """Take back what stands for the other ends of messages that are made now."""
         for end in ends:
-            for left in self._left.intersection((end, end._replace(tag=ANY))):
+            for left in self._left.intersection((end, replace(end, tag=ANY))):
                 self._write(self._rank, left.peer, not left.sends, left.tag, "")
                 self._left.remove(left)
 
