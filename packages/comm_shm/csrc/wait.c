@@ -121,6 +121,8 @@ static shm_status look_around(shm_group *group, uint32_t step, const shm_patienc
     if (patience->interrupted(patience->context))
         return SHM_INTERRUPTED;
     int some_dead = poll(group->watch, group->world, 0) > 0, some_left = 0;
+    if (shm_broken(group) != 0) /* before who died or left: they may have ended because of that */
+        return SHM_BROKEN;
     for (uint32_t rank = 0; rank < group->world; rank++) {
         int left = atomic_load(&group->controls[rank].left) != 0; /* before this look at whether it has arrived */
         int missing = !arrived_at(group, rank, step);
@@ -128,7 +130,7 @@ static shm_status look_around(shm_group *group, uint32_t step, const shm_patienc
             return SHM_DIED;
         some_left |= left && missing;
     }
-    if (shm_broken(group) != 0) /* before who left: they have left because of that */
+    if (shm_broken(group) != 0) /* since then, and before who left: as above */
         return SHM_BROKEN;
     if (some_left)
         return SHM_LEFT;
