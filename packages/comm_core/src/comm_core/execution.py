@@ -17,7 +17,7 @@ from comm_core.compat import forward_ad_active, functions_transformed, is_transf
 from comm_core.compiled_groups import compiled_group
 from comm_core.errors import ArgumentError, CommError, GradientError
 from comm_core.groups import AnyGroup, GroupLike, as_group
-from comm_core.outbox import finished
+from comm_core.outbox import finished, to_send
 from comm_core.pending import Pending
 from comm_core.premul import premultiplied
 from comm_core.reduce_ops import REDUCE_OPS
@@ -161,8 +161,8 @@ def move(entry: Collective, x: torch.Tensor, group: AnyGroup, params: Params, fi
     """Move the bytes of one call whose parameters `check` has parsed: as ops of a graph, or on the transport."""
     if is_traced(x):
         return entry.kernel(traced_transport(group), x, **params).wait()
-    if finish is finished and params.get("receives") == () and not x.is_cuda:
-        x = x.clone(memory_format=torch.contiguous_format)  # whose own memory is written before it is through
+    if finish is finished and "receives" in params:
+        x = to_send(x, params["receives"])
     return finish(launch_parsed(entry, x, group, params))
 
 

@@ -12,8 +12,9 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
+from comm_core.agreement import Store
 from comm_core.errors import CommError, MismatchError, RankTimeoutError, TransportError, first_line
 from comm_core.groups import AnyGroup
 from comm_core.pending import Waitable
@@ -22,22 +23,6 @@ ANY = "any"
 _FIRST_LOOK_S = 0.02
 _LONGEST_S = 0.5  # between two looks
 _WHERE = "batch_p2p"
-
-
-class Store(Protocol):
-    """What is used of c10d's stores."""
-
-    def set(self, key: str, value: str) -> None:
-        """Write."""
-        ...
-
-    def get(self, key: str) -> bytes:
-        """Read, once it is there."""
-        ...
-
-    def check(self, keys: list[str]) -> bool:
-        """Tell whether it is there."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,6 +115,17 @@ class Outbox:
 OUTBOX = Outbox()
 
 
+def to_send(x: torch.Tensor, receives: object) -> torch.Tensor:
+    """Return what a call sends that `finished` will finish: where it only sends, a copy, for nobody waits for it.
+
+    Example:
+        >>> x = torch.ones(2)
+        >>> to_send(x, receives=[(0, 2, 0)]) is x, to_send(x, receives=()) is x
+        (True, False)
+    """
+    return x if receives or x.is_cuda else x.clone(memory_format=torch.contiguous_format)
+
+
 def finished(pending: Pending) -> torch.Tensor:
     """Return what nobody can wait for later: waited for, but for messages that are only sent, left to `OUTBOX`.
 

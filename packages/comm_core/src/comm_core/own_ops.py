@@ -24,7 +24,7 @@ from comm_core import compat, inductor_compat
 from comm_core.collective import Params
 from comm_core.compat import constant_in_graphs
 from comm_core.groups import as_group
-from comm_core.outbox import finished
+from comm_core.outbox import finished, to_send
 from comm_core.pending import Pending
 from comm_core.reduce_ops import preceding_in_rank_order, prefixes_in_rank_order, reduce_in_rank_order
 
@@ -195,10 +195,10 @@ def _reduce_fake(x: torch.Tensor, reduce_op: str, dst: int, group: str) -> torch
 
 
 def _batch_p2p(x: torch.Tensor, sends: Sequence[int], receives: Sequence[int], group: str) -> torch.Tensor:
-    """Exchange messages; what is only sent is a copy, for a compiler may write over `x` before it is through."""
+    """Exchange messages; of what is only sent a copy, for a compiler may write over `x` before it is through."""
     from comm_core.execution import moving_transport
 
-    x = x.contiguous() if receives or x.is_cuda else x.clone(memory_format=torch.contiguous_format)
+    x = to_send(x, receives).contiguous()
     return finished(moving_transport(as_group(group)).batch_p2p(x, unflattened(sends), unflattened(receives)))
 
 

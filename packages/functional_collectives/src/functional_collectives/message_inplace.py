@@ -19,7 +19,7 @@ from comm_core.settling import settled
 from functional_collectives import torch_compat
 from functional_collectives.async_tensor import AsyncCollectiveTensor
 from functional_collectives.message_remaps import place_in
-from functional_collectives.point_to_point import Receive, Send, batch_p2p, irecv, isend
+from functional_collectives.point_to_point import Receive, Send, batch_p2p, irecv, isend, named_in
 
 NOT_GIVEN = -1
 
@@ -142,16 +142,14 @@ def batch_p2p_ops_inplace(
         if word not in ("isend", "irecv"):
             raise ArgumentError(where, f"op {said(word)}", "isend or irecv")
     places = [place_in(group_name, peer, None, where) for peer in peer_list]
-    messages = list(zip(op_list, places, tag_list, tensors, strict=True))
-    named = {
-        "sends": [(place, 0, tag) for word, place, tag, _ in messages if word == "isend"],
-        "receives": [(place, 0, tag) for word, place, tag, _ in messages if word == "irecv"],
-    }
-    with refusing(group_name, "batch_p2p", named):
-        xs = [written(x, where) if word == "irecv" else settled(x, where).detach() for word, _, _, x in messages]
-    ops: list[Send | Receive] = []
-    for (word, place, tag, _), x in zip(messages, xs, strict=True):
-        ops.append(Send(x, place, tag) if word == "isend" else Receive(x, place, tag))
+    kinds = [Send if word == "isend" else Receive for word in op_list]
+    asked = [kind(x, place, tag) for kind, x, place, tag in zip(kinds, tensors, places, tag_list, strict=True)]
+    with refusing(group_name, "batch_p2p", named_in(asked)):
+        xs = [
+            written(x, where) if word == "irecv" else settled(x, where).detach()
+            for word, x in zip(op_list, tensors, strict=True)
+        ]
+    ops = [kind(x, place, tag) for kind, x, place, tag in zip(kinds, xs, places, tag_list, strict=True)]
     moved = batch_p2p(ops, group_name)
     return [
         given(done, x) if word == "isend" else filled(done, x) for word, done, x in zip(op_list, moved, xs, strict=True)
