@@ -77,7 +77,7 @@ def test_the_parameters_are_those_of_check() -> None:
         "scan": ["reduce_op", "reverse"],
         "exscan": ["reduce_op", "reverse"],
         "permute": ["destinations"],
-        "batch_p2p": ["receives", "sends"],
+        "batch_p2p": ["receives", "reverse", "sends"],
         "barrier": [],
         "wait": [],
     }

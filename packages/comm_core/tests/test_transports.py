@@ -9,7 +9,7 @@ import torch
 
 from comm_core import Group, Pending, transport
 from comm_core.errors import ReduceOpError
-from comm_core.execution import process_transport
+from comm_core.wires import process_transport
 from comm_core_pytest import Ranks
 
 ALL = pytest.mark.world(1, 2, 3)

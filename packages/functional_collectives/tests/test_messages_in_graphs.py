@@ -103,6 +103,37 @@ def test_what_comes_back_belongs_to_the_message_that_was_sent(world, compiled):
     assert second[0] == [1.0] * 3
 
 
+def _of_one_tag(group, batched, compiled):
+    """Two messages of one tag: one rank names them in a batch, the other one by one; then the gradient's gradient."""
+    other, sends = 1 - group.rank, group.rank == 0
+
+    def body(one, two):
+        if group.rank == batched:
+            kind = fc.Send if sends else fc.Receive
+            return fc.batch_p2p([kind(one, other), kind(two, other)], group)
+        return [fc.isend(x, other, group) if sends else fc.irecv(x, other, group) for x in (one, two)]
+
+    call = torch.compile(body, fullgraph=True, backend="aot_eager") if compiled else body
+    one, two = (torch.tensor([number], requires_grad=True) for number in (2.0, 3.0))
+    first, second = call(one, two)
+    loss = (first.sum() + second.sum()) if sends else (5 * first**2 + 7 * second**3).sum()
+    grads = torch.autograd.grad(loss, (one, two), create_graph=not compiled)
+    if compiled:
+        return [grad.tolist() for grad in grads]
+    # what rank 1 has sent back is 10 a and 21 b**2; the loss of its gradient is zero and brings the messages with it
+    further = torch.autograd.grad(sum(100 * grad.sum() for grad in grads), (one, two))
+    return [grad.tolist() for grad in (*grads, *further)]
+
+
+@pytest.mark.world(2, timeout=60.0)
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("batched", [0, 1, None])
+def test_a_batch_of_one_tag_gives_each_message_its_own_gradient(world, batched, compiled):
+    first, second = world.run(_of_one_tag, batched, compiled)
+    assert first == [[10 * 2.0], [21 * 9.0], [10 * 100.0], [42 * 3.0 * 100.0]][: 2 if compiled else 4]
+    assert second[:2] == [[0.0], [0.0]]
+
+
 def _clipped(group):
     """The gradient of what was received is scaled in place before the sender asks for it."""
     import torch.distributed as dist

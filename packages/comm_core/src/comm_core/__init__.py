@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from comm_core.catalog import CATALOG
     from comm_core.checking import checked
     from comm_core.collective import Collective, Lowering, Missing, missing
-    from comm_core.execution import launch, run, start, transport
+    from comm_core.execution import launch, run, start
     from comm_core.groups import Group, GroupLike, as_group
     from comm_core.pending import Pending
     from comm_core.premul import premul_sum
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from comm_core.simulate import SimulatedGroup, World
     from comm_core.symmetric import SymmetricBuffer, SymmetricMemory, symmetric_memory
     from comm_core.transports import Transport
+    from comm_core.wires import transport
 
 __version__ = "0.1.0"
 
@@ -28,7 +29,7 @@ _NAMES = {
     "checking": ("checked",),
     "collective": ("Collective", "Lowering", "Missing", "missing"),
     "errors": (),
-    "execution": ("launch", "run", "start", "transport"),
+    "execution": ("launch", "run", "start"),
     "groups": ("Group", "GroupLike", "as_group"),
     "pending": ("Pending",),
     "premul": ("premul_sum",),
@@ -36,6 +37,7 @@ _NAMES = {
     "simulate": ("SimulatedGroup", "World"),
     "symmetric": ("SymmetricBuffer", "SymmetricMemory", "symmetric_memory"),
     "transports": ("Transport",),
+    "wires": ("transport",),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -1,7 +1,7 @@
 """Checked mode: before data moves, the ranks of a group compare what each of them is about to do.
 
-It stands where every eager call passes on its way to a process group (`execution.launch_parsed`, `transport`). In the
-simulator there is nothing to switch on: it always compares.
+It stands where every eager call passes on its way to a process group (`execution.launch_parsed`, `wires.transport`). In
+the simulator there is nothing to switch on: it always compares.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from comm_core.execution import Finish, GroupEmit, Recorded
 from comm_core.groups import AnyGroup
 from comm_core.outbox import Sent, finished
 from comm_core.pending import Pending
+from comm_core.ties import tied
 
 
 def recorded_messages(x: torch.Tensor, key: str, group: AnyGroup, params: Params, finish: Finish) -> torch.Tensor:
@@ -25,7 +26,7 @@ def recorded_messages(x: torch.Tensor, key: str, group: AnyGroup, params: Params
     arrival = Arrival()
     if params["sends"]:
         x = Awaited.apply(x, arrival)  # type: ignore[no-untyped-call]
-    return cast(torch.Tensor, RecordedMessages.apply(x, key, group, params, finish, arrival))  # type: ignore[no-untyped-call]
+    return cast(torch.Tensor, RecordedMessages.apply(x, key, group, params, finish, arrival)[0])  # type: ignore[no-untyped-call]
 
 
 class Arrival:
@@ -79,13 +80,13 @@ class RecordedMessages(Recorded):
     @staticmethod
     def forward(  # type: ignore[override]
         ctx: Any, x: torch.Tensor, key: str, group: AnyGroup, params: Params, finish: Finish, arrival: Arrival
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Run the kernel and keep what backward needs."""
         ctx.arrival = arrival
         return Recorded.forward(ctx, x, key, group, params, finish)
 
     @staticmethod
-    def backward(ctx: Any, cotangent: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, cotangent: torch.Tensor, *_: object) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
         """Run the gradient rule up to the wait, of a copy: others may write to a cotangent before it is through."""
         rule, emit = cast(Any, BY_KEY[ctx.key].gradient), GroupEmit(ctx.group, ctx.arrival.start)
-        return rule(emit, cotangent.clone(), **ctx.params), None, None, None, None, None
+        return rule(emit, tied(ctx, cotangent).clone(), **ctx.params), None, None, None, None, None

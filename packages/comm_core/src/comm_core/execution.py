@@ -22,11 +22,10 @@ from comm_core.pending import Pending
 from comm_core.premul import premultiplied
 from comm_core.reduce_ops import REDUCE_OPS
 from comm_core.settling import settled
-from comm_core.simulate import SimulatedGroup, SimulatedTransport
-from comm_core.simulated_process_group import SimulatedTracedTransport
-from comm_core.traced_transport import TracedTransport
+from comm_core.simulate import SimulatedGroup
+from comm_core.ties import tie, tied
 from comm_core.tracing import is_plain, is_traced, node, transforms_active
-from comm_core.transports import ProcessGroupTransport, Transport
+from comm_core.wires import process_transport, traced_transport
 
 Finish = Callable[[Pending], torch.Tensor]
 
@@ -95,16 +94,15 @@ def start_watched(entry: Collective, x: torch.Tensor, finish: Finish, group: Gro
         if torch.is_grad_enabled() and x.requires_grad:
             check_gradient(entry)
     plain = not is_transformed(x)
-    if plain and not (torch.is_grad_enabled() and x.requires_grad) and not forward_ad_active():
+    if plain and not is_differentiated(x):
         return move(entry, x, on, parsed, finish)
     if is_expanded(entry, x, parsed):
         return expanded(entry, x, on, parsed)
-    record, finish = recorder(x), finish if plain else finished
-    if record is Recorded and "receives" in parsed:
+    if plain and "receives" in parsed and not functions_transformed():
         from comm_core.cotangents import recorded_messages  # it builds on this module
 
         return recorded_messages(x, entry.key, on, parsed, finish)
-    return cast(torch.Tensor, record.apply(x, entry.key, on, parsed, finish))
+    return recorded(x, entry.key, on, parsed, finish if plain else finished)
 
 
 def start_in_graph(entry: Collective, x: torch.Tensor, group: GroupLike, params: Params) -> torch.Tensor:
@@ -142,7 +140,7 @@ def run_in_graph(x: torch.Tensor, key: str, group: str, **params: Any) -> torch.
     entry, on = BY_KEY[key], as_group(group)
     if is_expanded(entry, x, params):
         return expanded(entry, x, on, params)
-    return cast(torch.Tensor, recorder(x).apply(x, key, on, params, finished))
+    return recorded(x, key, on, params, finished)
 
 
 def expanded(entry: Collective, x: torch.Tensor, group: AnyGroup, params: Params) -> torch.Tensor:
@@ -150,11 +148,20 @@ def expanded(entry: Collective, x: torch.Tensor, group: AnyGroup, params: Params
     return cast(torch.Tensor, cast(Any, entry.expanded)(GroupEmit(group), x, **params))
 
 
-def recorder(x: torch.Tensor) -> Any:
-    """Return the `autograd.Function` that fits where a call runs: compiled, under torch.func, or neither."""
+def recorded(x: torch.Tensor, key: str, group: AnyGroup, params: Params, finish: Finish) -> torch.Tensor:
+    """Run a collective by the `autograd.Function` that fits the place: compiled, under torch.func, or neither."""
     if torch.compiler.is_dynamo_compiling():
-        return Differentiable
-    return Transformed if is_transformed(x) or functions_transformed() else Recorded
+        return cast(torch.Tensor, Differentiable.apply(x, key, group, params, finish))  # type: ignore[no-untyped-call]
+    if is_transformed(x) or functions_transformed():
+        return cast(torch.Tensor, Transformed.apply(x, key, group, params, finish)[0])  # type: ignore[no-untyped-call]
+    if not is_differentiated(x):
+        return move(BY_KEY[key], x, group, params, finish)
+    return cast(torch.Tensor, Recorded.apply(x, key, group, params, finish)[0])  # type: ignore[no-untyped-call]
+
+
+def is_differentiated(x: torch.Tensor) -> bool:
+    """Tell whether autograd looks at what is done with a tensor, backward or forward."""
+    return (torch.is_grad_enabled() and x.requires_grad) or forward_ad_active()
 
 
 def move(entry: Collective, x: torch.Tensor, group: AnyGroup, params: Params, finish: Finish) -> torch.Tensor:
@@ -197,45 +204,6 @@ def launch_parsed(entry: Collective, x: torch.Tensor, group: AnyGroup, params: P
     pending = entry.kernel(process_transport(group), x, **params)
     pending.what = entry.name
     return pending
-
-
-def process_transport(group: AnyGroup) -> ProcessGroupTransport:
-    """Return the transport of a process group, which is made once and kept with it."""
-    kept: dict[str, Any] = group.kept  # type: ignore[attr-defined]  # a simulated group has no process's transport
-    known: ProcessGroupTransport | None = kept.get("transport")
-    if known is None:
-        known = kept["transport"] = ProcessGroupTransport(group)
-    return known
-
-
-def transport(group: GroupLike = None) -> Transport:
-    """Return what moves contiguous blocks between the ranks of a group.
-
-    Raises:
-        GroupError: as `as_group` does.
-
-    Example:
-        >>> from comm_core import World
-        >>> World(2).run(lambda group: transport(group).all_gather(torch.tensor([group.rank])).wait().tolist())
-        [[0, 1], [0, 1]]
-    """
-    if torch.compiler.is_compiling():
-        return traced_transport(compiled_group(group))
-    return moving_transport(as_group(group))
-
-
-def moving_transport(on: AnyGroup) -> Transport:
-    """Return what moves bytes; ops of graphs ask for it, while another thread may be compiling."""
-    if isinstance(on, SimulatedGroup):
-        return SimulatedTransport(on)
-    wire = process_transport(on)
-    return wire if checking.mode is None else checking.CheckedTransport(wire, on)
-
-
-def traced_transport(group: AnyGroup, waits: bool = True) -> TracedTransport:
-    """Return the transport that emits a graph's ops, each with its wait or without."""
-    simulated = group.backend == SimulatedGroup.backend
-    return SimulatedTracedTransport(group, waits) if simulated else TracedTransport(group, waits)
 
 
 def parsed_params(entry: Collective, x: torch.Tensor, group: AnyGroup, params: Params) -> Params:
@@ -284,7 +252,7 @@ class GroupEmit:
             done, dim = in_one(BY_KEY[name], batch, 0, self.group, params, finished)
             return compat.as_batched(done, dim, level)
         x = settled(x, name)
-        return cast(torch.Tensor, recorder(x).apply(x, name, self.group, params, self.finish))
+        return recorded(x, name, self.group, params, self.finish)
 
 
 def in_one(
@@ -293,7 +261,7 @@ def in_one(
     """Run one collective for a whole batch, which is `dim` of the tensor; return the result and its batch's dim."""
     batched = cast(Any, entry.batch)(x.ndim - 1, **params)
     moved = x.movedim(dim, batched.position)
-    return recorder(moved).apply(moved, entry.key, group, batched.params, finish), batched.position
+    return recorded(moved, entry.key, group, batched.params, finish), batched.position
 
 
 class Differentiable(torch.autograd.Function):
@@ -311,20 +279,13 @@ class Differentiable(torch.autograd.Function):
         keep(ctx, x, output, key, group, params)
 
     @staticmethod
-    def backward(ctx: Any, cotangent: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
+    def backward(ctx: Any, cotangent: torch.Tensor, *_: object) -> tuple[torch.Tensor, None, None, None, None]:
         """Run the gradient rule."""
-        entry, emit = BY_KEY[ctx.key], GroupEmit(ctx.group)
+        entry, emit, cotangent = BY_KEY[ctx.key], GroupEmit(ctx.group), tied(ctx, cotangent)
         rule = cast(Callable[..., torch.Tensor], entry.gradient)
         if is_linear(entry, ctx.params):
             return rule(emit, cotangent, **ctx.params), None, None, None, None
         return rule(emit, cotangent, **summed(ctx.params)) * partial(ctx), None, None, None, None
-
-    @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[Any, ...], x: torch.Tensor, key: str, group: AnyGroup, params: Params, finish: Finish
-    ) -> tuple[torch.Tensor, int]:
-        """Run one collective for the whole batch."""
-        return in_one(BY_KEY[key], x, in_dims[0], group, params, finish)
 
 
 def is_linear(entry: Collective, params: Params) -> bool:
@@ -347,40 +308,79 @@ def summed(params: Params) -> Params:
 def partial(ctx: Any) -> torch.Tensor:
     """Return the partial derivative of a recorded reduction by this rank's input."""
     rule = cast(Callable[..., torch.Tensor], BY_KEY[ctx.key].partial)
-    return rule(GroupEmit(ctx.group), *ctx.saved_tensors, **ctx.params)
+    return rule(GroupEmit(ctx.group), *ctx.saved_tensors[:2], **ctx.params)
 
 
-def keep(ctx: Any, x: torch.Tensor, output: torch.Tensor, key: str, group: AnyGroup, params: Params) -> None:
-    """Keep what derivatives need: the parameters, and the tensors where the collective is not linear."""
-    ctx.key, ctx.group, ctx.params = key, group, params
-    if not is_linear(BY_KEY[key], params):
-        ctx.save_for_backward(x, output)
-        ctx.save_for_forward(x, output)
+def keep(
+    ctx: Any,
+    x: torch.Tensor,
+    output: torch.Tensor,
+    key: str,
+    group: AnyGroup,
+    params: Params,
+    tie: torch.Tensor | None = None,
+) -> None:
+    """Keep what derivatives need: the parameters, and the tensors where the collective is not linear.
+
+    Of a call with a tie, zeros are made in `tied`, where they are needed, and not by autograd for every unused tie.
+    """
+    ctx.key, ctx.group, ctx.params, ctx.tied_shape = key, group, params, None if tie is None else output.shape
+    tensors = () if is_linear(BY_KEY[key], params) else (x, output)
+    if tensors:
+        ctx.save_for_forward(*tensors)
+    if tie is not None:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors, tie)
+    elif tensors:
+        ctx.save_for_backward(*tensors)
 
 
-def tangent(ctx: Any, x: torch.Tensor, *_: None) -> torch.Tensor:
+def tangent(ctx: Any, x: torch.Tensor, *_: None) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Give the forward-mode derivative: a linear collective of the tangents."""
     params = ctx.params
     if not is_linear(BY_KEY[ctx.key], params):
         x, params = x * partial(ctx), summed(params)
-    return cast(torch.Tensor, recorder(x).apply(x, ctx.key, ctx.group, params, finished))
+    return recorded(x, ctx.key, ctx.group, params, finished), None if ctx.tied_shape is None else tie(x)
 
 
 class Transformed(Differentiable):
     """`Differentiable` under torch.func; Dynamo must not see it, as it refuses a class with a `jvp` (torch 2.13)."""
 
+    @staticmethod
+    def forward(  # type: ignore[override]
+        x: torch.Tensor, key: str, group: AnyGroup, params: Params, finish: Finish
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Run the kernel."""
+        return move(BY_KEY[key], x, group, params, finish), tie(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """Keep what backward needs."""
+        x, key, group, params, _ = inputs
+        keep(ctx, x, output[0], key, group, params, output[1])
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[Any, ...], x: torch.Tensor, key: str, group: AnyGroup, params: Params, finish: Finish
+    ) -> tuple[tuple[torch.Tensor, torch.Tensor | None], tuple[int, None]]:
+        """Run one collective for the whole batch."""
+        done, dim = in_one(BY_KEY[key], x, in_dims[0], group, params, finish)
+        return (done, tie(x)), (dim, None)
+
     jvp = staticmethod(tangent)
 
 
 class Recorded(torch.autograd.Function):
-    """`Differentiable` for eager calls that no transform watches: torch then spares a look at the signature."""
+    """`Transformed` for eager calls that no transform watches: torch then spares a look at the signature."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, key: str, group: AnyGroup, params: Params, finish: Finish) -> torch.Tensor:
+    def forward(
+        ctx: Any, x: torch.Tensor, key: str, group: AnyGroup, params: Params, finish: Finish
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Run the kernel and keep what backward needs."""
-        output = move(BY_KEY[key], x, group, params, finish)
-        keep(ctx, x, output, key, group, params)
-        return output
+        output, its_tie = move(BY_KEY[key], x, group, params, finish), tie(x)
+        keep(ctx, x, output, key, group, params, its_tie)
+        return output, its_tie
 
     backward = Differentiable.backward
     jvp = staticmethod(tangent)

@@ -181,11 +181,11 @@ def _reduce_params(reduce_op: str, dst: int) -> Params:
 
 
 def _batch_p2p_params(sends: Sequence[int], receives: Sequence[int]) -> Params:
-    return {"sends": unflattened(sends), "receives": unflattened(receives)}
+    return {"sends": unflattened(sends), "receives": unflattened(receives), "reverse": False}
 
 
 def _reduce(x: torch.Tensor, reduce_op: str, dst: int, group: str) -> torch.Tensor:
-    from comm_core.execution import moving_transport
+    from comm_core.wires import moving_transport
 
     return moving_transport(as_group(group)).reduce(x, reduce_op, dst).wait()
 
@@ -196,7 +196,7 @@ def _reduce_fake(x: torch.Tensor, reduce_op: str, dst: int, group: str) -> torch
 
 def _batch_p2p(x: torch.Tensor, sends: Sequence[int], receives: Sequence[int], group: str) -> torch.Tensor:
     """Exchange messages; of what is only sent a copy, for a compiler may write over `x` before it is through."""
-    from comm_core.execution import moving_transport
+    from comm_core.wires import moving_transport
 
     x = to_send(x, receives).contiguous()
     return finished(moving_transport(as_group(group)).batch_p2p(x, unflattened(sends), unflattened(receives)))
@@ -208,7 +208,7 @@ def _batch_p2p_fake(x: torch.Tensor, sends: Sequence[int], receives: Sequence[in
 
 def _start_reduce(x: torch.Tensor, reduce_op: str, dst: int, group: str) -> torch.Tensor:
     """Start a reduction; the transport works on a copy of `x`, which is the result."""
-    from comm_core.execution import moving_transport
+    from comm_core.wires import moving_transport
 
     out = _reduce_fake(x, reduce_op, dst, group)
     pending = moving_transport(as_group(group)).reduce(x, reduce_op, dst, out)
@@ -230,7 +230,7 @@ class _Started(dist.Work):
 
 def _start_batch_p2p(x: torch.Tensor, sends: Sequence[int], receives: Sequence[int], group: str) -> torch.Tensor:
     """Start messages from a copy of `x`, for a compiler may write over `x` before they are through."""
-    from comm_core.execution import moving_transport
+    from comm_core.wires import moving_transport
 
     out = _batch_p2p_fake(x, sends, receives, group)
     sent = x.clone(memory_format=torch.contiguous_format)

@@ -16,11 +16,11 @@ from comm_core.execution import (
     keep,
     parsed_in_graph,
     start_in_graph,
-    traced_transport,
 )
 from comm_core.groups import AnyGroup, GroupLike
 from comm_core.pending import Pending
 from comm_core.tracing import transforms_active
+from comm_core.wires import traced_transport
 
 
 class Arriving(Protocol):

@@ -20,11 +20,11 @@ from comm_core import Collective, GroupLike
 from comm_core.catalog import ALL_GATHER, ALL_REDUCE, REDUCE_SCATTER
 from comm_core.checking import agree_on_list, refusing
 from comm_core.errors import ArgumentError, CommError, DtypeError, said
-from comm_core.execution import process_transport
 from comm_core.groups import AnyGroup
 from comm_core.premul import premultiplied
 from comm_core.settling import settled
 from comm_core.tracing import is_plain
+from comm_core.wires import process_transport
 from functional_collectives.async_tensor import AsyncCollectiveTensor
 from functional_collectives.collectives import asked, parsed_group
 from functional_collectives.flight import in_flight

@@ -16,8 +16,9 @@ import torch
 from comm_core import GroupLike
 from comm_core.catalog import BATCH_P2P
 from comm_core.errors import CommError, RankError, said
-from comm_core.execution import parsed_params, traced_transport
+from comm_core.execution import parsed_params
 from comm_core.extents import integer
+from comm_core.wires import traced_transport
 from functional_collectives.collectives import parsed_group
 from functional_collectives.point_to_point import by_kind
 from functional_collectives.works import Piece
@@ -46,7 +47,7 @@ def started(
             parsed = parsed_params(BATCH_P2P, x, on, messages)
         except CommError as error:  # anew, by position: of an error's arguments Dynamo shows only those
             raise type(error)(error.where, error.got, error.need, error.hint) from None
-        arriving = traced_transport(on, waits=False).batch_p2p(x, **parsed)
+        arriving = BATCH_P2P.kernel(traced_transport(on, waits=False), x, **parsed)
         first = 0
         for place in sends:
             found[place] = Piece(arriving, [])

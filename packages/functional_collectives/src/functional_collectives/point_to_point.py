@@ -179,10 +179,11 @@ def batch_p2p(
     for places in by_kind(tensors):
         sends = [place for place in places if isinstance(ops[place], Send)]
         receives = [place for place in places if isinstance(ops[place], Receive)]
-        flat = [tensors[place].reshape(-1) if place in sends else tensors[place].reshape(-1)[:0] for place in places]
+        columns = [tensors[place].reshape(-1, 1) for place in places]  # of empty rows in 1-D, cat has no gradient
+        flat = [x if place in sends else x[:0] for place, x in zip(places, columns, strict=True)]
         arrived = comm_core.start(
             entry,
-            flat[0] if len(flat) == 1 else torch.cat(flat),
+            (flat[0] if len(flat) == 1 else torch.cat(flat)).reshape(-1),
             in_flight,
             group,
             sends=[(ops[place].peer, tensors[place].numel(), ops[place].tag) for place in sends],

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import torch
 
-from comm_core.catalog.rules import Emit, as_rank, batch_last
+from comm_core.catalog.rules import Emit, as_rank, batch_last, check_reverse
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.compat import holds
 from comm_core.errors import MismatchError, RankError, ShapeError, said
@@ -15,10 +17,19 @@ from comm_core.extents import normalize_dim, sizes_of
 from comm_core.pending import Pending
 from comm_core.transports import Transport
 
+T = TypeVar("T")
 Messages = tuple[tuple[int, int, int], ...]  # each (peer, rows, tag)
 
 
-def check(x: torch.Tensor, world: int, rank: int, *, sends: Sequence[object], receives: Sequence[object]) -> Params:
+def check(
+    x: torch.Tensor,
+    world: int,
+    rank: int,
+    *,
+    sends: Sequence[object],
+    receives: Sequence[object],
+    reverse: object = False,
+) -> Params:
     normalize_dim(0, x.ndim, "batch_p2p")
     sent, received = checked(sends, world, "sends"), checked(receives, world, "receives")
     rows = sum(message[1] for message in sent)
@@ -30,7 +41,7 @@ def check(x: torch.Tensor, world: int, rank: int, *, sends: Sequence[object], re
             got=f"messages of {own(sent, rank)} rows from rank {rank} to itself, and {own(received, rank)} expected",
             need="the same, as only this rank can receive them",
         )
-    return {"sends": sent, "receives": received}
+    return {"sends": sent, "receives": received, "reverse": check_reverse(reverse, "batch_p2p")}
 
 
 def checked(messages: object, world: int, side: str) -> Messages:
@@ -70,11 +81,11 @@ def own(messages: Messages, rank: int) -> list[tuple[int, int]]:
     return sorted(((tag, rows) for peer, rows, tag in messages if peer == rank), key=lambda message: message[0])
 
 
-def agrees(x: torch.Tensor, *, sends: Messages, receives: Messages) -> tuple[object, ...]:
+def agrees(x: torch.Tensor, *, sends: Messages, receives: Messages, reverse: bool) -> tuple[object, ...]:
     return ()  # only the two ends of a message have to fit
 
 
-def shape(shape: Shape, world: int, rank: int, *, sends: Messages, receives: Messages) -> Shape:
+def shape(shape: Shape, world: int, rank: int, *, sends: Messages, receives: Messages, reverse: bool) -> Shape:
     return (sum(rows for _, rows, _ in receives), *shape[1:])
 
 
@@ -82,12 +93,12 @@ def oracle(inputs: Sequence[torch.Tensor], params: Sequence[Params]) -> list[tor
     posted: dict[tuple[int, int, int], deque[torch.Tensor]] = {}
     for sender, (x, of) in enumerate(zip(inputs, params, strict=True)):
         parts = x.split([rows for _, rows, _ in of["sends"]])
-        for (peer, _, tag), part in zip(of["sends"], parts, strict=True):
+        for (peer, _, tag), part in in_order(zip(of["sends"], parts, strict=True), of):
             posted.setdefault((sender, peer, tag), deque()).append(part)
     results = []
     for receiver, (x, of) in enumerate(zip(inputs, params, strict=True)):
-        parts = [x[:0]]
-        for peer, rows, tag in of["receives"]:
+        parts = []
+        for peer, rows, tag in in_order(of["receives"], of):
             waiting = posted.get((peer, receiver, tag))
             part = waiting.popleft() if waiting else None
             if part is None or part.shape[0] != rows:
@@ -98,19 +109,44 @@ def oracle(inputs: Sequence[torch.Tensor], params: Sequence[Params]) -> list[tor
                     need="a send of as many rows for each receive",
                 )
             parts.append(part)
-        results.append(torch.cat(parts))
+        results.append(torch.cat([x[:0], *in_order(parts, of)]))
     return results
 
 
-def kernel(wire: Transport, x: torch.Tensor, *, sends: Messages, receives: Messages) -> Pending:
-    return wire.batch_p2p(x.contiguous(), sends, receives)
+def in_order(things: Iterable[T], params: Params) -> list[T]:
+    """Return what belongs to a call's messages in the order in which they meet."""
+    return list(things)[:: -1 if params["reverse"] else 1]
 
 
-def gradient(emit: Emit, cotangent: torch.Tensor, *, sends: Messages, receives: Messages) -> torch.Tensor:
-    return emit("batch_p2p", cotangent, sends=receives, receives=sends)
+def kernel(wire: Transport, x: torch.Tensor, *, sends: Messages, receives: Messages, reverse: bool) -> Pending:
+    """Start the messages in the order of the lists; in reverse, where two of them have one peer and tag."""
+    if not reverse or not (repeats(sends) or repeats(receives)):
+        return wire.batch_p2p(x.contiguous(), sends, receives)
+    back = wire.batch_p2p(turned(x, sends), sends[::-1], receives[::-1])
+    if not receives:
+        return back
+    rows = sum(rows for _, rows, _ in receives)
+    return back.then(functools.partial(turned, messages=receives[::-1]), (rows, *x.shape[1:]))
 
 
-def wire_bytes(input_bytes: int, world: int, rank: int, *, sends: Messages, receives: Messages) -> int:
+def repeats(messages: Messages) -> bool:
+    """Tell whether two of the messages have one peer and tag."""
+    return len({(peer, tag) for peer, _, tag in messages}) < len(messages)
+
+
+def turned(x: torch.Tensor, messages: Messages) -> torch.Tensor:
+    """Return the rows of messages in the other order."""
+    return torch.cat([x[:0], *x.split([rows for _, rows, _ in messages])[::-1]])
+
+
+def gradient(
+    emit: Emit, cotangent: torch.Tensor, *, sends: Messages, receives: Messages, reverse: bool
+) -> torch.Tensor:
+    """Send back, of one peer and tag the last message first: so backward comes to those that were started singly."""
+    return emit("batch_p2p", cotangent, sends=receives, receives=sends, reverse=not reverse)
+
+
+def wire_bytes(input_bytes: int, world: int, rank: int, *, sends: Messages, receives: Messages, reverse: bool) -> int:
     rows = sum(message[1] for message in sends)
     stays = sum(message[1] for message in sends if message[0] == rank)
     return input_bytes * (rows - stays) // rows if rows else 0
@@ -119,7 +155,7 @@ def wire_bytes(input_bytes: int, world: int, rank: int, *, sends: Messages, rece
 BATCH_P2P = Collective(
     name="batch_p2p",
     summary="Every rank sends blocks of its rows to ranks of its choice and concatenates those that it receives.",
-    schema="batch_p2p(Tensor x, *, Message[] sends, Message[] receives) -> Tensor",
+    schema="batch_p2p(Tensor x, *, Message[] sends, Message[] receives, bool reverse=False) -> Tensor",
     check=check,
     agrees=agrees,
     shape=shape,

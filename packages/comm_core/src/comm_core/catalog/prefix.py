@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from comm_core.catalog.blocks import viewed
-from comm_core.catalog.rules import Emit
+from comm_core.catalog.rules import Emit, check_reverse
 from comm_core.collective import Params
-from comm_core.errors import ArgumentError, said
 from comm_core.extents import even_sizes
 from comm_core.pending import Pending
 from comm_core.reduce_ops import check_dtype, reduce_word
@@ -32,9 +31,7 @@ def checked(x: torch.Tensor, reduce_op: object, reverse: object, where: str) -> 
     """
     word = reduce_word(reduce_op, where)
     check_dtype(word, x.dtype, where)
-    if not isinstance(reverse, bool):
-        raise ArgumentError(where, got=f"reverse={said(reverse)}", need="True or False")
-    return {"reduce_op": word, "reverse": reverse}
+    return {"reduce_op": word, "reverse": check_reverse(reverse, where)}
 
 
 def facts(x: torch.Tensor, reduce_op: str, reverse: bool) -> tuple[object, ...]:

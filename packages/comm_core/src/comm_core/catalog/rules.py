@@ -7,7 +7,7 @@ from typing import Any, Protocol, cast
 import torch
 
 from comm_core.collective import Batched
-from comm_core.errors import RankError, said
+from comm_core.errors import ArgumentError, RankError, said
 from comm_core.extents import integer
 from comm_core.reduce_ops import REDUCE_OPS, mean_of
 
@@ -55,6 +55,17 @@ def as_rank(value: object, world: int) -> int | None:
     """Return the position of a rank in a group of `world`; None where the value is none."""
     rank = integer(value)
     return cast(int, rank) if rank is not None and 0 <= rank < world else None
+
+
+def check_reverse(reverse: object, where: str) -> bool:
+    """Return whether ranks, or messages, come in the reverse order.
+
+    Raises:
+        ArgumentError: it is no bool.
+    """
+    if not isinstance(reverse, bool):
+        raise ArgumentError(where, got=f"reverse={said(reverse)}", need="True or False")
+    return reverse
 
 
 def check_root(root: object, world: int, where: str, word: str) -> int:
