@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from kwindex.exported import ALL, MORE
 from kwindex.model import Entry
 from kwindex.render import string_of
-from kwindex.returned import inside
+from kwindex.shadows import inside
 
 
 class All:

@@ -49,9 +49,9 @@ def record_of(data: bytes, file: str, module: str) -> FileRecord:
     tree = parse(text)
     lines = text.count("\n") + (not text.endswith("\n"))
     record = FileRecord.of(file, module)
-    visitor = Statements(record, file.endswith(("/__init__.py", "/__init__.pyi")))
+    visitor = Statements(record, file.endswith(("/__init__.py", "/__init__.pyi")), tree)
     visitor.add("module", module, (1, max(1, lines)), "", first_sentence(docstring_of(tree.body)))
-    visitor.run(tree.body)
+    visitor.run()
     if ALL in text:
         all_names.complete(record.entries, tree.body, module)
     definitions = [entry for entry in record.entries if entry.kind in _OWNERS]

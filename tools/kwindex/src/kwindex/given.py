@@ -5,14 +5,82 @@ stand in the piece of their file, and are brought together when all files are re
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from kwindex.messages import replaced_by
 from kwindex.model import Entry, Want, in_order
+from kwindex.render import LONGEST_SUMMARY, cut
+from kwindex.texts import filled
 
 _READ, _BY_NAME = "*", "|"
 Gives = Mapping[str, str]
-"""By qualified name: the text of a constant, or of a function `f()` its parameters, with `*` behind those it reads."""
+"""By qualified name: the text of a constant; of a function `f()` its parameters, with `*` behind those it reads; and of
+one that registers operators, `f(::)`, what `maker` says."""
+MAKES = "(::)"
+UNPACKED = "*"
+"""The key of what a call unpacks: it may tell anything."""
+_OP = re.compile(r"[A-Za-z_]\w*::[A-Za-z_]\w*(?:\.\w+)?")
+
+
+class Making(NamedTuple):
+    """What a function registers: the kind of entry, what is registered, and the operator, parameters as holes in it."""
+
+    kind: str
+    detail: str
+    op: str
+
+    def entry(self, op: str, place: Entry, through: str) -> Entry:
+        """Returns the entry for an operator, from that of the call, whose summary is what the call makes.
+
+        Example:
+            >>> place = Entry("", "", "m.py", 1, 1, "make('add')", "m.add")
+            >>> Making("op", "operator", "mine::⟦1:name⟧").entry("mine::add", place, "m.make").summary
+            'operator: m.add, through m.make'
+        """
+        made = f": {place.summary}" if place.summary and self.kind == "op" else ""
+        summary = f"{self.detail}{made}{_through(through)}"
+        return place._replace(name=op, kind=self.kind, summary=cut(summary, LONGEST_SUMMARY))
+
+
+def op_name(text: str) -> str:
+    """Returns the operator that a text names or has the schema of, '' for none.
+
+    Example:
+        >>> op_name("mine::add(Tensor x) -> Tensor"), op_name("mine::not a name")
+        ('mine::add', '')
+    """
+    name = text.partition("(")[0].strip()
+    return name if _OP.fullmatch(name) else ""
+
+
+def maker(by_place: Sequence[str], defaults: Mapping[str, str], makings: Iterable[Making]) -> str:
+    """Returns what is told of a function that registers what it is told.
+
+    Example:
+        >>> maker(["name"], {}, [Making("op", "operator", "mine::⟦1:name⟧")])
+        '[["name"], {}, [["op", "operator", "mine::⟦1:name⟧"]]]'
+    """
+    return json.dumps([by_place, defaults, list(makings)], ensure_ascii=False)
+
+
+def _made(want: Want, given: str) -> Iterator[Entry]:
+    """Yields what a function of another module registers of what it is told."""
+    by_place, defaults, makings = json.loads(given)
+    told = json.loads(want.key)
+    texts: dict[str, str | None] = {} if UNPACKED in told else dict(defaults)
+    for key, text in told.items():
+        place = int(key) if key.isdigit() else len(by_place)
+        texts[by_place[place] if place < len(by_place) else key] = text
+    known = {name: text for name, text in texts.items() if text is not None}
+    for making in (Making(*row) for row in makings):
+        if name := op_name(filled(making.op, known) or ""):
+            yield making.entry(name, want.entry, want.target.removesuffix(MAKES))
+
+
+def _through(function: str) -> str:
+    return f", through {function}"
 
 
 def reader(positional: Sequence[str], by_name: Sequence[str], read: Iterable[str]) -> str:
@@ -68,13 +136,20 @@ def settled(entries: Iterable[Entry], wants: Sequence[Want], gives: Gives) -> li
         ('use `g`', 'replaced by g', True)
     """
     may_be = {want.entry for want in wants if want.key}
+    through = {(_at(want.entry), _through(want.target.removesuffix(MAKES))) for want in wants if _asks_maker(want)}
     without = {_place(want.entry): want.entry for want in wants if not want.key}
-    found = [without.get(_place(entry), entry) for entry in entries if entry not in may_be]
+    found = [
+        without.get(_place(entry), entry)
+        for entry in entries
+        if entry not in may_be and not any(at == _at(entry) and entry.summary.endswith(end) for at, end in through)
+    ]
     named = {entry[:2] for entry in found}
     for want, given in _given(wants, gives):
         if not want.key:
             told = want.entry._replace(signature=given, summary=replaced_by(given))
             found[found.index(want.entry)] = told
+        elif _asks_maker(want):
+            found += dict.fromkeys(_made(want, given))
         elif _reads(given, want.key) and want.entry[:2] not in named:
             named.add(want.entry[:2])
             found.append(want.entry)
@@ -87,6 +162,14 @@ def _given(wants: Iterable[Want], gives: Gives) -> Iterator[tuple[Want, str]]:
 
 def _place(entry: Entry) -> tuple[str, str, int, int]:
     return entry.name, entry.kind, entry.line, entry.end_line
+
+
+def _at(entry: Entry) -> tuple[int, int, str]:
+    return entry.line, entry.end_line, entry.signature
+
+
+def _asks_maker(want: Want) -> bool:
+    return want.target.endswith(MAKES)
 
 
 def _reads(given: str, key: str) -> bool:

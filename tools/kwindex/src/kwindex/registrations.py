@@ -5,12 +5,12 @@ have in sources; a registration whose operator is computed at run time is left o
 """
 
 import ast
-import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from kwindex.render import cut, expression, string_of
 from kwindex.scope import Meaning, Scope
+from kwindex.texts import depths, first_name, is_cut, text_of
 
 OPS, _SAME_OPS = "torch.ops.", "torch._ops.ops."
 _MAY_BE_LIBRARY = (ast.Call, ast.Name)
@@ -63,19 +63,28 @@ def find(node: ast.expr, scope: Scope) -> Iterator[Registration]:
         yield from _for_op(node, scope, "lowering", "lowering")
 
 
-def may_register(node: ast.expr, decorates: bool) -> bool:
-    """Says whether an expression can make a registration, by the last word of what it calls: hardly any can.
+def called_word(node: ast.expr, decorates: bool) -> str:
+    """Returns the last word of what a call or decorator calls, '' for any other expression.
 
     Example:
-        >>> texts = "lib.impl('add', f)", "print(1)", "impl", "register_lowering(op)(f)"
-        >>> [may_register(ast.parse(text, mode="eval").body, False) for text in texts]
-        [True, False, False, True]
+        >>> texts = "lib.impl('add', f)", "impl", "register_lowering(op)(f)"
+        >>> [called_word(ast.parse(text, mode="eval").body, False) for text in texts]
+        ['impl', '', 'register_lowering']
     """
     if isinstance(node, ast.Call):
         node = node.func.func if isinstance(node.func, ast.Call) else node.func
     elif not decorates:
-        return False
-    word = _last(node)
+        return ""
+    return _last(node)
+
+
+def may_register(word: str) -> bool:
+    """Says whether what is called by a word can make a registration: hardly anything can.
+
+    Example:
+        >>> may_register("impl"), may_register("register_lowering"), may_register("print")
+        (True, True, False)
+    """
     return word in _WORDS or word.startswith("register_")
 
 
@@ -98,11 +107,6 @@ _FOR_OP = {
     "_register_effectful_op": ("side effect", "side effect"),
 }
 """Callee's last word -> kind and detail, for the calls that are told their operator by receiver or argument."""
-_CUTS = {
-    *(f"_[{start}:_.{word}('(')]" for start in ("0", "") for word in ("index", "find")),
-    *(f"_.{word}[0]" for word in ("split('(')", "split('(', 1)", "partition('(')")),
-}
-"""The expressions that cut the operator's name from its schema, `_`."""
 _HIGHER = {"HigherOrderOperator", "BaseHOP"}
 _EFFECTS, _ADDS = "side_effect", ("add", "update")
 """Part of the name of a table of operators that have side effects, and the methods that add to it."""
@@ -118,7 +122,7 @@ def marked(name: str, table: ast.expr | None, scope: Scope) -> Iterator[tuple[as
         ['mine::add']
     """
     if _EFFECTS in name and isinstance(table, _DISPLAYS) and scope.kind != "function":
-        yield from ((item, op) for item in table.elts for op in op_names(item, scope))
+        yield from ((item, op) for item in table.elts for op in op_names(item, scope) if not depths(op))
 
 
 def higher_order(node: ast.ClassDef) -> str:
@@ -151,13 +155,13 @@ def op_names(node: ast.expr, scope: Scope) -> list[str]:
     """
     if isinstance(node, _DISPLAYS):
         return [name for item in node.elts for name in op_names(item, scope)]
-    literal = string_of(node)
-    if literal is not None:
-        return [cut(literal.split("(", 1)[0], 120)] if "::" in literal else []
     if isinstance(node, ast.Name):
-        known = scope.meaning(node.id)
+        known = scope.meant(node.id)
         if known is not None and known.what == "op":
             return [known.text]
+    text = text_of(node, scope)
+    if text is not None:
+        return [cut(text.split("(", 1)[0], 120)] if "::" in text or depths(text) else []
     dotted = scope.dotted(node)
     if dotted.startswith(_SAME_OPS):
         dotted = OPS + dotted.removeprefix(_SAME_OPS)
@@ -176,11 +180,22 @@ def library_namespace(node: ast.expr, scope: Scope) -> str:
         'mine'
     """
     if isinstance(node, ast.Name):
-        known = scope.meaning(node.id)
+        known = scope.meaning(node.id) and scope.meant(node.id)
+        return known.text if known is not None and known.what == "library" else ""
+    if isinstance(node, ast.Attribute):
+        known = _of_class(node, scope)
         return known.text if known is not None and known.what == "library" else ""
     if isinstance(node, ast.Call) and node.args and _last(node.func) in {"Library", "_scoped_library"}:
-        return string_of(node.args[0]) or ""
+        return text_of(node.args[0], scope) or ""
     return ""
+
+
+def _of_class(node: ast.Attribute, scope: Scope) -> Meaning | None:
+    """Returns what `cls.name` or `self.name` means, where the class around gives it that meaning."""
+    while scope.outer is not None and scope.kind != "class":
+        scope = scope.outer
+    is_own = isinstance(node.value, ast.Name) and node.value.id in {"cls", "self"} and scope.kind == "class"
+    return scope.meaning(node.attr) if is_own else None
 
 
 def remember(target: str, value: ast.expr, scope: Scope) -> None:
@@ -209,15 +224,18 @@ def remember(target: str, value: ast.expr, scope: Scope) -> None:
 
 def _names_of_schemas(value: ast.Subscript, scope: Scope) -> list[str]:
     """Returns what stands before the brackets of a table's schemas, where an expression cuts that from each."""
-    first: ast.expr = value.value
-    while isinstance(first, ast.Call | ast.Attribute):
-        first = first.func if isinstance(first, ast.Call) else first.value
-    if not isinstance(first, ast.Name):
-        return []
-    known = scope.meaning(first.id)
-    if known is None or known.what != "strings" or re.sub(rf"\b{first.id}\b", "_", expression(value)) not in _CUTS:
+    first = first_name(value)
+    known = scope.meaning(first.id) if first is not None else None
+    if known is None or known.what != "strings" or is_cut(value) is None:
         return []
     return [schema.split("(", 1)[0].strip() for schema in known.text.split("\n")]
+
+
+def _is_imported(node: ast.expr, scope: Scope) -> bool:
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    known = scope.meant(node.id) if isinstance(node, ast.Name) else None
+    return known is not None and known.what == "path"
 
 
 def _last(callee: ast.expr) -> str:
@@ -237,16 +255,16 @@ def _definitions(call: ast.Call, scope: Scope) -> Iterator[Registration]:
     elif scope.dotted(call.func) == "torch.library.define":
         schema = string_of(call.args[1]) or "" if len(call.args) > 1 else ""
         for op in op_names(call.args[0], scope):
-            yield Registration("op", op, cut(op.split("::")[1] + schema, 400), "")
+            yield Registration("op", op, cut(op.partition("::")[2] + schema, 400), "")
 
 
 def _literals(node: ast.expr, scope: Scope) -> list[str]:
-    """Returns the strings that an argument is: one literal, or each of the table that a loop goes over."""
-    literal = string_of(node)
-    if literal is not None:
-        return [literal]
+    """Returns the texts that an argument is: one, or each of the table that a loop goes over."""
     known = scope.meaning(node.id) if isinstance(node, ast.Name) else None
-    return known.text.split("\n") if known is not None and known.what == "strings" else []
+    if known is not None and known.what == "strings":
+        return known.text.split("\n")
+    text = text_of(node, scope)
+    return [text] if text is not None else []
 
 
 def _implementations(call: ast.Call, scope: Scope) -> Iterator[Registration]:
@@ -267,7 +285,7 @@ def _implementations(call: ast.Call, scope: Scope) -> Iterator[Registration]:
         return
     key = string_of(arguments[1]) if len(arguments) > 1 else None
     names = _literals(arguments[0], scope) if namespace else []
-    ops = [f"{namespace}::{name}" for name in names] or op_names(arguments[0], scope)
+    ops = [name if "::" in name else f"{namespace}::{name}" for name in names] or op_names(arguments[0], scope)
     for op in ops:
         yield Registration("kernel", op, f"{key} kernel" if key else "kernel", by)
 
@@ -280,6 +298,8 @@ def _for_op(node: ast.expr, scope: Scope, kind: str, detail: str) -> Iterator[Re
     ops = op_names(callee.value, scope) if isinstance(callee, ast.Attribute) else []
     if not ops and arguments:
         ops = op_names(arguments.pop(0), scope)
+        if isinstance(callee, ast.Attribute) and not _is_imported(callee.value, scope):
+            ops = [op for op in ops if not depths(op)]  # whatever is called so may be the operator itself
     key = string_of(arguments[0]) if arguments else None
     by = expression(arguments[0]) if arguments and key is None and kind != "lowering" else ""
     if kind == "side effect" and by == "None":

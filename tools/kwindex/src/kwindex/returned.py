@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from kwindex.render import Function
+from kwindex.shadows import inside
 
 MOST_STATEMENTS = 100
 """Statements up to which a function is taken for one that makes messages."""
@@ -46,17 +47,6 @@ def _statements(node: ast.stmt) -> Iterator[ast.stmt]:
         yield statement
         if not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             left += reversed(inside(statement))
-
-
-def inside(node: ast.stmt) -> list[ast.stmt]:
-    """Returns the statements that a statement holds itself, in the order of its lines."""
-    found: list[ast.stmt] = []
-    for one in ast.iter_child_nodes(node):
-        if isinstance(one, ast.stmt):
-            found.append(one)
-        elif isinstance(one, ast.ExceptHandler | ast.match_case):
-            found += one.body
-    return found
 
 
 def passed(call: ast.Call, node: Function, is_own: bool) -> Iterator[tuple[str, ast.expr | None]]:

@@ -4,7 +4,12 @@ import ast
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from kwindex.render import Function
 from kwindex.returned import Returned, passed
+from kwindex.shadows import Bound, bound_by_the_way, bound_in
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+Holder = ast.Module | ast.ClassDef | Function
 
 
 class Meaning(NamedTuple):
@@ -33,6 +38,8 @@ class Scope:
     """
 
     __slots__ = (
+        "_bound",
+        "_by_the_way",
         "_functions",
         "_meanings",
         "_told",
@@ -40,17 +47,24 @@ class Scope:
         "fields",
         "given",
         "kind",
+        "node",
         "outer",
         "prefix",
         "self_name",
     )
 
-    def __init__(self, kind: str, prefix: str, outer: "Scope | None", self_name: str = "") -> None:
+    def __init__(
+        self, kind: str, prefix: str, outer: "Scope | None", self_name: str = "", node: "Holder | None" = None
+    ) -> None:
         self.kind = kind
         self.prefix = prefix
         self.outer = outer
         self.self_name = self_name
         """The name of the instance, in a function that makes instances."""
+        self.node = node
+        """The module, class or function."""
+        self._bound: dict[str, list[Bound]] | None = None
+        self._by_the_way: set[str] | None = None
         self.fields: set[str] = set()
         """The names listed so far that a body lists once, at their first binding."""
         self._meanings: dict[str, Meaning] = {}
@@ -74,6 +88,67 @@ class Scope:
         while scope is not None:
             found = scope._meanings.get(name)
             if found is not None:
+                return found
+            scope = scope.outer
+        return None
+
+    def binding(self, name: str) -> "tuple[Scope | None, list[Bound]]":
+        r"""Returns the body that binds a name which is read here, as Python looks it up, and where; None for none.
+
+        Example:
+            >>> tree = ast.parse("a = 1\ndef f(a): a")
+            >>> module = Scope("module", "m", None, node=tree)
+            >>> inner = Scope("function", "m.f", module, node=tree.body[1])
+            >>> module.binding("a")[0] is module, inner.binding("a")[0] is inner, inner.binding("b")
+            (True, True, (None, []))
+        """
+        scope: Scope | None = self
+        while scope is not None:
+            if scope.node is not None and (scope.kind != "class" or scope is self):
+                if scope._bound is None:
+                    scope._bound = bound_in(scope.node.body)
+                found = scope._bound.get(name, [])
+                if found or scope.has_parameter(name):
+                    return scope, found
+            scope = scope.outer
+        return None, []
+
+    def has_parameter(self, name: str) -> bool:
+        """Says whether this is a function with a parameter of this name."""
+        if not isinstance(self.node, _FUNCTIONS):
+            return False
+        told = self.node.args
+        several = (*told.posonlyargs, *told.args, *told.kwonlyargs, told.vararg, told.kwarg)
+        return any(one is not None and one.arg == name for one in several)
+
+    def binds_by_the_way(self, name: str) -> bool:
+        """Says whether an expression here, or a function in here, binds a name of this body."""
+        if self._by_the_way is None:
+            self._by_the_way = bound_by_the_way(self.node) if self.node is not None else set()
+        return name in self._by_the_way
+
+    @property
+    def functions(self) -> "list[Scope]":
+        """The functions that this stands in, the outermost first."""
+        found: list[Scope] = []
+        scope: Scope | None = self
+        while scope is not None:
+            if scope.kind == "function":
+                found.append(scope)
+            scope = scope.outer
+        return found[::-1]
+
+    @property
+    def depth(self) -> int:
+        """How many functions this stands in, itself among them."""
+        return len(self.functions)
+
+    def meant(self, name: str) -> Meaning | None:
+        """Returns what a name means here as `meaning` does, nothing where a function around binds it for itself."""
+        scope: Scope | None = self
+        while scope is not None:
+            found = scope._meanings.get(name)
+            if found is not None or (scope.kind == "function" and self.binding(name)[0] is scope):
                 return found
             scope = scope.outer
         return None

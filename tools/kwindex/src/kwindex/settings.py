@@ -196,7 +196,7 @@ def _by_readers(
         known = len(readers)
         found = []
         for node, around, owner in _owned(tree, _lines_of(text, readers.names, ()), owners):
-            for value in readers.told(node, around) if isinstance(node, ast.Call) else ():
+            for value in readers.values(node, around) if isinstance(node, ast.Call) else ():
                 readers.add(value, around)
                 if name := _named(value, constants):
                     found.append(_reading(VARIABLE, name, node, owner))

@@ -1,7 +1,8 @@
 """Names that functions bind for themselves: inside of them they are not what the module calls so."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -9,6 +10,10 @@ _INNER = (*_DEFINITIONS, ast.Lambda, *_COMPREHENSIONS)
 """What has names of its own. A class has, too, but the functions in it do not see them."""
 _BINDING = (ast.Global, ast.Nonlocal, ast.Import, ast.ImportFrom, *_DEFINITIONS, ast.ClassDef, ast.ExceptHandler)
 """What binds names without a node for the name."""
+_HOLDING = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.Try, ast.TryStar, ast.ExceptHandler)
+_FIELDS = ("finalbody", "orelse", "handlers", "body")
+"""The fields of statements that hold others, the last first."""
+_NOT_OWN = (ast.Global, ast.Nonlocal, ast.Import, ast.ImportFrom)
 
 Around = tuple[ast.AST, ...]
 """The functions, lambdas and comprehensions that something stands in, the innermost last."""
@@ -72,24 +77,139 @@ def _bound(function: ast.AST) -> tuple[set[str], set[str]]:
     others: set[str] = set()
     if isinstance(function, (*_DEFINITIONS, ast.Lambda)):
         own.update(node.arg for node in ast.iter_child_nodes(function.args) if isinstance(node, ast.arg))
-    stack = [child for child, around in children(function, ()) if around]
+    for name, node in _binding([child for child, around in children(function, ()) if around]):
+        (others if isinstance(node, _NOT_OWN) else own).add(name)
+    return own - others, others
+
+
+def _binding(stack: list[ast.AST]) -> Iterator[tuple[str, ast.AST]]:
+    """Yields the names that nodes bind, or say are not their own, each with what does; functions in them do not."""
     while stack:
         node = stack.pop()
         if isinstance(node, ast.Name):
             if not isinstance(node.ctx, ast.Load):
-                own.add(node.id)
+                yield node.id, node
         elif isinstance(node, _BINDING):
-            if isinstance(node, ast.Global | ast.Nonlocal):
-                others.update(node.names)
-            elif isinstance(node, ast.Import | ast.ImportFrom):
-                others.update(one.asname or one.name.partition(".")[0] for one in node.names)
-            elif node.name:
-                own.add(node.name)
+            yield from ((name, node) for name in _bound_by(node))
             if isinstance(node, ast.ExceptHandler):
                 stack += node.body
         elif not isinstance(node, _INNER):
             stack += _parts(node)
-    return own - others, others
+
+
+def _bound_by(node: ast.AST) -> list[str]:
+    """Returns the names that one of `_BINDING` binds, or says are not its own."""
+    if isinstance(node, ast.Global | ast.Nonlocal):
+        return node.names
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return [one.asname or one.name.partition(".")[0] for one in node.names]
+    name = getattr(node, "name", None)
+    return [name] if name else []
+
+
+class Bound(NamedTuple):
+    """One place where a name is bound: its line, what binds it, and of a plain assignment the statement and value."""
+
+    line: int
+    node: ast.AST
+    statement: ast.stmt | None = None
+    value: ast.expr | None = None
+
+
+def bound_in(body: Iterable[ast.stmt]) -> dict[str, list[Bound]]:
+    r"""Returns where the statements of a body bind names, in the order of its lines; expressions may do so, too.
+
+    Example:
+        >>> found = bound_in(ast.parse("a = 1\nfor a in b: pass\ndef f():\n    c = 2").body)
+        >>> {name: [(one.line, one.value and one.value.value) for one in places] for name, places in found.items()}
+        {'a': [(1, 1), (2, None)], 'f': [(3, None)]}
+    """
+    found: dict[str, list[Bound]] = {}
+    for node in _statements(body):
+        if isinstance(node, _BINDING):
+            for name in _bound_by(node):
+                found.setdefault(name, []).append(Bound(node.lineno, node))
+            continue
+        for target in _targets(node):
+            if isinstance(target, ast.Name):
+                value = (node, node.value) if isinstance(node, ast.Assign | ast.AnnAssign) else ()
+                found.setdefault(target.id, []).append(Bound(node.lineno, target, *value))
+            else:
+                for name, part in _binding([target]):
+                    found.setdefault(name, []).append(Bound(node.lineno, part))
+    return found
+
+
+def bound_by_the_way(node: ast.AST) -> set[str]:
+    r"""Returns the names that expressions anywhere in a node bind, and those that functions in it bind outside of them.
+
+    Example:
+        >>> sorted(bound_by_the_way(ast.parse("a = (b := 1)\ndef f():\n    global c")))
+        ['b', 'c']
+    """
+    found: set[str] = set()
+    stack = [node]
+    while stack:
+        one = stack.pop()
+        stack += _parts(one)
+        if isinstance(one, ast.NamedExpr):
+            found.add(one.target.id)
+        elif isinstance(one, ast.Global | ast.Nonlocal):
+            found.update(one.names)
+    return found
+
+
+def methods_in(body: Iterable[ast.stmt]) -> dict[ast.stmt, ast.ClassDef]:
+    r"""Returns what stands in the classes of a body, each with its class; functions of the body are not gone into.
+
+    Example:
+        >>> found = methods_in(ast.parse("class A:\n    class B:\n        def f(self): ...").body)
+        >>> [(one.name, owner.name) for one, owner in found.items()]
+        [('B', 'A'), ('f', 'B')]
+    """
+    found: dict[ast.stmt, ast.ClassDef] = {}
+    left = [node for node in _statements(body) if isinstance(node, ast.ClassDef)]
+    while left:
+        owner = left.pop()
+        held = [one for one in _statements(owner.body) if isinstance(one, ast.stmt)]
+        found.update(dict.fromkeys(held, owner))
+        left += [one for one in held if isinstance(one, ast.ClassDef)]
+    return found
+
+
+def _statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt | ast.ExceptHandler]:
+    """Yields the statements of a body, in the order of its lines; not those of functions and classes in it."""
+    stack: list[ast.stmt | ast.ExceptHandler] = list(body)
+    stack.reverse()
+    while stack:
+        node = stack.pop()
+        yield node
+        if isinstance(node, ast.Match):
+            stack += [one for case in reversed(node.cases) for one in reversed(case.body)]
+        elif isinstance(node, _HOLDING):
+            for part in _FIELDS:
+                stack += reversed(getattr(node, part, ()))
+
+
+def _targets(node: ast.stmt | ast.ExceptHandler) -> list[ast.expr]:
+    """Returns what a statement that is no definition and no import binds."""
+    if isinstance(node, ast.Assign | ast.Delete):
+        return node.targets
+    if isinstance(node, ast.AnnAssign | ast.AugAssign | ast.For | ast.AsyncFor):
+        return [node.target]
+    if isinstance(node, ast.With | ast.AsyncWith):
+        return [item.optional_vars for item in node.items if item.optional_vars is not None]
+    return []
+
+
+def inside(node: ast.stmt) -> list[ast.stmt]:
+    """Returns the statements that a statement holds itself, in the order of its lines."""
+    if isinstance(node, ast.Match):
+        return [one for case in node.cases for one in case.body]
+    found: list[ast.stmt] = [*getattr(node, "body", ())]
+    for handler in getattr(node, "handlers", ()):
+        found += handler.body
+    return [*found, *getattr(node, "orelse", ()), *getattr(node, "finalbody", ())]
 
 
 def _parts(node: ast.AST) -> list[ast.AST]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from kwindex import registrations
 from kwindex.imports import TYPING, bindings, conditions
+from kwindex.makers import Call, Makers, may_hand_on
 from kwindex.messages import checked, deprecated_by, deprecates, raised, replaced_by, templates
 from kwindex.model import Entry, FileRecord, Want
 from kwindex.render import (
@@ -27,6 +28,7 @@ from kwindex.render import (
     unpacking,
 )
 from kwindex.scope import Meaning, Scope
+from kwindex.texts import depths
 from kwindex.typelike import constant_name, is_type_alias
 from kwindex.uses import CALLED, DECORATOR, Uses, called, decorator, remapped
 
@@ -42,7 +44,7 @@ _MAKERS = {"__init__", "__post_init__", "setUp"}
 class Statements:
     """The pass over one file: a stack of bodies that are not read to their end yet, and the record that grows."""
 
-    def __init__(self, record: FileRecord, is_package: bool) -> None:
+    def __init__(self, record: FileRecord, is_package: bool, tree: ast.Module) -> None:
         self.record = record
         self._is_package = is_package
         self._stack: list[tuple[Iterator[ast.stmt], Scope, str]] = []
@@ -50,11 +52,15 @@ class Statements:
         """Why imports of the statement at hand may not be there when the module runs."""
         self._notes: dict[ast.stmt, str] = {}
         self._uses = Uses()
-        self.module = Scope("module", record.module, None)
+        self._defined: set[str] = set()
+        """The names of functions that are known so far."""
+        self._makers = Makers(tree, record.file)
+        self._tree = tree
+        self.module = Scope("module", record.module, None, node=tree)
 
-    def run(self, body: list[ast.stmt]) -> None:
+    def run(self) -> None:
         """Reads every statement, outer before inner, in the order of the source."""
-        self._push(body, self.module)
+        self._push(self._tree.body, self.module)
         stack, reader_of = self._stack, _READERS.get
         while stack:
             statements, scope, guard = body_at_hand = stack[-1]
@@ -68,6 +74,12 @@ class Statements:
             else:
                 stack.pop()
         self.record.entries.extend(self._uses.entries(self.record.file, self.record.module))
+        for found in self._makers.settled():
+            if isinstance(found, Want):
+                self.record.wants.append(found)
+            else:
+                self.record.entries.append(found)
+        self.record.gives.update(self._makers.given(self.record.module))
 
     def add(self, kind: str, name: str, lines: tuple[int, int], signature: str, summary: str = "") -> None:
         """Adds an entry to the record."""
@@ -80,6 +92,7 @@ class Statements:
                 for node in body:
                     if type(node) is ast.FunctionDef:
                         scope.define(node)  # what calls it may stand above it
+                        self._defined.add(node.name)
             self._stack.append((iter(body), scope, guard or self._guard))
 
     def _find_notes(self, body: list[ast.stmt]) -> None:
@@ -99,6 +112,7 @@ class Statements:
             kind = "property"
         if kind == "nested function" and isinstance(node, ast.FunctionDef):
             scope.define(node)
+        self._defined.add(node.name)
         doc = docstring_of(node.body)
         self.add(kind, name, _lines(node), function_signature(node), first_sentence(doc))
         self._deprecation(deprecated_by(doc), name, node)
@@ -108,7 +122,7 @@ class Statements:
                 self._uses.add(CALLED, path, call, name)
         makes = kind == "method" and node.name in _MAKERS and node.args.args
         self_name = node.args.args[0].arg if makes else ""
-        self._push(node.body, Scope("function", name, scope, self_name))
+        self._push(node.body, Scope("function", name, scope, self_name, node))
 
     def _class(self, node: ast.ClassDef, scope: Scope) -> None:
         name = scope.qualify(node.name)
@@ -119,7 +133,7 @@ class Statements:
             self.add("op", cut(op, 200), _lines(node), class_signature(node), cut(f"operator: {name}", 240))
         self._deprecation(deprecated_by(doc), name, node)
         self._decorators(node, name, scope)
-        self._push(node.body, Scope("class", name, scope))
+        self._push(node.body, Scope("class", name, scope, node=node))
 
     def _decorators(self, node: Function | ast.ClassDef, name: str, scope: Scope) -> None:
         for made in node.decorator_list:
@@ -249,17 +263,31 @@ class Statements:
         self._errors(checked(node.value, scope), node, scope)
         self._deprecates(node.value, "", node, scope)
 
+    def _return(self, node: ast.Return, scope: Scope) -> None:
+        if isinstance(node.value, ast.Call):
+            self._register(node.value, scope, "", node)
+
     def _register(self, node: ast.expr, scope: Scope, decorated: str, place: ast.stmt) -> None:
-        if not registrations.may_register(node, decorated != ""):
-            return
-        for found in registrations.find(node, scope):
+        word = registrations.called_word(node, decorated != "")
+        is_found = word == ""
+        for found in registrations.find(node, scope) if registrations.may_register(word) else ():
+            is_found = True
+            name = decorated.rpartition(".")[2] or _target(place)
+            if found.kind == "op" and name:
+                scope.bind(name, Meaning("op", found.op))
+            if depths(found.op):
+                self._makers.add(found, scope)
+                continue
             by = found.by or decorated
             is_schema = found.kind == "op" and not by
             signature = found.detail if is_schema else expression(node, 200)
             summary = "" if is_schema else f"{found.detail}: {by}" if by else found.detail
             self.add(found.kind, cut(found.op, 200), _lines(place), signature, cut(summary, 240))
-            if found.kind == "op" and decorated:
-                scope.bind(decorated.rpartition(".")[2], Meaning("op", found.op))
+        if isinstance(node, ast.Call) and not is_found and (word in self._defined or may_hand_on(word)):
+            call = node.func if isinstance(node.func, ast.Call) else node
+            name = _target(place)
+            bound = decorated or (scope.qualify(name) if name and scope.kind != "function" else "")
+            self._makers.calls.append(Call(call, scope, bound, _lines(place)))
 
     # statements that hold statements
 
@@ -329,6 +357,7 @@ _READERS: dict[type[ast.stmt], _Reader] = {
     ast.Match: Statements._match,
     ast.Raise: Statements._raise,
     ast.Assert: Statements._assert,
+    ast.Return: Statements._return,
 }
 """Statement -> how it is read. Statements that are not here neither bind names nor hold statements."""
 if hasattr(ast, "TypeAlias"):  # `type X = ...` came with Python 3.12
@@ -352,3 +381,9 @@ def _last(decorator: ast.expr) -> str:
 
 def _is_name(node: ast.expr, name: str) -> bool:
     return isinstance(node, ast.Name) and node.id == name
+
+
+def _target(place: ast.stmt) -> str:
+    """Returns the name that an assignment binds, '' for any other statement."""
+    target = place.targets[0] if isinstance(place, ast.Assign) else None
+    return target.id if isinstance(target, ast.Name) else ""
