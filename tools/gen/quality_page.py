@@ -33,7 +33,8 @@ The search was fitted to the *tuned* half, {tuned} queries; {half} of these had 
 looked at. The *held-out* half was written from the names in the index, without a look at the ranking, and asked once:
 the column *held out, asked first* is that blind answer, recorded before anything was changed. Then the table of other
 libraries' words (MPI, NCCL, JAX, Horovod, XLA) was completed, because the synonyms had come out worst: the last
-columns are not blind, above all not for synonyms.
+columns are not blind, above all not for synonyms. The strata *told operator* and *concept* were written
+and asked later, in the same way, with torch's prims among the sources.
 """
 FIRST = GOLDEN / "first_asked.json"
 EARLIER = 85
