@@ -83,6 +83,30 @@ dist.barrier()
 dist.destroy_process_group()
 """
 
+DYING = r"""
+import json, os, signal, sys, time
+from datetime import timedelta
+import torch.distributed as dist
+from comm_shm import spanning_group
+
+rank, world, address, dies = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], DIES
+
+
+def end(*given):
+    os.write(1, b"\n" + json.dumps({"rank": rank, "at": time.monotonic()}).encode() + b"\n")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if rank == dies:
+    spanning_group.gloo_group = end
+store = dist.TCPStore(address, 29511, world, is_master=rank == 0, timeout=timedelta(seconds=60))
+try:
+    dist.init_process_group("shm", store=store, rank=rank, world_size=world, timeout=timedelta(seconds=60))
+except Exception as error:
+    said = {"rank": rank, "at": time.monotonic(), "kind": type(error).__name__, "said": str(error)}
+    os.write(1, b"\n" + json.dumps(said).encode() + b"\n")
+"""
+
 HOST = """
 import os, sys, torch, torch.distributed
 body, children = sys.argv[3], []
@@ -131,15 +155,15 @@ def cable():
         yield list(zip(names, ends, strict=True)), f"{net}.1"
 
 
-@pytest.mark.parametrize("layout", ["abaab"])
-def test_ranks_in_two_namespaces_share_memory_inside_and_use_the_network_between(cable, layout, tmp_path: Path):
+def run_between(cable, layout, body, tmp_path: Path):
+    """Run `body` on ranks of two hosts; return the hosts' exit codes, the answers by rank, and all that was printed."""
     places, address = cable
     world, files, started = len(layout), [], []
     try:
         for letter, (name, end) in zip("ab", places, strict=True):
             ranks = [str(rank) for rank, host in enumerate(layout) if host == letter]
             inside = ["ip", "netns", "exec", name, "unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
-            command = [*inside, sys.executable, "-c", HOST, str(world), address, RANK, *ranks]
+            command = [*inside, sys.executable, "-c", HOST, str(world), address, body, *ranks]
             files.append((tmp_path / f"{letter}.out").open("w+"))
             surroundings = os.environ | {"GLOO_SOCKET_IFNAME": end, "OMP_NUM_THREADS": "1"}
             started.append(subprocess.Popen(command, stdout=files[-1], stderr=subprocess.STDOUT, env=surroundings))
@@ -148,14 +172,20 @@ def test_ranks_in_two_namespaces_share_memory_inside_and_use_the_network_between
         for process in started:
             process.kill()
             process.wait()
-    printed = []
+    printed = ""
     for file in files:
         file.seek(0)
-        printed.append(file.read())
+        printed += file.read()
         file.close()
-    assert codes == [0, 0], "\n".join(printed)
-    answers = [json.loads(line) for text in printed for line in text.splitlines() if line.startswith('{"rank"')]
-    answers.sort(key=lambda answer: answer["rank"])
+    answers = [json.loads(line) for line in printed.splitlines() if line.startswith('{"rank"')]
+    return codes, sorted(answers, key=lambda answer: answer["rank"]), printed
+
+
+@pytest.mark.parametrize("layout", ["abaab"])
+def test_ranks_in_two_namespaces_share_memory_inside_and_use_the_network_between(cable, layout, tmp_path: Path):
+    world = len(layout)
+    codes, answers, printed = run_between(cable, layout, RANK, tmp_path)
+    assert codes == [0, 0], printed
     first = float(sum(range(world)))
     hosts = [[rank for rank, host in enumerate(layout) if host == letter] for letter in "ab"]
     for rank, answer in enumerate(answers):
@@ -174,3 +204,14 @@ def test_ranks_in_two_namespaces_share_memory_inside_and_use_the_network_between
             "got": [float((rank - 1) % world)] * 4,
         }
     assert len(answers) == world
+
+
+@pytest.mark.parametrize(("layout", "dies"), [("abaab", 0), ("abaab", 1), ("abaab", 2), ("abaab", 4), ("ab", 1)])
+def test_who_ends_while_gloo_connects_is_named_in_both_namespaces_within_a_second(cable, layout, dies, tmp_path: Path):
+    _, answers, printed = run_between(cable, layout, DYING.replace("DIES", str(dies)), tmp_path)
+    assert len(answers) == len(layout), printed
+    died = answers.pop(dies)["at"]
+    for answer in answers:
+        assert answer["kind"] == "RankFailedError", answer
+        assert f"rank {dies}, " in answer["said"], answer
+        assert answer["at"] - died < 1.0, answer

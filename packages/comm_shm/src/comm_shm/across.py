@@ -9,7 +9,6 @@ A rank that leaves says so in the store as well.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import threading
@@ -21,8 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from comm_core import errors
 from comm_core.errors import CommError, RankFailedError, RankTimeoutError, first_line
+from comm_shm import first_error
 from comm_shm.faults import REBUILD, Scene, Status
 from comm_shm.hosts import Hosts
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from comm_shm.torch_compat import Store
 
 GRACE_S = 2.0  # who is told of a late rank by its own host need not guess
-_FAULT = "shm/fault"
 _LEFT = "shm/left"
 _SOON = timedelta(seconds=0.5)  # in which a rank writes why it has broken what its host shares
 _END_S = 5.0  # for threads that wait for other hosts, once the connections are closed
@@ -86,29 +84,19 @@ class Across:
 
     def first(self, error: CommError) -> CommError:
         """Return the error that the first rank wrote that failed: this one, if that is this rank."""
-        kind = next(name for name in vars(errors) if getattr(errors, name) is type(error))
-        mine = json.dumps([kind, error.where, error.got, error.need, error.hint])
-        try:
-            told = json.loads(self._store.compare_set(_FAULT, "", mine))
-        except (RuntimeError, ValueError):  # the store went with the rank that served it
-            told = json.loads(mine)
-        self.failed = _error(told)
+        self.failed = first_error.first(self._store, error)
         return self.failed
 
     def told(self) -> CommError | None:
         """Return the error that the first rank wrote that failed, if any has."""
-        with contextlib.suppress(RuntimeError, ValueError):
-            if self.failed is None:
-                self._store.wait([_FAULT], _SOON)
-                return _error(json.loads(self._store.get(_FAULT)))
-        return self.failed and self.failed.again()
+        return first_error.told(self._store, _SOON) if self.failed is None else self.failed.again()
 
     def fate(self, rank: int) -> Status:
         """Return what has become of a rank whose connection is closed."""
         if self.everyone is None:
             return Status.CLOSED if self.failed is None else Status.BROKEN
         with contextlib.suppress(RuntimeError):
-            if self._store.check([_FAULT]):
+            if first_error.stands(self._store):
                 return Status.BROKEN
             if self._store.check([f"{_LEFT}/{rank}"]):
                 return Status.LEFT
@@ -140,11 +128,6 @@ class Across:
             with contextlib.suppress(ValueError):  # another thread of this rank has taken it
                 self._lines.remove(gloo)
                 _hang_up(gloo)
-
-
-def _error(told: list[str]) -> CommError:
-    error: CommError = getattr(errors, told[0])(*told[1:])
-    return error
 
 
 def _hang_up(gloo: Any) -> None:

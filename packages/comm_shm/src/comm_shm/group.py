@@ -19,6 +19,7 @@ from comm_shm.availability import why_not
 from comm_shm.calls import Step
 from comm_shm.codes import RankState
 from comm_shm.delegation import DelegatingGroup, delegated, watched
+from comm_shm.doors import Door
 from comm_shm.entrance import OnlyImagined
 from comm_shm.faults import Status
 from comm_shm.hosts import split
@@ -47,15 +48,21 @@ def create(options: BackendOptions) -> SharedMemoryGroup:
     monitored_compat.install()
     timeout_compat.install()
     missing = why_not()
-    rank, world = options.group_rank, options.group_size
+    world = options.group_size
     if missing is None and world == 1:
         cards: list[rendezvous.Card] = [rendezvous.own_card(None)]
         return _join(options, cards, _create_segment(world)[0])
+    with Door(world) as door:
+        return _met(options, missing, door)
+
+
+def _met(options: BackendOptions, missing: str | None, door: Door) -> SharedMemoryGroup:
     memfd, name = -1, ""
+    rank, world = options.group_rank, options.group_size
     try:
         if missing is None:
             memfd, name = _create_segment(world) if rank == 0 else (_kept_place(), "")
-        card = rendezvous.own_card(missing, memfd if rank == 0 else -1, name)
+        card = rendezvous.own_card(missing, memfd if rank == 0 else -1, name, door.address)
     except (TransportError, OSError) as error:
         card = rendezvous.own_card(str(error))
     try:
@@ -68,17 +75,13 @@ def create(options: BackendOptions) -> SharedMemoryGroup:
         if memfd >= 0:
             os.close(memfd)
         raise
-    if several:
-        if memfd >= 0:
-            os.close(memfd)
-        return _create_spanning(options, cards)
-    return _join(options, cards, memfd)
-
-
-def _create_spanning(options: BackendOptions, cards: Sequence[rendezvous.Card]) -> SharedMemoryGroup:
+    if not several:
+        return _join(options, cards, memfd)
+    if memfd >= 0:
+        os.close(memfd)
     from comm_shm.spanning_group import create as create_spanning  # it builds on this module
 
-    return create_spanning(options, cards)
+    return create_spanning(options, cards, door)
 
 
 def _create_segment(world: int) -> tuple[int, str]:

@@ -41,6 +41,7 @@ class Card:
         segment: the name of the segment, unique by chance.
         host: what `COMM_SHM_HOST` says.
         user_namespace: where its user id means something.
+        door: where ranks of other hosts notice that it ends while the group is made, see `doors`.
     """
 
     machine: str
@@ -53,9 +54,10 @@ class Card:
     segment: str = ""
     host: str = ""
     user_namespace: int = 0
+    door: str = ""
 
 
-def own_card(why_not: str | None, memfd: int = -1, segment: str = "") -> Card:
+def own_card(why_not: str | None, memfd: int = -1, segment: str = "", door: str = "") -> Card:
     """Return the card of this process."""
     if why_not is not None:
         return Card("", 0, 0, os.getpid(), 0, why_not)
@@ -73,6 +75,7 @@ def own_card(why_not: str | None, memfd: int = -1, segment: str = "") -> Card:
         segment,
         os.environ.get(HOST, ""),
         os.stat("/proc/self/ns/user").st_ino,
+        door,
     )
 
 
@@ -163,15 +166,30 @@ def open_pidfds(cards: Sequence[Card], rank: int) -> list[int]:
     pidfds: list[int] = []
     try:
         for peer, card in enumerate(cards):
-            pidfds.append(-1 if peer == rank else os.pidfd_open(card.pid))
-            if peer != rank and born(card.pid) != card.born:
-                raise ProcessLookupError
+            pidfds.append(-1 if peer == rank else open_pidfd(peer, card))
+    except CommError:
+        close_pidfds(pidfds)
+        raise
+    return pidfds
+
+
+def open_pidfd(peer: int, card: Card) -> int:
+    """Return a descriptor of a rank's process that tells when it ends.
+
+    Raises:
+        RankFailedError: it has ended already.
+    """
+    pidfd = -1
+    try:
+        pidfd = os.pidfd_open(card.pid)
+        if born(card.pid) != card.born:
+            raise ProcessLookupError
     except OSError as error:
-        _close(pidfds)
+        close_pidfds([pidfd])
         if not isinstance(error, ProcessLookupError):
             raise TransportError(_WHERE, got=f"no pidfd of rank {peer}: {error}", hint=_GLOO) from error
         raise _ended(peer, card) from None
-    return pidfds
+    return pidfd
 
 
 def check_alive(cards: Sequence[Card], rank: int) -> None:
@@ -189,10 +207,11 @@ def check_alive(cards: Sequence[Card], rank: int) -> None:
             peer = pidfds.index(pidfd)
             raise _ended(peer, cards[peer])
     finally:
-        _close(pidfds)
+        close_pidfds(pidfds)
 
 
-def _close(pidfds: Sequence[int]) -> None:
+def close_pidfds(pidfds: Sequence[int]) -> None:
+    """Close what `open_pidfds` has returned."""
     for pidfd in pidfds:
         if pidfd >= 0:
             os.close(pidfd)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -166,5 +167,59 @@ def group_of_backend(name: str, device: str, options: Any) -> Any:
 
 
 def gloo_group(store: Store, rank: int, world: int, timeout: timedelta) -> Any:
-    """Return a gloo group that torch does not know of (2.11 to 2.14)."""
-    return dist.ProcessGroupGloo(store, rank, world, timeout)
+    """Return a gloo group that torch does not know of (2.11 to 2.14), once every rank is connected with every rank.
+
+    `TORCH_GLOO_LAZY_INIT` would have a rank look for another one at the first message, where it waits for a dead one.
+    """
+    gloo: Any = dist.ProcessGroupGloo
+    if not os.environ.get("TORCH_GLOO_LAZY_INIT"):
+        return gloo(store, rank, world, timeout)
+    options = gloo._Options()
+    names = [name for name in os.environ.get("GLOO_SOCKET_IFNAME", "").split(",") if name]
+    options._devices = [gloo.create_device(interface=name, lazy_init=False) for name in names] or [
+        gloo.create_default_device(lazy_init=False)
+    ]
+    options._threads, options._timeout = 2 * len(options._devices), timeout
+    return gloo(store, rank, world, options)
+
+
+class AskedStore(c10d.Store):
+    """A store for gloo that asks this program each time it waits; `dist.Store` may be subclassed so (2.11 to 2.14).
+
+    Args:
+        inner: the store behind it.
+        limit: how long to wait where gloo does not say.
+        come: called with the store behind it, keys and a time limit; returns when they are there.
+    """
+
+    def __init__(self, inner: Store, limit: timedelta, come: Callable[[Store, list[str], timedelta], None]) -> None:
+        super().__init__()
+        self._inner, self._limit, self._come = inner, limit, come
+        self._keys: list[str] = []
+
+    def set(self, key: str, value: Any) -> None:
+        """Set a key."""
+        self._inner.set(key, value)
+        self._keys.append(key)
+
+    def get(self, key: str) -> bytes:
+        """Return the value of a key, once it is there."""
+        self._come(self._inner, [key], self._limit)
+        return self._inner.get(key)
+
+    def wait(self, keys: list[str], timeout: timedelta | None = None) -> None:
+        """Wait until keys are there."""
+        self._come(self._inner, keys, self._limit if timeout is None else timeout)
+
+    def add(self, key: str, amount: int) -> int:
+        """Add to a counter."""
+        return self._inner.add(key, amount)
+
+    def check(self, keys: list[str]) -> bool:
+        """Return whether keys are there."""
+        return self._inner.check(keys)
+
+    def forget(self) -> None:
+        """Take back what was set."""
+        for key in self._keys:
+            self._inner.delete_key(key)
