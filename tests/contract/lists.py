@@ -7,6 +7,7 @@ tensors and the list of all ranks' parameters and returns the list of all ranks'
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,9 +19,14 @@ GRADUAL = ("sum", "avg", "product", "min", "max")  # the reduce ops that have a 
 
 
 def reduced(xs: Sequence[torch.Tensor], op: str) -> torch.Tensor:
-    """Reduce over ranks; amax and amin share a tie evenly, as our convention says."""
+    """Reduce over ranks; amax and amin share a tie evenly, as our convention says.
+
+    `prod` would not do: in torch 2.13 its derivative is wrong where zeros are and it is taken forward twice.
+    """
+    if op == "product":
+        return functools.reduce(torch.mul, xs)
     stack = torch.stack(list(xs))
-    ops = {"sum": stack.sum, "avg": stack.mean, "product": stack.prod, "min": stack.amin, "max": stack.amax}
+    ops = {"sum": stack.sum, "avg": stack.mean, "min": stack.amin, "max": stack.amax}
     return ops[op](0)
 
 

@@ -2,7 +2,7 @@
 
 A flat loss gives a cotangent that depends on nothing, and what a rank does in the second backward may not depend on
 that: the others would wait. The oracle is the definition in one process (`lists.py`), where torch differentiates
-through all ranks at once, in float64.
+through all ranks at once, in float64. `test_torch_func.py` asks the same under every transform.
 """
 
 from __future__ import annotations
@@ -34,19 +34,14 @@ def loss(y: torch.Tensor, rank: int, bent: int) -> torch.Tensor:
     return (finite**3).sum() if rank == bent else (rank + 1) * finite.sum()
 
 
-def of_ours(group: Any, name: str, drawn: list[Case], bent: int, functional: bool) -> list[Slopes]:
-    return [slopes(group, name, case, bent, functional) for case in drawn]
+def of_ours(group: Any, name: str, drawn: list[Case], bent: int) -> list[Slopes]:
+    return [slopes(group, name, case, bent) for case in drawn]
 
 
-def slopes(group: Any, name: str, case: Case, bent: int, functional: bool) -> Slopes:
-    def value(x: torch.Tensor) -> torch.Tensor:
-        return loss(run(CATALOG[name], x, group, **case.params[group.rank]), group.rank, bent)
-
+def slopes(group: Any, name: str, case: Case, bent: int) -> Slopes:
     x = leaf(case, group.rank)
-    if functional:
-        first = torch.func.grad(value)
-        return first(x.detach()), torch.func.grad(lambda x: first(x).square().sum())(x.detach())
-    (once,) = torch.autograd.grad(value(x), x, create_graph=True)
+    value = loss(run(CATALOG[name], x, group, **case.params[group.rank]), group.rank, bent)
+    (once,) = torch.autograd.grad(value, x, create_graph=True)
     once.square().sum().backward()
     return once.detach(), x.grad  # type: ignore[return-value]
 
@@ -69,16 +64,14 @@ def compare(name: str, drawn: list[Case], bent: int, by_rank: list[list[Slopes]]
             )
 
 
-@pytest.mark.parametrize("functional", [False, True])
 @pytest.mark.parametrize("bent", [0, 2])
 @pytest.mark.parametrize("name", ENTRIES)
-def test_in_the_simulator(name: str, bent: int, functional: bool) -> None:
+def test_in_the_simulator(name: str, bent: int) -> None:
     drawn = cases(name, 3)
-    compare(name, drawn, bent, World(3).run(of_ours, name, drawn, bent, functional))
+    compare(name, drawn, bent, World(3).run(of_ours, name, drawn, bent))
 
 
-@pytest.mark.parametrize("functional", [False, True])
 @pytest.mark.parametrize("name", ENTRIES)
-def test_on_real_ranks(name: str, functional: bool, world_backend: str) -> None:
+def test_on_real_ranks(name: str, world_backend: str) -> None:
     drawn = cases(name, 2)
-    compare(name, drawn, 1, run_ranks(of_ours, 2, world_backend, args=(name, drawn, 1, functional)))
+    compare(name, drawn, 1, run_ranks(of_ours, 2, world_backend, args=(name, drawn, 1)))

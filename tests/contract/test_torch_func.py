@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.func import grad, jacfwd, jacrev, jvp, vjp, vmap
+from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
 from comm_core import SimulatedGroup, World, run
 from comm_core.catalog import CATALOG
@@ -77,10 +77,10 @@ def before(z: torch.Tensor, rank: int, case: Case) -> torch.Tensor:
     return x + 0.5 * (rank + 1) * x * x
 
 
-def after(y: torch.Tensor, rank: int, long: int) -> torch.Tensor:
+def after(y: torch.Tensor, rank: int, long: int, bent: int | None) -> torch.Tensor:
     finite = torch.where(y.isfinite(), y, torch.zeros_like(y))  # an exscan's first rank has infinities for min and max
     flat = torch.nn.functional.pad(finite.flatten(), (0, long - y.numel()))
-    return (rank + 2) * flat + 0.25 * flat * flat
+    return (rank + 2) * flat + (0.25 * flat * flat if bent in (None, rank) else 0.0)
 
 
 # What is done with a rank's function `f`, a point, a direction and a batch of points; a second, with all ranks'.
@@ -90,17 +90,31 @@ def transforms(f: Vector, z: torch.Tensor, t: torch.Tensor, batch: torch.Tensor)
     def loss(z: torch.Tensor) -> torch.Tensor:
         return f(z).sum()
 
+    def pushed(z: torch.Tensor) -> torch.Tensor:
+        return grad(lambda z: (slope(z) * t).sum())(z)  # type: ignore[no-any-return]
+
+    def once(z: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        leaf = z.detach().requires_grad_()
+        (first,) = torch.autograd.grad(loss(leaf), leaf, create_graph=True)
+        return torch.autograd.grad(first, leaf, rows, is_grads_batched=True)[0]
+
+    slope = grad(loss)
     return {
         "value": f(z),
         "grad": grad(loss)(z),
         "vjp": vjp(f, z)[1](torch.ones_like(f(z)))[0],
         "jacrev": jacrev(f)(z),
         "jacobian": torch.autograd.functional.jacobian(f, z, vectorize=True),
-        "grad of grad": grad(lambda z: (grad(loss)(z) * t).sum())(z),
+        "grad of grad": pushed(z),
+        "third": grad(lambda z: (pushed(z) * t).sum())(z),
+        "jacrev of grad": jacrev(slope)(z),
+        "batch of cotangents": once(z, torch.eye(len(z), dtype=z.dtype)),
         "vmap": vmap(f)(batch),
         "vmap, in_dims=1": vmap(f, in_dims=1, out_dims=1)(batch.t()).t(),
         "vmap of vmap": vmap(vmap(f))(torch.stack([batch, batch]))[1],
-        "vmap of grad": vmap(grad(loss))(batch),
+        "vmap of grad": vmap(slope)(batch),
+        "vmap of grad of grad": vmap(pushed)(batch),
+        "grad of vmap of grad": grad(lambda batch: (vmap(slope)(batch) * t).sum())(batch),
         "grad of vmap": grad(lambda batch: vmap(f)(batch).sum())(batch),
     }
 
@@ -113,6 +127,7 @@ def forward_transforms(f: Vector, z: torch.Tensor, t: torch.Tensor, batch: torch
         "vmap of grad": vmap(grad(lambda z: f(z).sum()))(batch),
         "jvp": pushed(z),
         "jacfwd": jacfwd(f)(z),
+        "hessian": hessian(lambda z: f(z).sum())(z),
         "jvp of grad": jvp(grad(lambda z: f(z).sum()), (z,), (t,))[1],
         "grad of jvp": grad(lambda z: pushed(z).sum())(z),
         "vmap of jvp": vmap(pushed)(batch),
@@ -120,7 +135,7 @@ def forward_transforms(f: Vector, z: torch.Tensor, t: torch.Tensor, batch: torch
     }
 
 
-def of_ours(group: Any, name: str, drawn: list[Case]) -> list[dict[str, torch.Tensor]]:
+def of_ours(group: Any, name: str, drawn: list[Case], bent: int | None = None) -> list[dict[str, torch.Tensor]]:
     found = []
     done = transforms if isinstance(group, SimulatedGroup) else forward_transforms
     for case in drawn:
@@ -128,19 +143,19 @@ def of_ours(group: Any, name: str, drawn: list[Case]) -> list[dict[str, torch.Te
 
         def f(z: torch.Tensor, case: Case = case, long: int = long) -> torch.Tensor:
             y = run(CATALOG[name], before(z, group.rank, case), group, **case.params[group.rank])
-            return after(y, group.rank, long)
+            return after(y, group.rank, long, bent)
 
         z, t, *rows = (point(case, group.rank, at, seed) for seed in range(2 + BATCH))
         found.append(done(f, z, t, torch.stack(rows)))
     return found
 
 
-def of_one_process(name: str, case: Case) -> list[dict[str, torch.Tensor]]:
+def of_one_process(name: str, case: Case, bent: int | None) -> list[dict[str, torch.Tensor]]:
     ranks, (at, long) = range(case.world), lengths(name, case)
 
     def world(*zs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         xs = [before(z, rank, case) for rank, z in enumerate(zs)]
-        return tuple(after(y, rank, long) for rank, y in enumerate(LISTS[name](xs, case.params)))
+        return tuple(after(y, rank, long, bent) for rank, y in enumerate(LISTS[name](xs, case.params)))
 
     def total(*zs: torch.Tensor) -> torch.Tensor:
         return torch.stack(world(*zs)).sum()
@@ -149,7 +164,13 @@ def of_one_process(name: str, case: Case) -> list[dict[str, torch.Tensor]]:
     every, places = range(len(batch)), tuple(ranks)
     slope = grad(total, argnums=places)
     jacobian = jacrev(world, argnums=places)(*zs)  # by the result's rank, then by the input's
-    bent = jvp(slope, tuple(zs), tuple(ts))[1]
+
+    def push(*zs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return jvp(slope, tuple(zs), tuple(ts))[1]  # type: ignore[no-any-return]
+
+    curved, third = push(*zs), jvp(push, tuple(zs), tuple(ts))[1]
+    curves = jacrev(slope, argnums=places)(*zs)  # by the slope's rank, then by the input's
+    curved_of = [push(*one) for one in batch]
     slopes, values = [slope(*one) for one in batch], [world(*one) for one in batch]
     tangents = [jvp(world, tuple(one), tuple(ts))[1] for one in batch]
     tangent = jvp(world, tuple(zs), tuple(ts))[1]
@@ -164,7 +185,13 @@ def of_one_process(name: str, case: Case) -> list[dict[str, torch.Tensor]]:
             "jvp": tangent[rank],
             **dict.fromkeys(("jacrev", "jacobian"), sum(jacobian[other][rank] for other in ranks)),
             "jacfwd": sum(jacobian[rank][other] for other in ranks),
-            **dict.fromkeys(("grad of grad", "jvp of grad", "grad of jvp"), bent[rank]),
+            **dict.fromkeys(("grad of grad", "jvp of grad", "grad of jvp"), curved[rank]),
+            "third": third[rank],
+            **dict.fromkeys(("jacrev of grad", "batch of cotangents"), sum(curves[other][rank] for other in ranks)),
+            "hessian": sum(curves[rank][other] for other in ranks),
+            **dict.fromkeys(
+                ("vmap of grad of grad", "grad of vmap of grad"), torch.stack([curved_of[i][rank] for i in every])
+            ),
             **dict.fromkeys(("vmap", "vmap, in_dims=1", "vmap of vmap"), of_batch),
             **dict.fromkeys(("vmap of grad", "grad of vmap"), slopes_of_batch),
             **dict.fromkeys(("vmap of jvp", "jvp of vmap"), tangents_of_batch),
@@ -173,9 +200,11 @@ def of_one_process(name: str, case: Case) -> list[dict[str, torch.Tensor]]:
     return [wanted(rank) for rank in ranks]
 
 
-def compare(name: str, drawn: list[Case], by_rank: list[list[dict[str, torch.Tensor]]]) -> None:
+def compare(
+    name: str, drawn: list[Case], by_rank: list[list[dict[str, torch.Tensor]]], bent: int | None = None
+) -> None:
     for index, case in enumerate(drawn):
-        for rank, want in enumerate(of_one_process(name, case)):
+        for rank, want in enumerate(of_one_process(name, case, bent)):
             for transform, got in by_rank[rank][index].items():
                 said = f"{name}, {case.label}, {transform}, rank {rank} of {case.world}"
                 torch.testing.assert_close(
@@ -187,10 +216,12 @@ def test_every_entry_has_a_definition_that_can_be_differentiated() -> None:
     assert set(LISTS) == set(CATALOG) == set(ENTRIES)
 
 
+@pytest.mark.parametrize("bent", [None, 0, 2])
 @pytest.mark.parametrize("name", ENTRIES)
-def test_in_the_simulator(name: str) -> None:
+def test_in_the_simulator(name: str, bent: int | None) -> None:
+    """Also where one rank's loss alone is bent: what the others run in a second backward may not depend on that."""
     drawn = cases(name, 3)
-    compare(name, drawn, World(3).run(of_ours, name, drawn))
+    compare(name, drawn, World(3).run(of_ours, name, drawn, bent), bent)
 
 
 @pytest.mark.parametrize("name", ENTRIES)
@@ -199,15 +230,16 @@ def test_on_one_rank(name: str) -> None:
     compare(name, drawn, World(1).run(of_ours, name, drawn))
 
 
-def all_of_ours(group: Any, drawn: dict[str, list[Case]]) -> dict[str, list[dict[str, torch.Tensor]]]:
-    return {name: of_ours(group, name, of) for name, of in drawn.items()}
+def all_of_ours(group: Any, drawn: dict[str, list[Case]], bent: int | None) -> dict[str, list[dict[str, torch.Tensor]]]:
+    return {name: of_ours(group, name, of, bent) for name, of in drawn.items()}
 
 
-def test_forward_mode_on_real_ranks(world_backend: str) -> None:
+@pytest.mark.parametrize("bent", [None, 1])
+def test_forward_mode_on_real_ranks(world_backend: str, bent: int | None) -> None:
     drawn = {name: cases(name, 2, 0) for name in ENTRIES}
-    by_rank = run_ranks(all_of_ours, 2, world_backend, args=(drawn,))
+    by_rank = run_ranks(all_of_ours, 2, world_backend, args=(drawn, bent))
     for name, of in drawn.items():
-        compare(name, of, [found[name] for found in by_rank])
+        compare(name, of, [found[name] for found in by_rank], bent)
 
 
 def batched(group: Any, name: str, drawn: list[Case]) -> list[torch.Tensor]:

@@ -149,6 +149,11 @@ def forward_ad_active() -> bool:
     return torch.autograd.forward_ad._current_level >= 0
 
 
+def saved_tensors_hooked() -> bool:
+    """Tell whether a hook gets what is saved for backward: `save_on_cpu`, a checkpoint (2.11 to 2.14)."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+
+
 def dispatch_modes_active() -> bool:
     """Tell whether a dispatch mode such as FakeTensorMode or make_fx watches the ops (2.11 to 2.14)."""
     return bool(torch._C._len_torch_dispatch_stack())

@@ -18,7 +18,7 @@ from comm_core.execution import Finish, GroupEmit, Recorded
 from comm_core.groups import AnyGroup
 from comm_core.outbox import Sent, finished
 from comm_core.pending import Pending
-from comm_core.ties import tied
+from comm_core.ties import applied_unseen, tied
 
 
 def recorded_messages(x: torch.Tensor, key: str, group: AnyGroup, params: Params, finish: Finish) -> torch.Tensor:
@@ -26,7 +26,7 @@ def recorded_messages(x: torch.Tensor, key: str, group: AnyGroup, params: Params
     arrival = Arrival()
     if params["sends"]:
         x = Awaited.apply(x, arrival)  # type: ignore[no-untyped-call]
-    return cast(torch.Tensor, RecordedMessages.apply(x, key, group, params, finish, arrival)[0])  # type: ignore[no-untyped-call]
+    return applied_unseen(RecordedMessages, x, key, group, params, finish, arrival)[0]
 
 
 class Arrival:
@@ -80,13 +80,15 @@ class RecordedMessages(Recorded):
     @staticmethod
     def forward(  # type: ignore[override]
         ctx: Any, x: torch.Tensor, key: str, group: AnyGroup, params: Params, finish: Finish, arrival: Arrival
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Run the kernel and keep what backward needs."""
         ctx.arrival = arrival
         return Recorded.forward(ctx, x, key, group, params, finish)
 
     @staticmethod
-    def backward(ctx: Any, cotangent: torch.Tensor, *_: object) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(  # type: ignore[override]
+        ctx: Any, cotangent: torch.Tensor | None, of_tie: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor | None, ...]:
         """Run the gradient rule up to the wait, of a copy: others may write to a cotangent before it is through."""
         rule, emit = cast(Any, BY_KEY[ctx.key].gradient), GroupEmit(ctx.group, ctx.arrival.start)
-        return rule(emit, tied(ctx, cotangent).clone(), **ctx.params), None, None, None, None, None
+        return rule(emit, tied(ctx, cotangent, of_tie).clone(), **ctx.params), None, None, None, None, None

@@ -13,7 +13,7 @@ import torch
 from comm_core import checking, compat
 from comm_core.catalog import BY_KEY
 from comm_core.collective import Collective, Missing, Params
-from comm_core.compat import forward_ad_active, functions_transformed, is_transformed
+from comm_core.compat import forward_ad_active, functions_transformed, is_transformed, saved_tensors_hooked
 from comm_core.compiled_groups import compiled_group
 from comm_core.errors import ArgumentError, CommError, GradientError
 from comm_core.groups import AnyGroup, GroupLike, as_group
@@ -23,7 +23,7 @@ from comm_core.premul import premultiplied
 from comm_core.reduce_ops import REDUCE_OPS
 from comm_core.settling import settled
 from comm_core.simulate import SimulatedGroup
-from comm_core.ties import tie, tied
+from comm_core.ties import applied_unseen, tie, tied, tied_to
 from comm_core.tracing import is_plain, is_traced, node, transforms_active
 from comm_core.wires import process_transport, traced_transport
 
@@ -152,11 +152,20 @@ def recorded(x: torch.Tensor, key: str, group: AnyGroup, params: Params, finish:
     """Run a collective by the `autograd.Function` that fits the place: compiled, under torch.func, or neither."""
     if torch.compiler.is_dynamo_compiling():
         return cast(torch.Tensor, Differentiable.apply(x, key, group, params, finish))  # type: ignore[no-untyped-call]
+    return recorded_with_tie(x, key, group, params, finish)[0]
+
+
+def recorded_with_tie(
+    x: torch.Tensor, key: str, group: AnyGroup, params: Params, finish: Finish
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Run a collective in code that is not being compiled; return its tie too, None where nothing is recorded."""
     if is_transformed(x) or functions_transformed():
-        return cast(torch.Tensor, Transformed.apply(x, key, group, params, finish)[0])  # type: ignore[no-untyped-call]
+        return cast(Any, Transformed.apply(x, key, group, params, finish))  # type: ignore[no-untyped-call]
     if not is_differentiated(x):
-        return move(BY_KEY[key], x, group, params, finish)
-    return cast(torch.Tensor, Recorded.apply(x, key, group, params, finish)[0])  # type: ignore[no-untyped-call]
+        return move(BY_KEY[key], x, group, params, finish), None
+    if saved_tensors_hooked() and is_linear(BY_KEY[key], params):
+        return applied_unseen(Recorded, x, key, group, params, finish)
+    return cast(Any, Recorded.apply(x, key, group, params, finish))  # type: ignore[no-untyped-call]
 
 
 def is_differentiated(x: torch.Tensor) -> bool:
@@ -249,7 +258,7 @@ class GroupEmit:
         level = compat.batch_level(x)
         if level:
             batch = settled(compat.as_batch(x, level), name)
-            done, dim = in_one(BY_KEY[name], batch, 0, self.group, params, finished)
+            (done, _), dim = in_one(BY_KEY[name], batch, 0, self.group, params, finished)
             return compat.as_batched(done, dim, level)
         x = settled(x, name)
         return recorded(x, name, self.group, params, self.finish)
@@ -257,11 +266,11 @@ class GroupEmit:
 
 def in_one(
     entry: Collective, x: torch.Tensor, dim: int, group: AnyGroup, params: Params, finish: Finish
-) -> tuple[torch.Tensor, int]:
-    """Run one collective for a whole batch, which is `dim` of the tensor; return the result and its batch's dim."""
+) -> tuple[tuple[torch.Tensor, torch.Tensor | None], int]:
+    """Run one collective for a whole batch, which is `dim` of the tensor; return result, tie and batch's dim."""
     batched = cast(Any, entry.batch)(x.ndim - 1, **params)
     moved = x.movedim(dim, batched.position)
-    return recorded(moved, entry.key, group, batched.params, finish), batched.position
+    return recorded_with_tie(moved, entry.key, group, batched.params, finish), batched.position
 
 
 class Differentiable(torch.autograd.Function):
@@ -279,9 +288,11 @@ class Differentiable(torch.autograd.Function):
         keep(ctx, x, output, key, group, params)
 
     @staticmethod
-    def backward(ctx: Any, cotangent: torch.Tensor, *_: object) -> tuple[torch.Tensor, None, None, None, None]:
+    def backward(
+        ctx: Any, cotangent: torch.Tensor | None, of_tie: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, None, None, None, None]:
         """Run the gradient rule."""
-        entry, emit, cotangent = BY_KEY[ctx.key], GroupEmit(ctx.group), tied(ctx, cotangent)
+        entry, emit, cotangent = BY_KEY[ctx.key], GroupEmit(ctx.group), tied(ctx, cotangent, of_tie)
         rule = cast(Callable[..., torch.Tensor], entry.gradient)
         if is_linear(entry, ctx.params):
             return rule(emit, cotangent, **ctx.params), None, None, None, None
@@ -326,21 +337,22 @@ def keep(
     """
     ctx.key, ctx.group, ctx.params, ctx.tied_shape = key, group, params, None if tie is None else output.shape
     tensors = () if is_linear(BY_KEY[key], params) else (x, output)
-    if tensors:
-        ctx.save_for_forward(*tensors)
     if tie is not None:
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors, tie)
-    elif tensors:
+        tensors = (*tensors, tie)
+    if tensors:
         ctx.save_for_backward(*tensors)
+        if forward_ad_active():
+            ctx.save_for_forward(*tensors)
 
 
-def tangent(ctx: Any, x: torch.Tensor, *_: None) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Give the forward-mode derivative: a linear collective of the tangents."""
-    params = ctx.params
+def tangent(ctx: Any, x: torch.Tensor, *_: None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give the forward-mode derivative, a linear collective of the tangents, and the tie's, which has no elements."""
+    params, its_tie = ctx.params, ctx.saved_tensors[-1]
     if not is_linear(BY_KEY[ctx.key], params):
         x, params = x * partial(ctx), summed(params)
-    return recorded(x, ctx.key, ctx.group, params, finished), None if ctx.tied_shape is None else tie(x)
+    pushed = tied_to(recorded(x, ctx.key, ctx.group, params, finished), its_tie)
+    return pushed, tie(pushed)
 
 
 class Transformed(Differentiable):
@@ -349,7 +361,7 @@ class Transformed(Differentiable):
     @staticmethod
     def forward(  # type: ignore[override]
         x: torch.Tensor, key: str, group: AnyGroup, params: Params, finish: Finish
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Run the kernel."""
         return move(BY_KEY[key], x, group, params, finish), tie(x)
 
@@ -362,10 +374,10 @@ class Transformed(Differentiable):
     @staticmethod
     def vmap(
         info: Any, in_dims: tuple[Any, ...], x: torch.Tensor, key: str, group: AnyGroup, params: Params, finish: Finish
-    ) -> tuple[tuple[torch.Tensor, torch.Tensor | None], tuple[int, None]]:
+    ) -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[int, None]]:
         """Run one collective for the whole batch."""
-        done, dim = in_one(BY_KEY[key], x, in_dims[0], group, params, finish)
-        return (done, tie(x)), (dim, None)
+        (done, its_tie), dim = in_one(BY_KEY[key], x, in_dims[0], group, params, finish)
+        return (done, tie(x) if its_tie is None else its_tie), (dim, None)
 
     jvp = staticmethod(tangent)
 
@@ -376,7 +388,7 @@ class Recorded(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: torch.Tensor, key: str, group: AnyGroup, params: Params, finish: Finish
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Run the kernel and keep what backward needs."""
         output, its_tie = move(BY_KEY[key], x, group, params, finish), tie(x)
         keep(ctx, x, output, key, group, params, its_tie)

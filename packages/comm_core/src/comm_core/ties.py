@@ -3,7 +3,9 @@
 Where backward builds a graph, its collective is recorded on a rank whose cotangent requires grad. That of a sum is a
 constant, and that of a sum of squares is not: the ranks would record different collectives, and in the second backward
 some would wait for others that never come. So each recorded call gives back a tie beside its result, an empty tensor,
-and its backward ties the cotangent to it. Then every rank runs backward of what backward has run, and of the call.
+and its backward ties the cotangent to it: then every rank runs backward of what backward has run, and of the call. What
+comes back for a tie is empty too and depends on what came back, so that this holds again in the third, and for a batch.
+A tangent is tied in the same way, for the gradient of a derivative that was taken forward.
 """
 
 from __future__ import annotations
@@ -12,25 +14,66 @@ from typing import Any, cast
 
 import torch
 
-from comm_core.tracing import is_traced
+from comm_core.compat import saved_tensors_hooked
 
 
-def tie(x: torch.Tensor) -> torch.Tensor | None:
-    """Return what a recorded call gives back beside its result; in a traced graph, which has one backward, None."""
-    return None if is_traced(x) else x.new_empty(0)
+def tie(x: torch.Tensor) -> torch.Tensor:
+    """Return what a recorded call of a tensor gives back beside its result."""
+    return x.new_empty(0)
 
 
-def tied(ctx: Any, cotangent: torch.Tensor | None) -> torch.Tensor:
-    """Return a cotangent, zeros for None; where backward is recorded, as what depends on the call's tie too."""
+def _pack(tie: torch.Tensor) -> None:
+    """Keep nothing of a tie: autograd knows which call it is of, and it has no elements."""
+
+
+def _unpack(kept: None) -> torch.Tensor:
+    return torch.empty(0)
+
+
+_ALONE = torch.autograd.graph.saved_tensors_hooks(_pack, _unpack)
+
+
+def applied_unseen(function: Any, *inputs: object) -> tuple[torch.Tensor, torch.Tensor]:
+    """Apply an `autograd.Function` that saves its tie alone, which no other hook gets to see.
+
+    A checkpoint would run the call again for its sake, and a hook that keeps what it sees would keep the call for ever.
+    """
+    if not saved_tensors_hooked():
+        return cast(tuple[torch.Tensor, torch.Tensor], function.apply(*inputs))
+    with _ALONE:
+        return cast(tuple[torch.Tensor, torch.Tensor], function.apply(*inputs))
+
+
+def tied(ctx: Any, cotangent: torch.Tensor | None, of_tie: torch.Tensor | None = None) -> torch.Tensor:
+    """Return a call's cotangent, zeros for None; where backward is recorded, as what depends on the tie too.
+
+    Args:
+        ctx: of a call that `execution.keep` has kept.
+        cotangent: what came back for the result.
+        of_tie: what came back for the tie: something only where a derivative of a backward is taken.
+    """
     if cotangent is None:
-        cotangent = cast(torch.Tensor, ctx.saved_tensors[-1].new_zeros(ctx.tied_shape))
+        like = ctx.saved_tensors[-1] if of_tie is None else of_tie
+        cotangent = cast(torch.Tensor, like.new_zeros(ctx.tied_shape))
     if ctx.tied_shape is None or not torch.is_grad_enabled():
         return cotangent
-    return cast(torch.Tensor, Tied.apply(cotangent, ctx.saved_tensors[-1]))  # type: ignore[no-untyped-call]
+    cotangent = tied_to(cotangent, ctx.saved_tensors[-1])
+    return cotangent if of_tie is None else tied_to(cotangent, of_tie)
+
+
+def tied_to(x: torch.Tensor, tie: torch.Tensor) -> torch.Tensor:
+    """Return a tensor as what depends on a tie too.
+
+    Example:
+        >>> call = torch.ones(0, requires_grad=True)
+        >>> tied_to(torch.ones(2), call).requires_grad
+        True
+    """
+    return cast(torch.Tensor, Tied.apply(x, tie))  # type: ignore[no-untyped-call]
 
 
 class Tied(torch.autograd.Function):
-    """The identity of its first argument, which autograd believes to depend on the second."""
+    """The identity of its first argument, which autograd believes to depend on the second, a tie."""
 
     @staticmethod
     def forward(x: torch.Tensor, tie: torch.Tensor) -> torch.Tensor:
@@ -42,18 +85,18 @@ class Tied(torch.autograd.Function):
         """Keep nothing."""
 
     @staticmethod
-    def backward(ctx: Any, cotangent: torch.Tensor) -> tuple[torch.Tensor, None]:
-        """Give the tie nothing; autograd comes to the call all the same."""
-        return cotangent, None
+    def backward(ctx: Any, cotangent: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give the tie what has no elements and depends on the cotangent."""
+        return cotangent, cotangent.reshape(-1)[:0]
 
     @staticmethod
-    def jvp(ctx: Any, tangent: torch.Tensor, _: object) -> torch.Tensor:
-        """Return the tangent."""
-        return tangent.view_as(tangent)
+    def jvp(ctx: Any, tangent: torch.Tensor, of_tie: torch.Tensor | None) -> torch.Tensor:
+        """Return the tangent, batched where the tie's is."""
+        return tangent.view_as(tangent) if of_tie is None else tangent + of_tie.new_zeros(tangent.shape)
 
     @staticmethod
     def vmap(
         info: Any, in_dims: tuple[int | None, ...], x: torch.Tensor, tie: torch.Tensor
     ) -> tuple[torch.Tensor, int | None]:
         """Return the tensor as it is batched."""
-        return cast(torch.Tensor, Tied.apply(x, tie)), in_dims[0]  # type: ignore[no-untyped-call]
+        return tied_to(x, tie), in_dims[0]

@@ -119,7 +119,7 @@ def in_order(things: Iterable[T], params: Params) -> list[T]:
 
 
 def kernel(wire: Transport, x: torch.Tensor, *, sends: Messages, receives: Messages, reverse: bool) -> Pending:
-    """Start the messages in the order of the lists; in reverse, where two of them have one peer and tag."""
+    """Start the messages in the order of the lists; in reverse, where two of them have one peer."""
     if not reverse or not (repeats(sends) or repeats(receives)):
         return wire.batch_p2p(x.contiguous(), sends, receives)
     back = wire.batch_p2p(turned(x, sends), sends[::-1], receives[::-1])
@@ -130,8 +130,8 @@ def kernel(wire: Transport, x: torch.Tensor, *, sends: Messages, receives: Messa
 
 
 def repeats(messages: Messages) -> bool:
-    """Tell whether two of the messages have one peer and tag."""
-    return len({(peer, tag) for peer, _, tag in messages}) < len(messages)
+    """Tell whether two of the messages have one peer; NCCL knows of no tags that would tell them apart."""
+    return len({peer for peer, _, _ in messages}) < len(messages)
 
 
 def turned(x: torch.Tensor, messages: Messages) -> torch.Tensor:
@@ -142,7 +142,7 @@ def turned(x: torch.Tensor, messages: Messages) -> torch.Tensor:
 def gradient(
     emit: Emit, cotangent: torch.Tensor, *, sends: Messages, receives: Messages, reverse: bool
 ) -> torch.Tensor:
-    """Send back, of one peer and tag the last message first: so backward comes to those that were started singly."""
+    """Send back, of one peer the last message first: so backward comes to those that were started singly."""
     return emit("batch_p2p", cotangent, sends=receives, receives=sends, reverse=not reverse)
 
 
