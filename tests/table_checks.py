@@ -261,7 +261,7 @@ PARAMS: dict[str, dict[str, Any]] = {
     "reduce_scatter_v": {"reduce_op": "sum", "dim": 0, "sizes": SIZES},
     "scan": {"reduce_op": "sum", "reverse": False},
     "exscan": {"reduce_op": "sum", "reverse": False},
-    "batch_p2p": {"sends": ((1, 0, 2),), "receives": ()},
+    "batch_p2p": {"sends": ((1, 0, 2),), "receives": (), "reverse": False},
     "permute": {"destinations": (1, -1)},
     "wait": {},
 }
@@ -280,7 +280,7 @@ BACKWARD: dict[str, tuple[list[str], dict[str, Any] | None]] = {
     ),
     "reduce_scatter_v (sum)": (["all_gather_v, with the same sizes"], {"dim": 0, "sizes": SIZES}),
     "scan, exscan (sum)": (["the same, from the last rank to the first"], {"reduce_op": "sum", "reverse": True}),
-    "send, receive": (["receive, send: a message back"], {"sends": (), "receives": ((1, 0, 2),)}),
+    "send, receive": (["receive, send: a message back"], {"sends": (), "receives": ((1, 0, 2),), "reverse": True}),
     "permute": (["the inverse permute; who sent to nobody gets zero"], {"destinations": (-1, 0)}),
     "wait": (["nothing to do"], None),
 }

@@ -79,6 +79,15 @@ CHECKS: dict[str, Check] = {
     },
     "docs/do/share_buffers_between_ranks.md: what, reads": f"{SHM}/test_bytes_moved.py",
     "docs/do/test_distributed_code.md: what, `World(n).run(fn)`": check.worlds_and_ranks,
+    "docs/do/several_hosts.md: who ends, who notices, and how": {
+        "any rank": f"{SHM}/test_spanning_making.py::"
+        "test_who_ends_while_the_group_is_made_is_named_on_every_rank_within_a_second",
+        "the first rank of a host": f"{SHM}/test_two_namespaces.py::"
+        "test_who_ends_while_gloo_connects_is_named_in_both_namespaces_within_a_second",
+        "all ranks of a host": f"{SHM}/test_spanning_making.py::test_a_host_of_which_all_ranks_end_is_noticed_too",
+        "the rank that serves the store": f"{SHM}/test_spanning_making.py::"
+        "test_the_rank_that_serves_the_store_is_named_by_those_who_lose_it",
+    },
     "docs/do/several_hosts.md: what, bytes": f"{SHM}/test_two_namespaces.py",
     "docs/do/use_shm_backend.md: method, over shm": f"{SHM}/test_surface.py",
     "docs/understand/checked_mode.md: what happens, what is raised": {

@@ -58,12 +58,14 @@ def exchanges(draw: st.DrawFn, name: str, world: int) -> Calls:
     if name == "all_to_all" and draw(st.booleans()):
         even = draw(st.integers(0, 2)) * world
         return [{"input_splits": None, "output_splits": None}] * world, [even] * world
+    reverse = draw(st.booleans())
     params: list[Drawn] = [
         {
             "input_splits": sent,
             "output_splits": got,
             "sends": [(peer, rows, peer % 2) for peer, rows in enumerate(sent)],
             "receives": [(peer, rows, rank % 2) for peer, rows in enumerate(got)],
+            "reverse": reverse,
         }
         for rank, (sent, got) in enumerate(zip(table, columns, strict=True))
     ]
