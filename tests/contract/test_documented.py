@@ -49,7 +49,7 @@ def test_an_entry_is_one_file_with_a_docstring_and_plain_functions(name: str) ->
 @pytest.mark.parametrize("name", CATALOG)
 def test_the_schema_names_the_parameters_that_the_rules_take(name: str) -> None:
     entry = CATALOG[name]
-    declared = re.findall(r"(\w+)(?=[,)])", entry.schema.split("*")[1]) if "*" in entry.schema else []
+    declared = re.findall(r"(\w+)(?:=\w+)?(?=[,)])", entry.schema.split("*")[1]) if "*" in entry.schema else []
     for rule in ("check", "shape", "kernel", "gradient", "wire_bytes"):
         value = getattr(entry, rule)
         if not isinstance(value, Missing):

@@ -149,9 +149,11 @@ def forward_ad_active() -> bool:
     return torch.autograd.forward_ad._current_level >= 0
 
 
-def saved_tensors_hooked() -> bool:
-    """Tell whether a hook gets what is saved for backward: `save_on_cpu`, a checkpoint (2.11 to 2.14)."""
-    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+def sees_saved_tensors() -> bool:
+    """Tell whether something sees what is saved for backward: a hook, as a checkpoint's, or a mode (2.11 to 2.14)."""
+    if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
+        return True
+    return bool(_modes()) and torch._C._autograd._saved_tensors_hooks_is_enabled()  # type: ignore[attr-defined]
 
 
 def dispatch_modes_active() -> bool:

@@ -13,7 +13,7 @@ import torch
 from comm_core import checking, compat
 from comm_core.catalog import BY_KEY
 from comm_core.collective import Collective, Missing, Params
-from comm_core.compat import forward_ad_active, functions_transformed, is_transformed, saved_tensors_hooked
+from comm_core.compat import forward_ad_active, functions_transformed, is_transformed, sees_saved_tensors
 from comm_core.compiled_groups import compiled_group
 from comm_core.errors import ArgumentError, CommError, GradientError
 from comm_core.groups import AnyGroup, GroupLike, as_group
@@ -163,7 +163,7 @@ def recorded_with_tie(
         return cast(Any, Transformed.apply(x, key, group, params, finish))  # type: ignore[no-untyped-call]
     if not is_differentiated(x):
         return move(BY_KEY[key], x, group, params, finish), None
-    if saved_tensors_hooked() and is_linear(BY_KEY[key], params):
+    if sees_saved_tensors() and is_linear(BY_KEY[key], params):
         return applied_unseen(Recorded, x, key, group, params, finish)
     return cast(Any, Recorded.apply(x, key, group, params, finish))  # type: ignore[no-untyped-call]
 
@@ -342,8 +342,7 @@ def keep(
         tensors = (*tensors, tie)
     if tensors:
         ctx.save_for_backward(*tensors)
-        if forward_ad_active():
-            ctx.save_for_forward(*tensors)
+        ctx.save_for_forward(*tensors)
 
 
 def tangent(ctx: Any, x: torch.Tensor, *_: None) -> tuple[torch.Tensor, torch.Tensor]:
