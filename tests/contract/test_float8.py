@@ -25,6 +25,7 @@ def params_of(name: str, group: Group | SimulatedGroup) -> dict[str, object]:
         "input_splits": None,
         "sends": [(right, 6, 0)],
         "receives": [(left, 6, 0)],
+        "reverse": True,
     }
     return {key: known[key] for key in CATALOG[name].parameters}
 
