@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kwindex import Entry, build, read_index
+from kwindex import Entry, build, read_index, update
 
 Tree = Callable[[Mapping[str, str | bytes]], Path]
 
@@ -62,6 +62,32 @@ def command() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(
             line, cwd=cwd, env=environment, input=stdin, capture_output=True, text=True, timeout=120, check=False
         )
+
+    return run
+
+
+@pytest.fixture
+def edit_and_undo(tmp_path: Path) -> Callable[[Path, str, str], None]:
+    """Edits a file of a folder, takes the edit back and makes it again: each time as a build from nothing."""
+
+    def bytes_of(out: Path) -> list[bytes]:
+        return [(out / name).read_bytes() for name in ("index.json", "search.bin")]
+
+    def run(folder: Path, file: str, text: str) -> None:
+        out, path = tmp_path / "out", folder / file
+        build([folder], out)
+        before = path.read_text() if path.exists() else None
+        for step, told in enumerate((text, before, text)):
+            if told is None:
+                path.unlink()
+            else:
+                path.write_text(told)
+            if before is None or step == 2:
+                build([folder], out)
+            else:
+                update(out, [path])
+            build([folder], tmp_path / f"anew{step}")
+            assert bytes_of(out) == bytes_of(tmp_path / f"anew{step}")
 
     return run
 

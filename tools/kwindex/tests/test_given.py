@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kwindex import Entry, Searcher, build, read_index, update
+from kwindex import Entry, Searcher, build, read_index
 
 HELPER = (
     "import os\ndef env_flag(name, default=False, *, also=''):\n    return os.environ.get(name) or os.getenv(also)\n"
@@ -61,10 +61,6 @@ def test_a_deprecation_takes_its_message_from_where_it_is_imported_or_is_listed_
     assert hits[0].entry.kind == "deprecation"
 
 
-def bytes_of(out: Path) -> list[bytes]:
-    return [(out / name).read_bytes() for name in ("index.json", "search.bin")]
-
-
 EDITS = {
     "no reader any more": ("helper.py", HELPER.replace("environ.get(name)", "environ.get('a')")),
     "no constant any more": ("helper.py", HELPER.replace("OLD =", "YOUNG =")),
@@ -80,22 +76,9 @@ EDITS = {
 
 @pytest.mark.parametrize(("file", "text"), EDITS.values(), ids=EDITS.keys())
 def test_an_edit_and_its_undoing_give_the_bytes_of_a_build_from_nothing(
-    lib: Path, tmp_path: Path, file: str, text: str
+    lib: Path, edit_and_undo: Callable[[Path, str, str], None], file: str, text: str
 ) -> None:
-    out, path = tmp_path / "out", lib / file
-    build([lib], out)
-    before = path.read_text() if path.exists() else None
-    for step, told in enumerate((text, before, text)):
-        if told is None:
-            path.unlink()
-        else:
-            path.write_text(told)
-        if before is None or step == 2:
-            build([lib], out)
-        else:
-            update(out, [path])
-        build([lib], tmp_path / f"anew{step}")
-        assert bytes_of(out) == bytes_of(tmp_path / f"anew{step}")
+    edit_and_undo(lib, file, text)
 
 
 def test_a_file_alone_has_what_it_says_itself(lib: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kwindex import Entry, Searcher, build, read_index, update
+from kwindex import Entry, Searcher, build, read_index
 
 Index = Callable[[str], list[Entry]]
 HEAD = "import torch\nlib = torch.library.Library('mine', 'DEF')\nnative = torch.ops.mine\n"
@@ -217,23 +217,9 @@ EDITS = {
 
 @pytest.mark.parametrize(("file", "text"), EDITS.values(), ids=EDITS.keys())
 def test_an_edit_and_its_undoing_give_the_bytes_of_a_build_from_nothing(
-    lib: Path, tmp_path: Path, file: str, text: str
+    lib: Path, edit_and_undo: Callable[[Path, str, str], None], file: str, text: str
 ) -> None:
-    out, path = tmp_path / "out", lib / file
-    build([lib], out)
-    before = path.read_text() if path.exists() else None
-    for step, told in enumerate((text, before, text)):
-        if told is None:
-            path.unlink()
-        else:
-            path.write_text(told)
-        if before is None or step == 2:
-            build([lib], out)
-        else:
-            update(out, [path])
-        build([lib], tmp_path / f"anew{step}")
-        for name in ("index.json", "search.bin"):
-            assert (out / name).read_bytes() == (tmp_path / f"anew{step}" / name).read_bytes()
+    edit_and_undo(lib, file, text)
 
 
 def test_what_no_one_writes_by_hand_comes_to_an_end(entries_of: Index) -> None:

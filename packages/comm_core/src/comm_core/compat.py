@@ -88,8 +88,6 @@ def flatten_mesh(mesh: DeviceMesh) -> DeviceMesh:
 
     No dispatch mode sees it: a graph that is being traced has no use for what a mesh computes of its ranks.
     """
-    from torch.utils._python_dispatch import _disable_current_modes
-
     with _disable_current_modes():
         return mesh._flatten()
 

@@ -13,7 +13,7 @@ import torch
 
 from comm_core.catalog import BY_KEY
 from comm_core.collective import Params
-from comm_core.compat import last_in_backward, number_nodes
+from comm_core.compat import last_in_backward, number_nodes, sees_saved_tensors
 from comm_core.execution import Finish, GroupEmit, Recorded
 from comm_core.groups import AnyGroup
 from comm_core.outbox import Sent, finished
@@ -26,7 +26,10 @@ def recorded_messages(x: torch.Tensor, key: str, group: AnyGroup, params: Params
     arrival = Arrival()
     if params["sends"]:
         x = Awaited.apply(x, arrival)  # type: ignore[no-untyped-call]
-    return applied_unseen(RecordedMessages, x, key, group, params, finish, arrival)[0]
+    inputs = x, key, group, params, finish, arrival
+    if sees_saved_tensors():
+        return applied_unseen(RecordedMessages, *inputs)[0]
+    return cast(torch.Tensor, RecordedMessages.apply(*inputs)[0])  # type: ignore[no-untyped-call]
 
 
 class Arrival:

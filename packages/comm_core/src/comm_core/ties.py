@@ -14,8 +14,6 @@ from typing import Any, cast
 
 import torch
 
-from comm_core.compat import sees_saved_tensors
-
 
 def tie(x: torch.Tensor) -> torch.Tensor:
     """Return what a recorded call of a tensor gives back beside its result."""
@@ -34,12 +32,10 @@ _ALONE = torch.autograd.graph.saved_tensors_hooks(_pack, _unpack)
 
 
 def applied_unseen(function: Any, *inputs: object) -> tuple[torch.Tensor, torch.Tensor]:
-    """Apply an `autograd.Function` that saves its tie alone, which no other hook and no mode gets to see.
+    """Apply an `autograd.Function` that saves its tie alone, where something `sees_saved_tensors`: this it does not.
 
     A checkpoint would run the call again for its sake, and a hook that keeps what it sees would keep the call for ever.
     """
-    if not sees_saved_tensors():
-        return cast(tuple[torch.Tensor, torch.Tensor], function.apply(*inputs))
     with _ALONE:
         return cast(tuple[torch.Tensor, torch.Tensor], function.apply(*inputs))
 

@@ -125,8 +125,8 @@ def kernel(wire: Transport, x: torch.Tensor, *, sends: Messages, receives: Messa
     back = wire.batch_p2p(turned(x, sends), sends[::-1], receives[::-1])
     if not receives:
         return back
-    rows = sum(rows for _, rows, _ in receives)
-    return back.then(functools.partial(turned, messages=receives[::-1]), (rows, *x.shape[1:]))
+    its = shape(tuple(x.shape), wire.world, wire.rank, sends=sends, receives=receives, reverse=reverse)
+    return back.then(functools.partial(turned, messages=receives[::-1]), its)
 
 
 def repeats(messages: Messages) -> bool:
