@@ -183,6 +183,8 @@ SAMPLE = (
     "def made(name): return torch.library.custom_op('mine::' + name, f)\nh = made('h')\n"
     "from lib import make_op\nmake_op('i')\n"
     "ELDER = 'it is deprecated'\n"
+    "class E(ValueError):\n    def __init__(self, n):\n        super().__init__(f'{n} is odd')\n"
+    "def fail(text):\n    warnings.warn('fail is deprecated')\n    raise E(text)\nfail('no such thing')\n"
     "# Note [Of the sample]\n# It is told.\n\nx = 1  # see Note [Of the sample]\n"
 )
 
@@ -192,4 +194,4 @@ def test_what_is_told_of_a_file_changes_only_with_the_version() -> None:
     record = record_of(SAMPLE.encode(), "m.py", "m")
     piece = make(record.entries, gives=gives_data(record.gives), wants=wants_data(record.wants))
     told = hashlib.blake2b(b"".join(piece), digest_size=8).hexdigest()
-    assert (_VERSION.partition(",")[0], told) == ("kwindex 15", "763ec06d353b56a2")
+    assert (_VERSION.partition(",")[0], told) == ("kwindex 16", "e772e8aba23cd186")

@@ -268,7 +268,7 @@ def test_all_of_it_again_gives_the_same_bytes_whatever_the_hash_seed(tree: Calla
 
 
 @given(st.lists(st.sampled_from(["a", "b", "C", "_d"]), min_size=1, max_size=4, unique=True))
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_definition_that_ast_sees_has_its_place(
     tmp_path_factory: pytest.TempPathFactory, names: list[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import itertools
 import keyword
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -233,30 +234,48 @@ def _said(told: ast.expr) -> ast.expr:
 
 
 _WARNINGS = {"DeprecationWarning", "FutureWarning", "PendingDeprecationWarning"}
+_WARNS = {"warn", "warn_once", "warning", "warning_once"}
 
 
-def deprecates(node: ast.expr, decorates: bool) -> ast.expr | None:
-    """Returns the message with which a call of `warnings.warn` or a decorator says that something is deprecated.
+def deprecates(node: ast.expr, decorates: bool) -> tuple[ast.expr | None, bool]:
+    """Returns the message with which a call that warns, or a decorator, may say that something is deprecated.
+
+    With it goes whether it does so for sure; else it does if it has the word.
 
     Example:
         >>> calls = "warnings.warn('f is old', FutureWarning)", "warn(DeprecationWarning('f is old'))", "warn('is old')"
-        >>> [told and told.value for told in (deprecates(ast.parse(c, mode="eval").body, False) for c in calls)]
-        ['f is old', 'f is old', None]
-        >>> deprecates(ast.parse("deprecated('use g')", mode="eval").body, True).value
+        >>> [(told.value, sure) for told, sure in (deprecates(ast.parse(c, mode="eval").body, False) for c in calls)]
+        [('f is old', True), ('f is old', True), ('is old', False)]
+        >>> deprecates(ast.parse("deprecated('use g')", mode="eval").body, True)[0].value
         'use g'
     """
     if not isinstance(node, ast.Call) or not node.args:
-        return None
+        return None, False
     callee, told = _last(node.func), node.args[0]
     if decorates:
-        return told if callee == "deprecated" else None
-    if callee not in {"warn", "warn_once"}:
-        return None
+        return (told, True) if callee == "deprecated" else (None, False)
+    if callee not in _WARNS:
+        return None, False
     if isinstance(told, ast.Call) and _last(told.func) in _WARNINGS:
-        return told.args[0] if told.args else None
+        return (told.args[0], True) if told.args else (None, False)
     categories = [*node.args[1:2], *(word.value for word in node.keywords if word.arg == "category")]
-    named = any(expression(category).rpartition(".")[2] in _WARNINGS for category in categories)
-    return told if named else None
+    return told, any(expression(category).rpartition(".")[2] in _WARNINGS for category in categories)
+
+
+_DEPRECATED = "deprecat"
+
+
+def says_deprecated(told: ast.expr, look: Look) -> bool:
+    """Says whether a literal of a message, or of what a name in it is bound to, has the word.
+
+    Example:
+        >>> look = {"text": [ast.Constant("Deprecated: use g")]}.get
+        >>> [says_deprecated(ast.parse(text, mode="eval").body, look) for text in ("'is old'", "'f: ' + text")]
+        [False, True]
+    """
+    names = [look(one.id) or () for one in ast.walk(told) if isinstance(one, ast.Name)]
+    inner = [one for value in (told, *itertools.chain(*names)) for one in ast.walk(value)]
+    return any(_DEPRECATED in (string_of(one) or "").lower() for one in inner if isinstance(one, ast.Constant))
 
 
 _DIRECTIVE = re.compile(r"^[ \t]*\.\. deprecated::[ \t]*(.*(?:\n[ \t]+\S.*)*)", re.MULTILINE)

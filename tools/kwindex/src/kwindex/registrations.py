@@ -44,7 +44,7 @@ def find(node: ast.expr, scope: Scope) -> Iterator[Registration]:
         yield from (found._replace(by=found.by or by) for found in find(call.func, scope) if by)
         return
     callee = call.func if call is not None else node
-    word = _last(callee)
+    word = _meant(callee, scope)
     if word == "define" and call is not None:
         yield from _definitions(call, scope)
     elif word in {"custom_op", "triton_op"} and call is not None and call.args:
@@ -95,10 +95,12 @@ _FOR_OP = {
     "register_meta": ("kernel", "Meta kernel"),
     "impl_abstract": ("kernel", "fake kernel"),
     "py_impl": ("kernel", "kernel"),
+    "py_functionalize_impl": ("kernel", "functionalize kernel"),
     "register_vmap": ("kernel", "vmap kernel"),
     "register_autocast": ("kernel", "autocast kernel"),
     "register_torch_dispatch": ("kernel", "torch_dispatch kernel"),
     "register_autograd": ("gradient", "gradient"),
+    "py_autograd_impl": ("gradient", "gradient"),
     "register_decomposition": ("decomposition", "decomposition"),
     "make_fallback": ("lowering", "fallback lowering"),
     "register_pointwise": ("lowering", "pointwise lowering"),
@@ -242,6 +244,12 @@ def _last(callee: ast.expr) -> str:
     if isinstance(callee, ast.Attribute):
         return callee.attr
     return callee.id if isinstance(callee, ast.Name) else ""
+
+
+def _meant(callee: ast.expr, scope: Scope) -> str:
+    """Returns the last word of what is called, as it is called where it is imported from."""
+    known = scope.meaning(callee.id) if isinstance(callee, ast.Name) else None
+    return known.text.rpartition(".")[2] if known is not None and known.what == "path" else _last(callee)
 
 
 def _definitions(call: ast.Call, scope: Scope) -> Iterator[Registration]:

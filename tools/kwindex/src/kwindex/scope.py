@@ -179,14 +179,22 @@ class Scope:
             >>> found
             ['three']
         """
+        scope = self._noting(name)
+        if scope is None:
+            return []
+        scope._told.add(name)
+        return scope._values[name]
+
+    def glimpse(self, name: str) -> list[ast.expr]:
+        """Returns the same as `values`, and counts as no use of the name."""
+        scope = self._noting(name)
+        return scope._values[name] if scope is not None else []
+
+    def _noting(self, name: str) -> "Scope | None":
         scope: Scope | None = self
-        while scope is not None:
-            found = scope._values.get(name)
-            if found is not None:
-                scope._told.add(name)
-                return found
+        while scope is not None and name not in scope._values:
             scope = scope.outer
-        return []
+        return scope
 
     def define(self, node: ast.FunctionDef) -> None:
         """Notes a function of this body, so that what it returns can be told."""

@@ -12,8 +12,9 @@ from typing import Any
 from kwindex import registrations
 from kwindex.imports import TYPING, bindings, conditions
 from kwindex.makers import Call, Makers, may_hand_on
-from kwindex.messages import checked, deprecated_by, deprecates, raised, replaced_by, templates
+from kwindex.messages import checked, deprecated_by, deprecates, raised, replaced_by, says_deprecated, templates
 from kwindex.model import Entry, FileRecord, Want
+from kwindex.raisers import Raisers
 from kwindex.render import (
     Function,
     assignment,
@@ -55,6 +56,9 @@ class Statements:
         self._defined: set[str] = set()
         """The names of functions that are known so far."""
         self._makers = Makers(tree, record.file)
+        self._raisers = Raisers(tree)
+        self._renamed: dict[str, str] = {}
+        """The last word of what the names of imports stand for."""
         self._tree = tree
         self.module = Scope("module", record.module, None, node=tree)
 
@@ -74,6 +78,7 @@ class Statements:
             else:
                 stack.pop()
         self.record.entries.extend(self._uses.entries(self.record.file, self.record.module))
+        self.record.entries.extend(self._raisers.told(self._makers.calls, self.record.file))
         for found in self._makers.settled():
             if isinstance(found, Want):
                 self.record.wants.append(found)
@@ -127,6 +132,7 @@ class Statements:
     def _class(self, node: ast.ClassDef, scope: Scope) -> None:
         name = scope.qualify(node.name)
         doc = docstring_of(node.body)
+        self._raisers.define(node)
         self.add("class", name, _lines(node), class_signature(node), first_sentence(doc))
         if op := registrations.higher_order(node):
             scope.bind(node.name, Meaning("op class", op))
@@ -223,6 +229,7 @@ class Statements:
         for binding in bindings(node, self.record.module, self._is_package):
             if binding.bound != "*":
                 scope.bind(binding.bound, Meaning("path", binding.path))
+                self._renamed[binding.bound] = binding.path.rpartition(".")[2]
             self.record.targets.append((len(self.record.entries), binding.target))
             statement = f"{binding.statement}  # {self._guard}" if self._guard else binding.statement
             self.add("import", scope.qualify(binding.bound), _lines(node), statement)
@@ -230,11 +237,14 @@ class Statements:
     # messages
 
     def _raise(self, node: ast.Raise, scope: Scope) -> None:
-        self._errors(raised(node, scope), node, scope)
+        if messages := raised(node, scope):
+            self._errors(messages, node, scope)
+        else:
+            self._raisers.note(node, scope)
 
     def _assert(self, node: ast.Assert, scope: Scope) -> None:
-        told = templates([node.msg], scope) if node.msg is not None else []
-        self._errors([f"AssertionError: {text}" for text in told], node, scope)
+        if node.msg is not None:
+            self._errors([f"AssertionError: {text}" for text in templates([node.msg], scope)], node, scope)
 
     def _errors(self, messages: list[str], node: ast.stmt, scope: Scope) -> None:
         for message in messages:
@@ -242,8 +252,8 @@ class Statements:
 
     def _deprecates(self, node: ast.expr, decorated: str, place: ast.expr | ast.stmt, scope: Scope) -> None:
         """Adds what a call or decorator says to be deprecated; a message that another file has is asked of it."""
-        told = deprecates(node, decorated != "")
-        if told is None:
+        told, is_sure = deprecates(node, decorated != "")
+        if told is None or not (is_sure or says_deprecated(told, scope.glimpse)):
             return
         text = next(iter(templates([told], scope)), "")
         self._deprecation(text or expression(node, 200), decorated or scope.prefix, place)
@@ -260,17 +270,19 @@ class Statements:
         if not isinstance(node.value, ast.Call):
             return
         self._register(node.value, scope, "", node)
-        self._errors(checked(node.value, scope), node, scope)
+        self._errors(checked(node.value, scope) or self._raisers.own(node.value, scope), node, scope)
         self._deprecates(node.value, "", node, scope)
 
     def _return(self, node: ast.Return, scope: Scope) -> None:
         if isinstance(node.value, ast.Call):
             self._register(node.value, scope, "", node)
+        self._errors(self._raisers.own(node, scope), node, scope)
 
     def _register(self, node: ast.expr, scope: Scope, decorated: str, place: ast.stmt) -> None:
         word = registrations.called_word(node, decorated != "")
         is_found = word == ""
-        for found in registrations.find(node, scope) if registrations.may_register(word) else ():
+        may_be = registrations.may_register(self._renamed.get(word, word))
+        for found in registrations.find(node, scope) if may_be else ():
             is_found = True
             name = decorated.rpartition(".")[2] or _target(place)
             if found.kind == "op" and name:
@@ -325,9 +337,7 @@ class Statements:
             made = item.context_expr
             if isinstance(item.optional_vars, ast.Name):
                 registrations.remember(item.optional_vars.id, made, scope)
-            absence |= (
-                isinstance(made, ast.Call) and _last(made) == "suppress" and any(map(_catches_absence, made.args))
-            )
+            absence |= _last(made) == "suppress" and any(map(_catches_absence, getattr(made, "args", ())))
         self._push(node.body, scope, "may be missing" if absence else "")
 
     def _match(self, node: ast.Match, scope: Scope) -> None:
