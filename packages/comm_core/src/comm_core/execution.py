@@ -195,7 +195,7 @@ def launch(entry: Collective, x: torch.Tensor, group: GroupLike = None, **params
     """
     on = as_group(group)
     with checking.refusing(on, entry.name, params):
-        x, params = premultiplied(settled(x, entry.name), params, entry.name)
+        x, params = premultiplied(settled(x, entry.name).detach(), params, entry.name)
         parsed = parsed_params(entry, x, on, params)
     return launch_parsed(entry, x, on, parsed)
 

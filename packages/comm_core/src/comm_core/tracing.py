@@ -69,3 +69,13 @@ def is_plain(x: object) -> bool:
     if x.layout is not torch.strided or x.is_nested or x.is_quantized or x.is_conj() or x.is_neg():
         return False
     return not compat.is_watched(x)
+
+
+def is_unrecorded(x: torch.Tensor) -> bool:
+    """Tell whether a tensor's elements are all that there is to it: no graph, and no gradient to record.
+
+    Example:
+        >>> is_unrecorded(torch.ones(2)), is_unrecorded(torch.ones(2, requires_grad=True))
+        (True, False)
+    """
+    return is_plain(x) and not (x.requires_grad and torch.is_grad_enabled())

@@ -111,7 +111,7 @@ def given_to_all(
     """
     if group.backend != "fake" or not compat.known(x.shape[0] == 0):
         return x, input_splits
-    return x.new_zeros(enlarged(x, total(output_splits))), output_splits
+    return x.new_zeros(enlarged(x, 1)).expand(enlarged(x, total(output_splits))), output_splits
 
 
 class ProcessGroupTransport:

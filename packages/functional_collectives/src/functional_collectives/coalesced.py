@@ -23,7 +23,7 @@ from comm_core.errors import ArgumentError, CommError, DtypeError, said
 from comm_core.groups import AnyGroup
 from comm_core.premul import premultiplied
 from comm_core.settling import settled
-from comm_core.tracing import is_plain
+from comm_core.tracing import is_unrecorded
 from comm_core.wires import process_transport
 from functional_collectives.async_tensor import AsyncCollectiveTensor
 from functional_collectives.collectives import asked, parsed_group
@@ -271,7 +271,7 @@ def row_major(shape: tuple[int, ...]) -> list[int]:
 
 def is_moved(x: torch.Tensor) -> bool:
     """Tell whether a tensor's bytes are all that there is to it: no graph, no gradient, and not on meta."""
-    return is_plain(x) and not (x.requires_grad and torch.is_grad_enabled()) and not x.is_meta
+    return is_unrecorded(x) and not x.is_meta
 
 
 def gathered_together(xs: Tensors, on: AnyGroup) -> list[torch.Tensor]:
@@ -305,7 +305,7 @@ def packed(xs: Tensors, world: int, parsed: Sequence[dict[str, Any]]) -> torch.T
         [[0, 1, 8], [2, 3, 9]]
     """
     cut = [blocks(x, world, params.get("dim")) for x, params in zip(xs, parsed, strict=True)]
-    if not all(is_plain(x) and not (torch.is_grad_enabled() and x.requires_grad) for x in xs):
+    if not all(is_unrecorded(x) for x in xs):
         return torch.cat([of_ranks.reshape(of_ranks.shape[0], -1) for of_ranks in cut], 1)
     widths = [math.prod(of_ranks.shape[1:]) for of_ranks in cut]
     matrix = xs[0].new_empty((cut[0].shape[0], sum(widths)))

@@ -31,7 +31,7 @@ class Into:
     def all_gather(self, x: torch.Tensor, out: torch.Tensor | None = None) -> Pending:
         """Gather into the output; blocks along another dim than 0 need a buffer first."""
         stacked = (x.shape[0] * self.world, *x.shape[1:])
-        return self._wire.all_gather(x, self._out if tuple(self._out.shape) == stacked else None)
+        return self._wire.all_gather(x, self._out if tuple(self._out.shape) == stacked else out)
 
     def reduce_scatter(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
         """Reduce and scatter into the output."""

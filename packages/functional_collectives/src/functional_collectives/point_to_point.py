@@ -16,9 +16,11 @@ import torch
 import comm_core
 from comm_core import GroupLike
 from comm_core.catalog import BATCH_P2P, under
+from comm_core.catalog.blocks import packed
 from comm_core.checking import refusing
 from comm_core.errors import ArgumentError, CommError
 from comm_core.settling import settled
+from comm_core.tracing import is_unrecorded
 from functional_collectives.flight import in_flight
 
 
@@ -129,9 +131,8 @@ def irecv(
     """
     with refusing(group, "batch_p2p", {"receives": [(src, 0, tag)]}):
         like = settled(like, "irecv")
-    nothing = like.reshape(-1)[:0]
     entry = under(BATCH_P2P, backward)
-    arrived = comm_core.start(entry, nothing, in_flight, group, sends=[], receives=[(src, like.numel(), tag)])
+    arrived = comm_core.start(entry, nothing_of(like), in_flight, group, sends=[], receives=[(src, like.numel(), tag)])
     return arrived.view(like.shape)
 
 
@@ -179,11 +180,9 @@ def batch_p2p(
     for places in by_kind(tensors):
         sends = [place for place in places if isinstance(ops[place], Send)]
         receives = [place for place in places if isinstance(ops[place], Receive)]
-        columns = [tensors[place].reshape(-1, 1) for place in places]  # of empty rows in 1-D, cat has no gradient
-        flat = [x if place in sends else x[:0] for place, x in zip(places, columns, strict=True)]
         arrived = comm_core.start(
             entry,
-            (flat[0] if len(flat) == 1 else torch.cat(flat)).reshape(-1),
+            in_a_row([tensors[place] for place in sends], [tensors[place] for place in receives]),
             in_flight,
             group,
             sends=[(ops[place].peer, tensors[place].numel(), ops[place].tag) for place in sends],
@@ -197,6 +196,25 @@ def batch_p2p(
             results[place] = arrived[start:end].view(tensors[place].shape)
             start = end
     return results
+
+
+def in_a_row(sent: Sequence[torch.Tensor], received: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return what is sent as one row of elements, which all of the tensors have their gradients through: one copy.
+
+    Where a gradient is recorded, or a graph, a tensor that is not contiguous takes another one.
+    """
+    both = [*sent, *received]
+    if len(both) == 1:
+        return sent[0].reshape(-1) if sent else nothing_of(received[0])
+    if all(is_unrecorded(x) for x in both):
+        return packed(both[0], sent, both[0].new_empty(sum(x.numel() for x in sent)))
+    columns = [*sent, *(nothing_of(x) for x in received)]  # not rows, as of empty ones cat has no gradient
+    return torch.cat([x.reshape(-1, 1) for x in columns]).reshape(-1)
+
+
+def nothing_of(x: torch.Tensor) -> torch.Tensor:
+    """Return a row of no elements that has a tensor's gradient, and takes no copy of it."""
+    return (x[:0] if x.ndim else x.reshape(1)[:0]).reshape(-1)
 
 
 def named_in(ops: object) -> dict[str, list[tuple[int, int, int]]]:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import torch
 
-from comm_core.catalog.blocks import concatenated
+from comm_core.catalog.blocks import concatenated, in_place
 from comm_core.catalog.rules import Emit, batch_last
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.extents import normalize_dim
 from comm_core.pending import Pending
-from comm_core.transports import Transport
+from comm_core.transports import Transport, enlarged
 
 _MANY = 16  # From so many ranks on a join is one strided copy: as fast, but for narrow rows, and no node for each rank.
 
@@ -34,7 +34,9 @@ def oracle(inputs: Sequence[torch.Tensor], params: Sequence[Params]) -> list[tor
 
 
 def kernel(wire: Transport, x: torch.Tensor, *, dim: int) -> Pending:
-    pending = wire.all_gather(x.contiguous())
+    """Gather along dim 0; along another dim what arrived is rearranged in one copy, the only one also of a view."""
+    sent, room = in_place(x, dim, [x.numel()] * wire.world, wire.rank)
+    pending = wire.all_gather(sent, None if room is None else room.view(enlarged(x, wire.world * x.shape[0])))
     if dim == 0:
         return pending
     join = functools.partial(_join, world=wire.world, dim=dim)

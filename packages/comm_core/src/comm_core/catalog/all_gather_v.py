@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from comm_core.catalog.blocks import beside, check_extent, concatenated, joined, numels, resized
+from comm_core.catalog.blocks import beside, check_extent, concatenated, in_place, joined, numels, resized
 from comm_core.catalog.rules import Emit, batch_last
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.extents import check_sizes, normalize_dim, total
@@ -35,8 +35,9 @@ def oracle(inputs: Sequence[torch.Tensor], params: Sequence[Params]) -> list[tor
 
 
 def kernel(wire: Transport, x: torch.Tensor, *, dim: int, sizes: Shape) -> Pending:
-    row = x.contiguous().reshape(-1)
-    return joined(wire.all_gather_v(row, numels(x.shape, dim, sizes)), x.shape, dim, sizes)
+    counts = numels(x.shape, dim, sizes)
+    sent, room = in_place(x, dim, counts, wire.rank)
+    return joined(wire.all_gather_v(sent.reshape(-1), counts, room), x.shape, dim, sizes)
 
 
 def gradient(emit: Emit, cotangent: torch.Tensor, *, dim: int, sizes: Shape) -> torch.Tensor:

@@ -66,7 +66,12 @@ def stacked(x: torch.Tensor, dim: int, sizes: Sequence[int]) -> torch.Tensor:
 
 
 def packed(like: torch.Tensor, blocks: Sequence[torch.Tensor], room: torch.Tensor | None = None) -> torch.Tensor:
-    """Return blocks as one row of elements, at the begin of `room` where it is given: one copy, however they lie."""
+    """Return blocks as one row of elements, at the begin of `room` where it is given: one copy, however they lie.
+
+    One block that is contiguous is its own row, where no room is given.
+    """
+    if room is None and len(blocks) == 1 and blocks[0].is_contiguous():
+        return blocks[0].detach().view(-1)
     count = sum(block.numel() for block in blocks)
     row = torch.empty(count, dtype=like.dtype, device=like.device) if room is None else room[:count]
     start = 0
@@ -74,6 +79,24 @@ def packed(like: torch.Tensor, blocks: Sequence[torch.Tensor], room: torch.Tenso
         row[start : start + block.numel()].view(block.shape).copy_(block.detach())
         start += block.numel()
     return row
+
+
+def in_place(x: torch.Tensor, dim: int, counts: Sequence[int], rank: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return a rank's block to send and, where it was copied into its place there, the room to gather all blocks in.
+
+    So a block that is not contiguous takes no room of its own. Along dim 0 the room would be the result's, which may be
+    given: the copy stands alone there.
+
+    Args:
+        x: the block.
+        dim: what blocks are gathered along, in the end.
+        counts: how many elements of each rank arrive here.
+        rank: this rank.
+    """
+    if dim == 0 or counts[rank] != x.numel() or is_traced(x) or x.is_contiguous():
+        return x.contiguous(), None
+    room = torch.empty(sum(counts), dtype=x.dtype, device=x.device)
+    return room.split(list(counts))[rank].view(x.shape).copy_(x.detach()), room
 
 
 def viewed(pending: Pending, shape: Shape) -> Pending:

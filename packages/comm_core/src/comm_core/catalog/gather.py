@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from comm_core.catalog.blocks import beside, check_extent, concatenated, joined, numels, resized
+from comm_core.catalog.blocks import beside, check_extent, concatenated, in_place, joined, numels, resized
 from comm_core.catalog.rules import Emit, batch_last, check_root
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.extents import check_sizes, normalize_dim, total
@@ -43,9 +43,10 @@ def oracle(inputs: Sequence[torch.Tensor], params: Sequence[Params]) -> list[tor
 def kernel(wire: Transport, x: torch.Tensor, *, dst: int, dim: int, sizes: Shape) -> Pending:
     here = wire.rank == dst
     blocks = sizes if here else (0,) * wire.world
-    row = x.contiguous().reshape(-1)
-    sent = [row.shape[0] if rank == dst else 0 for rank in range(wire.world)]
-    return joined(wire.all_to_all(row, numels(x.shape, dim, blocks), sent), x.shape, dim, blocks)
+    counts = numels(x.shape, dim, blocks)
+    sent, room = in_place(x, dim, counts, wire.rank)
+    splits = [x.numel() if rank == dst else 0 for rank in range(wire.world)]
+    return joined(wire.all_to_all(sent.reshape(-1), counts, splits, room), x.shape, dim, blocks)
 
 
 def gradient(emit: Emit, cotangent: torch.Tensor, *, dst: int, dim: int, sizes: Shape) -> torch.Tensor:

@@ -17,6 +17,7 @@ from comm_core.extents import even_sizes
 from comm_core.pending import Pending
 from comm_core.reduce_ops import check_dtype, reduce_word
 from comm_core.rows import scan_rows
+from comm_core.tracing import is_traced
 from comm_core.transports import Transport
 
 Prefixes = Callable[[str, Sequence[torch.Tensor]], Sequence[torch.Tensor]]
@@ -52,15 +53,17 @@ def over_ranks(
 def exchanged(wire: Transport, x: torch.Tensor, reduce_op: str, exclusive: bool, reverse: bool) -> Pending:
     """Give each rank its share of all ranks' elements, reduce there, and give each rank its own results.
 
-    Eager, the results are written over what arrived, and take no room of their own.
+    Eager, the results are written over what arrived, and take no room of their own; where the input had to be copied,
+    they arrive in that copy.
     """
     shape = tuple(x.shape)
     row = x.contiguous().reshape(-1)
+    own = None if is_traced(x) or x.is_contiguous() else row
     shares = even_sizes(row.shape[0], wire.world)
     alike = [shares[wire.rank]] * wire.world
     arrived = wire.all_to_all(row, alike, shares).wait()
     done = scan_rows(arrived.view(wire.world, alike[0]), reduce_op, exclusive, reverse)
-    return viewed(wire.all_to_all(done.view(-1), shares, alike), shape)
+    return viewed(wire.all_to_all(done.view(-1), shares, alike, own), shape)
 
 
 def before(emit: Emit, reverse: bool) -> int:

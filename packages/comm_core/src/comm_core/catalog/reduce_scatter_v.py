@@ -9,17 +9,18 @@ from typing import cast
 
 import torch
 
-from comm_core.catalog.blocks import check_extent, numels, packed, resized, stacked
+from comm_core.catalog.blocks import beside, check_extent, numels, packed, resized, stacked
 from comm_core.catalog.rules import Emit, batch_last, divided, partial_derivative
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.extents import check_sizes, normalize_dim, total
+from comm_core.messages import AllOf
 from comm_core.pending import Pending
 from comm_core.reduce_ops import check_dtype, reduce_in_rank_order, reduce_into, reduce_word
 from comm_core.rows import reduce_rows
 from comm_core.tracing import is_traced
 from comm_core.transports import Transport
 
-_ROOM = 1.25  # payloads that blocks which need no copy may take as they arrive, where shares are not quite even
+_PAGE = 4096  # bytes that blocks may take above a payload as they arrive: less than a second exchange is worth
 
 
 def check(x: torch.Tensor, world: int, rank: int, *, reduce_op: object, dim: int, sizes: Sequence[int]) -> Params:
@@ -49,33 +50,67 @@ def oracle(inputs: Sequence[torch.Tensor], params: Sequence[Params]) -> list[tor
 def kernel(wire: Transport, x: torch.Tensor, *, reduce_op: str, dim: int, sizes: Shape) -> Pending:
     """Each rank gets all ranks' blocks and reduces them itself: the fewest bytes, and any dtype that moves.
 
-    Blocks that each lie in one piece, as along dim 0, are sent as they are. Others are copied together, and this rank's
-    own goes straight to where the result will be, which in a group of 2 takes the room of one payload. Where it would
-    take more, one part is exchanged after the other, in the same room; the last is under way when the call returns.
+    It takes the room of one payload at most, beside the result. Blocks that each lie in one piece, as along dim 0, are
+    sent as they are: all at once where they are nearly even; else this rank's own goes straight to where the result
+    will be, and those of the ranks after it apart from those before it. Other blocks are copied together, in parts
+    where that would take more.
     """
     rank, world = wire.rank, wire.world
     own, counts = resized(tuple(x.shape), dim, sizes[rank]), numels(x.shape, dim, sizes)
-    in_pieces = not is_traced(x) and math.prod(x.shape[:dim]) == 1
-    if is_traced(x) or (in_pieces and world * max(sizes) <= _ROOM * sum(sizes)):
-        row = stacked(x, dim, sizes) if is_traced(x) else x.contiguous().reshape(-1)
+    in_pieces = not is_traced(x) and x.is_contiguous() and math.prod(x.shape[:dim]) == 1
+    if is_traced(x) or (in_pieces and (world * max(counts) - x.numel()) * x.element_size() <= _PAGE):
+        row = stacked(x, dim, sizes) if is_traced(x) else x.reshape(-1)
         arrived = wire.all_to_all(row, [counts[rank]] * world, counts)
         return arrived.then(functools.partial(_reduce, reduce_op=reduce_op, shape=(world, *own)), own)
     blocks = x.split(list(sizes), dim)
     result = blocks[rank].clone(memory_format=torch.contiguous_format)
     if world <= 2 or x.numel() == 0:
         return _exchange(wire, x, blocks, result, None, reduce_op)
-    many = math.ceil((sum(sizes) + (world - 2) * max(sizes)) / sum(sizes))
-    cut = _pieces(blocks, many) if in_pieces else _slices(blocks, dim, many)
-    within = _pieces([result], many) if in_pieces else _slices([result], dim, many)
+    if in_pieces and (world - 1) * max(sizes) <= sum(sizes):
+        return _both_sides(wire, x, counts, result, reduce_op)
+    return _in_parts(wire, blocks, dim, result, in_pieces, reduce_op)
+
+
+def _both_sides(
+    wire: Transport, x: torch.Tensor, counts: Sequence[int], result: torch.Tensor, reduce_op: str
+) -> Pending:
+    """Send what comes before and what comes after this rank's own block, each as it lies, and reduce what arrives."""
+    rank, world, own = wire.rank, wire.world, result.numel()
+    row, room = x.reshape(-1), x.new_empty(own * (world - 1))
+    start, end, before = sum(counts[:rank]), sum(counts[: rank + 1]), [peer < rank for peer in range(world)]
+    after = [peer > rank for peer in range(world)]
+    works = [
+        wire.all_to_all(row[end:], _where(before, [own] * world), _where(after, counts), room[: own * rank]),
+        wire.all_to_all(row[:start], _where(after, [own] * world), _where(before, counts), room[own * rank :]),
+    ]
+    shape = (world - 1, *result.shape)
+    beside = functools.partial(_reduce_beside, result, reduce_op=reduce_op, rank=rank, shape=shape)
+    return Pending(room, AllOf(works), what="reduce_scatter_v").then(beside, tuple(result.shape))
+
+
+def _in_parts(
+    wire: Transport, blocks: Sequence[torch.Tensor], dim: int, result: torch.Tensor, in_pieces: bool, reduce_op: str
+) -> Pending:
+    """Exchange one part after the other, in the same room; the last is under way when this returns."""
+    extents, x = [block.shape[dim] for block in blocks], blocks[0]
+    many = math.ceil((sum(extents) + (wire.world - 2) * max(extents)) / sum(extents))
+    in_rows = in_pieces or math.prod(beside(x.shape, dim)) == 1
+    cut = _pieces(blocks, many) if in_rows else _slices(blocks, dim, many)
+    within = _pieces([result], many) if in_rows else _slices([result], dim, many)
     pending = room = None
     for part, [of] in zip(cut, within, strict=True):
         if pending is not None:
             pending.wait()
         if room is None:
             others = sum(block.numel() for block in part) - of.numel()
-            room = x.new_empty(others), x.new_empty(of.numel() * (world - 1))
+            room = x.new_empty(others), x.new_empty(of.numel() * (wire.world - 1))
         pending = _exchange(wire, x, part, of, room, reduce_op)
-    return cast(Pending, pending).then(functools.partial(_instead, result=result), own)
+    return cast(Pending, pending).then(functools.partial(_instead, result=result), tuple(result.shape))
+
+
+def _where(these: Sequence[bool], counts: Sequence[int]) -> list[int]:
+    """Return the counts of these ranks, and none of the others."""
+    return [count if this else 0 for this, count in zip(these, counts, strict=True)]
 
 
 def _pieces(blocks: Sequence[torch.Tensor], many: int) -> list[list[torch.Tensor]]:
@@ -88,9 +123,13 @@ def _pieces(blocks: Sequence[torch.Tensor], many: int) -> list[list[torch.Tensor
 
 
 def _slices(blocks: Sequence[torch.Tensor], dim: int, many: int) -> list[list[torch.Tensor]]:
-    """Cut blocks along a dim before `dim` into at least so many parts, or as many as it has rows, the largest first."""
+    """Cut blocks along another dim, one before `dim` if there is one, into so many parts or more, the largest first.
+
+    Where it has fewer rows, there are as many parts.
+    """
     shape = blocks[0].shape
-    along = max(range(dim), key=lambda place: shape[place])
+    others = [place for place in range(len(shape)) if place != dim]
+    along = max(others, key=lambda place: (place < dim and shape[place] > 1, shape[place]))
     step = max(1, shape[along] // many)
     return [[*part] for part in zip(*(block.split(step, along) for block in blocks), strict=True)]
 

@@ -1,0 +1,124 @@
+"""Kernels that lay out what they send and receive: the definition's values, however the input lies and is split."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from comm_core import catalog, launch, transport
+from comm_core.catalog import reduce_scatter_v
+from comm_core_pytest import Ranks
+
+ALL = pytest.mark.world(1, 2, 3, 5)
+LAYOUTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "contiguous": lambda x: x,
+    "transposed": lambda x: x.transpose(0, -1).contiguous().transpose(0, -1),
+    "stepped": lambda x: torch.stack([x, -x], -1)[..., 0],
+    "expanded": lambda x: x[:1].expand(x.shape),
+}
+
+
+def values(rank: int, shape: tuple[int, ...], layout: str) -> torch.Tensor:
+    """Return numbers of which every sum and product is exact, and that differ between ranks."""
+    numbers = torch.arange(torch.Size(shape).numel(), dtype=torch.float64).view(shape)
+    return LAYOUTS[layout]((numbers * (rank + 1) + rank) % 7 - 3)
+
+
+def shares(world: int) -> list[tuple[int, ...]]:
+    """Return ways to share rows out: evenly, nearly so, one above the other, most to one, some with none."""
+    n = world
+    return [
+        (6,) * n,
+        tuple(12 + (rank == 0) - (rank == n - 1) for rank in range(n)),
+        tuple(rank + 1 for rank in range(n)),
+        (*[1] * (n - 1), 9),
+        (7, *[0] * (n - 1)),
+        tuple(3 * (rank % 2) for rank in range(n)),
+    ]
+
+
+def gathers(n: int) -> Iterator[tuple[str, list[tuple[int, ...]], dict[str, Any]]]:
+    for dim in (0, 1, -1):
+        yield "all_gather", [(3, 2, 4)] * n, {"dim": dim}
+        for sizes in shares(n):
+            shapes = [tuple(size if place == dim % 3 else 4 for place in range(3)) for size in sizes]
+            yield "all_gather_v", shapes, {"dim": dim, "sizes": sizes}
+            for dst in {0, n - 1}:
+                yield "gather", shapes, {"dst": dst, "dim": dim, "sizes": sizes}
+
+
+def prefixes(n: int) -> Iterator[tuple[str, list[tuple[int, ...]], dict[str, Any]]]:
+    for name, word, reverse in itertools.product(("scan", "exscan"), ("sum", "max"), (False, True)):
+        yield name, [(5, 3)] * n, {"reduce_op": word, "reverse": reverse}
+
+
+def reductions(n: int) -> Iterator[tuple[str, list[tuple[int, ...]], dict[str, Any]]]:
+    for sizes, word in itertools.product(shares(n), ("sum", "avg", "product")):
+        rows = sum(sizes)
+        for shape, dim in [((rows,), 0), ((rows, 3), 0), ((1, rows, 2), 1), ((4, rows), 1), ((2, 3, rows), -1)]:
+            yield "reduce_scatter_v", [shape] * n, {"reduce_op": word, "dim": dim, "sizes": sizes}
+
+
+def wrong(group: Any, calls: Callable[[int], Any]) -> list[str]:
+    """Return the calls whose result is not that of the definition, which is told all ranks' tensors."""
+    found, wire, n = [], transport(group), group.world
+    for (name, shapes, given), layout in itertools.product(calls(n), LAYOUTS):
+        entry, inputs = catalog.CATALOG[name], [values(rank, shape, layout) for rank, shape in enumerate(shapes)]
+        parsed = [entry.check(x, n, rank, **given) for rank, x in enumerate(inputs)]
+        right, before = entry.oracle(inputs, parsed)[group.rank], inputs[group.rank].clone()
+        got = entry.kernel(wire, inputs[group.rank], **parsed[group.rank]).wait()
+        if not torch.equal(got, right) or not torch.equal(inputs[group.rank], before):
+            found.append(f"{name} {given} of {layout} {shapes[group.rank]}")
+    return found
+
+
+def gathered(group: Any) -> list[str]:
+    return wrong(group, gathers)
+
+
+def scanned(group: Any) -> list[str]:
+    return wrong(group, prefixes)
+
+
+def reduced(group: Any) -> list[str]:
+    return wrong(group, reductions)
+
+
+@ALL
+@pytest.mark.parametrize("body", [gathered, scanned, reduced])
+def test_every_layout_has_the_values_of_the_definition(world: Ranks, body: Callable[[Any], list[str]]) -> None:
+    assert world.run(body) == [[]] * world.size
+    if body is not reduced:
+        assert world.simulate(body) == [[]] * world.size
+
+
+@ALL
+def test_blocks_are_reduced_alike_where_a_page_counts(world: Ranks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No input here is larger than a page, so only so do those take the ways that larger ones take."""
+    monkeypatch.setattr(reduce_scatter_v, "_PAGE", 0)
+    assert world.simulate(reduced) == [[]] * world.size
+    assert world.run(reduced_exactly) == [[]] * world.size
+
+
+def reduced_exactly(group: Any) -> list[str]:
+    """As `reduced`, in a process of its own, which other tests use as well."""
+    page, reduce_scatter_v._PAGE = reduce_scatter_v._PAGE, 0
+    try:
+        return wrong(group, reductions)
+    finally:
+        reduce_scatter_v._PAGE = page
+
+
+def launched(group: Any) -> tuple[bool, list[list[float]]]:
+    x = torch.ones(2, 4 * group.world, requires_grad=True)
+    y = launch(catalog.REDUCE_SCATTER_V, x, group, reduce_op="sum", dim=1, sizes=[4] * group.world).wait()
+    return y.requires_grad, y.tolist()
+
+
+@ALL
+def test_what_is_launched_records_no_gradient(world: Ranks) -> None:
+    assert world.run(launched) == world.simulate(launched) == [(False, [[world.size] * 4] * 2)] * world.size
