@@ -25,7 +25,7 @@ ROWS = 480  # what groups of 1 to 6 ranks split evenly
 
 def calls(group: Any) -> dict[tuple[str, str], tuple[Any, int]]:
     """Return each call with the bytes it is given, by the name of its entry in the catalogue and its variant."""
-    return {**even(group), **uneven(group), **coalesced(group), **in_place(group)}
+    return {**even(group), **uneven(group), **reductions(group), **coalesced(group), **in_place(group)}
 
 
 def stepped(rows: int) -> Any:
@@ -82,9 +82,7 @@ def uneven(group: Any) -> dict[tuple[str, str], tuple[Any, int]]:
     import functional_collectives as fc
 
     x, view, wait, n = torch.ones(ROWS, ROWS), stepped(ROWS), fc.wait_tensor, group.world
-    shares = [ROWS // n + (8 if rank == 0 else -8 if rank == n - 1 else 0) for rank in range(n)] if n > 1 else [ROWS]
-    greedy, even = [ROWS - 8 * (n - 1), *[8] * (n - 1)], [ROWS // n] * n
-    stack = x.view(2, ROWS // 2, ROWS)
+    shares = nearly_even(n)
     found = {
         ("all_gather_v", ""): (lambda: wait(fc.all_gather_v(x, 0, group, sizes=[ROWS] * n)), x.nbytes),
         ("all_gather_v", "dim 1"): (lambda: wait(fc.all_gather_v(x, 1, group, sizes=[ROWS] * n)), x.nbytes),
@@ -98,39 +96,40 @@ def uneven(group: Any) -> dict[tuple[str, str], tuple[Any, int]]:
         ("scatter", ""): (lambda: wait(fc.scatter(x, 0, 0, group, sizes=shares)), x.nbytes),
         ("scatter", "dim 1"): (lambda: wait(fc.scatter(x, 0, 1, group, sizes=shares)), x.nbytes),
         ("scatter", "dim 1 of a view"): (lambda: wait(fc.scatter(view, 0, 1, group, sizes=shares)), x.nbytes),
-        ("reduce_scatter_v", ""): (lambda: wait(fc.reduce_scatter_v(x, "avg", 0, group, sizes=shares)), x.nbytes),
-        ("reduce_scatter_v", "of a view"): (
-            lambda: wait(fc.reduce_scatter_v(view, "avg", 0, group, sizes=shares)),
-            x.nbytes,
-        ),
-        ("reduce_scatter_v", "even"): (lambda: wait(fc.reduce_scatter_v(x, "avg", 0, group, sizes=even)), x.nbytes),
-        ("reduce_scatter_v", "even, of a view"): (
-            lambda: wait(fc.reduce_scatter_v(view, "avg", 0, group, sizes=even)),
-            x.nbytes,
-        ),
-        ("reduce_scatter_v", "dim 1"): (lambda: wait(fc.reduce_scatter_v(x, "avg", 1, group, sizes=shares)), x.nbytes),
-        ("reduce_scatter_v", "dim 1 of a view"): (
-            lambda: wait(fc.reduce_scatter_v(view, "avg", 1, group, sizes=shares)),
-            x.nbytes,
-        ),
-        ("reduce_scatter_v", "dim 2"): (
-            lambda: wait(fc.reduce_scatter_v(stack, "max", 2, group, sizes=shares)),
-            x.nbytes,
-        ),
-        ("reduce_scatter_v", "most to one"): (
-            lambda: wait(fc.reduce_scatter_v(x, "sum", 0, group, sizes=greedy)),
-            x.nbytes,
-        ),
-        ("reduce_scatter_v", "dim 1, most to one"): (
-            lambda: wait(fc.reduce_scatter_v(x, "sum", 1, group, sizes=greedy)),
-            x.nbytes,
-        ),
-        ("reduce_scatter_v", "dim 1 behind one row"): (
-            lambda: wait(fc.reduce_scatter_v(x[None], "sum", 1, group, sizes=shares)),
-            x.nbytes,
-        ),
     }
     return found
+
+
+def nearly_even(world: int) -> list[int]:
+    """Return shares of the rows of which the first is a little larger than the mean, and the last smaller."""
+    share = ROWS // world
+    return [share + 8, *[share] * (world - 2), share - 8] if world > 1 else [ROWS]
+
+
+def reductions(group: Any) -> dict[tuple[str, str], tuple[Any, int]]:
+    """Return the reductions of which each rank keeps a block of its own size."""
+    import torch
+
+    import functional_collectives as fc
+
+    x, view, wait, n = torch.ones(ROWS, ROWS), stepped(ROWS), fc.wait_tensor, group.world
+    greedy, even, shares = [ROWS - 8 * (n - 1), *[8] * (n - 1)], [ROWS // n] * n, nearly_even(n)
+    stack = x.view(2, ROWS // 2, ROWS)
+    found = {
+        ("reduce_scatter_v", ""): lambda: wait(fc.reduce_scatter_v(x, "avg", 0, group, sizes=shares)),
+        ("reduce_scatter_v", "of a view"): lambda: wait(fc.reduce_scatter_v(view, "avg", 0, group, sizes=shares)),
+        ("reduce_scatter_v", "even"): lambda: wait(fc.reduce_scatter_v(x, "avg", 0, group, sizes=even)),
+        ("reduce_scatter_v", "even, of a view"): lambda: wait(fc.reduce_scatter_v(view, "avg", 0, group, sizes=even)),
+        ("reduce_scatter_v", "dim 1"): lambda: wait(fc.reduce_scatter_v(x, "avg", 1, group, sizes=shares)),
+        ("reduce_scatter_v", "dim 1 of a view"): lambda: wait(fc.reduce_scatter_v(view, "avg", 1, group, sizes=shares)),
+        ("reduce_scatter_v", "dim 2"): lambda: wait(fc.reduce_scatter_v(stack, "max", 2, group, sizes=shares)),
+        ("reduce_scatter_v", "most to one"): lambda: wait(fc.reduce_scatter_v(x, "sum", 0, group, sizes=greedy)),
+        ("reduce_scatter_v", "dim 1, most to one"): lambda: wait(fc.reduce_scatter_v(x, "sum", 1, group, sizes=greedy)),
+        ("reduce_scatter_v", "dim 1 behind one row"): lambda: wait(
+            fc.reduce_scatter_v(x[None], "sum", 1, group, sizes=shares)
+        ),
+    }
+    return {name: (call, x.nbytes) for name, call in found.items()}
 
 
 def coalesced(group: Any) -> dict[tuple[str, str], tuple[Any, int]]:
