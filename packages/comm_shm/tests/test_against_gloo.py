@@ -186,6 +186,8 @@ TRAINERS = {
         m, static_graph=True, gradient_as_bucket_view=True
     ),
     "DDP, comm hook": lambda m, n: hooked(torch.nn.parallel.DistributedDataParallel(m)),
+    "DDP, built-in hook": lambda m, n: compressed(torch.nn.parallel.DistributedDataParallel(m), "FP16_COMPRESS"),
+    "DDP, built-in hook of sums": lambda m, n: compressed(torch.nn.parallel.DistributedDataParallel(m), "ALLREDUCE"),
     "fully_shard": lambda m, n: sharded(m, n),
     "tensor parallel": lambda m, n: parallel(m, n),
 }
@@ -195,6 +197,11 @@ def hooked(m):
     from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
 
     m.register_comm_hook(None, fp16_compress_hook)
+    return m
+
+
+def compressed(m, word):
+    m._register_builtin_comm_hook(getattr(dist.BuiltinCommHookType, word))
     return m
 
 

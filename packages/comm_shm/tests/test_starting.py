@@ -193,17 +193,18 @@ def test_monitored_barrier_names_everyone_who_is_missing(fleet):
     )
 
 
-def test_unregistering_gives_torch_its_monitored_barrier_back():
+def test_unregistering_gives_torch_its_monitored_barrier_and_its_hooks_back():
     program = """
 import torch.distributed as dist, comm_shm
-torchs = dist.monitored_barrier
+from torch.nn.parallel import DistributedDataParallel as DDP
+torchs, hooks = dist.monitored_barrier, DDP._register_builtin_comm_hook
 dist.init_process_group("shm", store=dist.HashStore(), rank=0, world_size=1)
 dist.monitored_barrier()
-between = dist.monitored_barrier is torchs
+between = dist.monitored_barrier is torchs or DDP._register_builtin_comm_hook is hooks
 gloo = dist.new_group(backend="gloo")
 dist.monitored_barrier(gloo)
 comm_shm.unregister()
-print(between, dist.monitored_barrier is torchs)
+print(between, dist.monitored_barrier is torchs and DDP._register_builtin_comm_hook is hooks)
 """
     ended = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=60)
     assert ended.stdout.split() == ["False", "True"], ended.stderr

@@ -42,10 +42,11 @@ def unregister() -> None:
         False
         >>> register()
     """
-    from comm_shm import functional_compat, monitored_compat, timeout_compat
+    from comm_shm import ddp_compat, functional_compat, monitored_compat, timeout_compat
     from comm_shm.torch_compat import forget_backend
 
     forget_backend(BACKEND)
+    ddp_compat.uninstall()
     functional_compat.uninstall()
     monitored_compat.uninstall()
     timeout_compat.uninstall()

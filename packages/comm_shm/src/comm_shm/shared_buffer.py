@@ -40,6 +40,7 @@ class SharedBuffer:
         self.rank = control.rank
         self.world = control.world
         self.tensor = x
+        self._shape, self._strides = x.shape, x.stride()
         self._control = control
         self._layout = allocation.layout
         self._mapping = mapping
@@ -64,17 +65,17 @@ class SharedBuffer:
         Raises:
             RankError: the group has no such rank.
         """
-        x, begin = self.tensor, self._layout.part(check_peer("peer", rank, self.world)) + self._offset
-        return view_of(self._mapping, x.dtype, begin, x.numel()).view(x.shape)
+        begin = self._layout.part(check_peer("peer", rank, self.world)) + self._offset
+        return view_of(self._mapping, self.tensor.dtype, begin, self._shape.numel()).view(self._shape)
 
     def everyone(self) -> torch.Tensor:
         """Return a view of all ranks' buffers, under a new first dim; contiguous when 64 divides the buffer's bytes."""
         x = self.tensor
         step = self._layout.stride // x.element_size()
-        count = (self.world - 1) * step + x.numel()
+        count = (self.world - 1) * step + self._shape.numel()
         begin = self._layout.part(0) + self._offset
         flat = view_of(self._mapping, x.dtype, begin, count)
-        return flat.as_strided((self.world, *x.shape), (step, *x.stride()))
+        return flat.as_strided((self.world, *self._shape), (step, *self._strides))
 
     def barrier(self, timeout_s: float | None = None) -> None:
         """Wait until every rank has come here; what they wrote before is there.
@@ -158,6 +159,7 @@ class SharedBuffer:
         if out is None:
             self._agree("symmetric all_gather", timeout_s=timeout_s)
             return self.everyone()
+        self._check_tensor("symmetric all_gather")
         result = self._result("symmetric all_gather", (self.world, *self.tensor.shape), out)
         x, native = self.tensor, self._control.native.symmetric_all_gather
         self._run("symmetric all_gather", native, x.numel(), result, x.element_size(), timeout_s)
@@ -195,7 +197,6 @@ class SharedBuffer:
         self, where: str, native: Native, numel: int, out: torch.Tensor, last: int, timeout_s: float | None
     ) -> None:
         control, limit = self._control, self._limit(timeout_s)
-        self._check_place(where)
         code, first, stride = COLLECTIVE_CODE[where], self._first, self._layout.stride
         status = native(
             control.handle, code, self._dtype, numel, self._detail, first, stride, out.data_ptr(), last, limit
@@ -207,7 +208,7 @@ class SharedBuffer:
     def _agree(self, where: str, refusal: int = 0, timeout_s: float | None = None) -> None:
         control, limit, numel = self._control, self._limit(timeout_s), self.tensor.numel()
         if not refusal:
-            self._check_place(where)
+            self._check_tensor(where)
         status = control.native.agree(
             control.handle, COLLECTIVE_CODE[where], self._dtype, 0, numel, self._detail, refusal, limit
         )
@@ -222,8 +223,9 @@ class SharedBuffer:
             raise other from error
         raise error
 
-    def _check_place(self, where: str) -> None:
-        if _place(self.tensor) != self._address:
+    def _check_tensor(self, where: str) -> None:
+        x = self.tensor
+        if _place(x) != self._address:
             error = TransportError(
                 where,
                 got="a tensor that is not in symmetric memory any more",
@@ -231,8 +233,17 @@ class SharedBuffer:
                 hint="share_memory_() and torch.multiprocessing move a tensor; send a clone",
             )
             self._refuse(where, error)
+        if x.shape != self._shape or x.stride() != self._strides:
+            error = TransportError(
+                where,
+                got=f"a tensor that has been changed in place, from shape {tuple(self._shape)} to {tuple(x.shape)}",
+                need="the shape and strides that it had when the handle was made",
+                hint="call rendezvous() again, or change a view of it",
+            )
+            self._refuse(where, error)
 
     def _reduction(self, where: str, reduce_op: str) -> int:
+        self._check_tensor(where)
         try:
             word = reduce_word(reduce_op, where)
             check_dtype(word, self.tensor.dtype, where)
