@@ -2,11 +2,12 @@
 
 import ast
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from kwindex.link import target_of
 from kwindex.model import Entry
+from kwindex.named import Named, may_be_variable
 from kwindex.readers import Readers
 from kwindex.render import expression, string_of
 from kwindex.shadows import Around, Shadows, children
@@ -125,7 +126,7 @@ def read(tree: ast.Module, text: str, entries: Sequence[Entry], owners: Sequence
     imports = Imports((entry.name, entry.signature) for entry in entries)
     environment = {"environ", "getenv"} | imports.bound("os.environ") | imports.bound("os.getenv")
     lines = _lines_of(text, environment.union(_TOLD), imports.bound(_CONFIG))
-    constants = _constants(tree)
+    named = Named(tree)
     shadows = Shadows()
     readers = Readers(tree, shadows)
     found: list[Reading] = []
@@ -134,11 +135,12 @@ def read(tree: ast.Module, text: str, entries: Sequence[Entry], owners: Sequence
             continue
         asked = _asked(node, owner, imports)
         readers.add(asked, around)
-        kind, name = (VARIABLE, name) if (name := _named(asked, constants)) else _config_key(node, owner, imports)
-        if name:
-            found.append(_reading(kind, name, node, owner))
+        if names := named.by(asked):
+            found += (_reading(VARIABLE, name, node, owner) for name in names)
+        elif key := _config_key(node, owner, imports):
+            found.append(_reading("config key", key, node, owner))
         found += (_reading(VARIABLE, name, place, owner, shown) for name, place, shown in _told(node))
-    found += _by_readers(tree, text, readers, constants, owners)
+    found += _by_readers(tree, text, readers, named, owners)
     first: dict[tuple[str, str], Reading] = {}
     for reading in sorted(found, key=lambda reading: reading.line):
         first.setdefault((reading.kind, reading.name), reading)
@@ -168,7 +170,7 @@ def asked_of_others(
     """Yields what imported functions with `env` in their names are told: the function, the parameter, the reading."""
     imports = Imports((entry.name, entry.signature) for entry in entries)
     names = {entry.name.rpartition(".")[2] for entry in entries if _is_asked(text, entry)}
-    constants, shadows = _constants(tree), Shadows()
+    named, shadows = Named(tree), Shadows()
     for node, around, owner in _owned(tree, _lines_of(text, names, ()), owners):
         callee = node.func if isinstance(node, ast.Call) else None
         if not isinstance(node, ast.Call) or not isinstance(callee, ast.Name) or callee.id not in names:
@@ -178,7 +180,7 @@ def asked_of_others(
             continue
         told = [*enumerate(node.args), *((word.arg, word.value) for word in node.keywords)]
         for key, value in told:
-            if (name := _named(value, constants)) and name.isupper():
+            for name in filter(str.isupper, named.by(value)):
                 yield f"{known.path}()", str(key), _reading(VARIABLE, name, node, owner)
 
 
@@ -186,9 +188,7 @@ def _reading(kind: str, name: str, node: ast.expr, owner: str, shown: str = "") 
     return Reading(kind, name, node.lineno, node.end_lineno or node.lineno, shown or expression(node, 120), owner)
 
 
-def _by_readers(
-    tree: ast.Module, text: str, readers: Readers, constants: Mapping[str, str], owners: Sequence[Entry]
-) -> list[Reading]:
+def _by_readers(tree: ast.Module, text: str, readers: Readers, named: Named, owners: Sequence[Entry]) -> list[Reading]:
     """Returns the readings by calls of functions that read what they are told, and of those that hand it on to them."""
     found: list[Reading] = []
     known = 0
@@ -198,8 +198,7 @@ def _by_readers(
         for node, around, owner in _owned(tree, _lines_of(text, readers.names, ()), owners):
             for value in readers.values(node, around) if isinstance(node, ast.Call) else ():
                 readers.add(value, around)
-                if name := _named(value, constants):
-                    found.append(_reading(VARIABLE, name, node, owner))
+                found += (_reading(VARIABLE, name, node, owner) for name in named.by(value))
     return found
 
 
@@ -263,17 +262,6 @@ def _whole(text: str, place: int, length: int) -> bool:
     return not (before and f"_{before}".isidentifier()) and not (after and f"_{after}".isidentifier())
 
 
-def _constants(tree: ast.Module) -> dict[str, str]:
-    """Returns the strings that a module's names in capitals are, where each is bound once."""
-    found: dict[str, str | None] = {}
-    for node in tree.body:
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        for target in targets:
-            if isinstance(target, ast.Name) and target.id.isupper():
-                found[target.id] = None if target.id in found else string_of(getattr(node, "value", None))
-    return {name: text for name, text in found.items() if text}
-
-
 def _asked(node: ast.expr, owner: str, imports: Imports) -> ast.expr | None:
     """Returns what names the environment variable that an expression reads, None for any other."""
     asked: ast.expr | None = None
@@ -292,23 +280,13 @@ def _asked(node: ast.expr, owner: str, imports: Imports) -> ast.expr | None:
     return asked
 
 
-def _named(asked: ast.expr | None, constants: Mapping[str, str]) -> str:
-    """Returns the variable that an expression names, '' where that is not known."""
-    name = constants.get(asked.id) if isinstance(asked, ast.Name) else string_of(asked)
-    return name if name and _may_be_variable(name) else ""
-
-
-def _may_be_variable(name: str) -> bool:
-    return name.isprintable() and not any(c.isspace() for c in name)
-
-
 def _told(node: ast.expr) -> Iterator[tuple[str, ast.expr, str]]:
     """Yields the environment variables that a call is told to read, where each stands, and the argument."""
     for word in node.keywords if isinstance(node, ast.Call) else ():
         if word.arg in _TOLD:
             for item in word.value.elts if isinstance(word.value, _DISPLAYS) else (word.value,):
                 name = string_of(item)
-                if name and _may_be_variable(name):
+                if name and may_be_variable(name):
                     yield name, item, f"{word.arg}={expression(word.value, 120)}"
 
 
@@ -323,23 +301,23 @@ def _is(node: ast.expr, path: str, owner: str, imports: Imports) -> bool:
     return known.path == path if known is not None else node.id == word
 
 
-def _config_key(node: ast.expr, owner: str, imports: Imports) -> tuple[str, str]:
-    """Returns the key of a config module that an expression reads, ('', '') for any other."""
+def _config_key(node: ast.expr, owner: str, imports: Imports) -> str:
+    """Returns the key of a config module that an expression reads, '' for any other."""
     chain = _chain(node.func)[:-1] if isinstance(node, ast.Call) else _chain(node)
     if len(chain) < 2 or (isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load)):
-        return "", ""
+        return ""
     known = imports.meaning(owner, chain[0])
     if known is None:
-        return "", ""
+        return ""
     path, rest = known.path.split("."), chain[1:]
     if path[-1] != _CONFIG:
         if not known.is_module or _CONFIG not in rest[:-1]:
-            return "", ""
+            return ""
         place = rest.index(_CONFIG) + 1
         path, rest = path + rest[:place], rest[place:]
     if rest[0].startswith("__"):
-        return "", ""
-    return "config key", ".".join([*path, *rest])
+        return ""
+    return ".".join([*path, *rest])
 
 
 def _chain(node: ast.expr) -> list[str]:
