@@ -189,6 +189,7 @@ TRAINERS = {
     "DDP, built-in hook": lambda m, n: compressed(torch.nn.parallel.DistributedDataParallel(m), "FP16_COMPRESS"),
     "DDP, built-in hook of sums": lambda m, n: compressed(torch.nn.parallel.DistributedDataParallel(m), "ALLREDUCE"),
     "fully_shard": lambda m, n: sharded(m, n),
+    "fully_shard, the group's memory": lambda m, n: allocating(sharded(m, n)),
     "tensor parallel": lambda m, n: parallel(m, n),
 }
 
@@ -214,6 +215,11 @@ def sharded(m, n):
         if isinstance(layer, torch.nn.Linear):
             fully_shard(layer, mesh=mesh)
     return fully_shard(m, mesh=mesh)
+
+
+def allocating(m):
+    m.set_allocate_memory_from_process_group_for_comm(True)
+    return m
 
 
 def parallel(m, n):

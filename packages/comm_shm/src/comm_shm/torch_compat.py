@@ -87,7 +87,7 @@ class NamedGroup(dist.ProcessGroup):
     """
 
     monitors = True  # see monitored_compat, and timeout_compat
-    supports_splitting = supports_coalescing = supports_time_estimate = False  # what torch asks a backend for
+    supports_splitting = supports_coalescing = supports_time_estimate = supports_shrinking = False  # asked of a backend
     use_pg_for_symm_mem_rendezvous = False
 
     def __init__(self, rank: int, world: int, name: str) -> None:
@@ -110,6 +110,10 @@ class NamedGroup(dist.ProcessGroup):
 
     def _set_group_desc(self, desc: str) -> None:
         self._description = desc
+
+    def supports_tensor_alloc(self, device: torch.device) -> bool:
+        """Return False: FSDP2 asks its backend for buffers only where this says so (2.11 to 2.14)."""
+        return False
 
     def _set_sequence_number_for_group(self) -> None:
         """Do nothing: the ranks compare the numbers of their calls anyway."""
