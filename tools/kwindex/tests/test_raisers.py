@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kwindex import Entry, build, open_searcher
+from kwindex import Entry, build, open_searcher, read_index
 
 Index = Callable[[str], list[Entry]]
 
@@ -105,6 +105,7 @@ def test_a_higher_order_operator_has_its_gradient(entries_of: Index) -> None:
     [
         ("Invalid backend: 'foo', see `torch._dynamo.list_backends()` for available backends.", "exc.py", "error"),
         ("ValueError: device_ids can only be None or contain a single element.", "distributed.py", "error"),
+        ("AssertionError: Expects storage to be freed but got storage with size 3", "_flat_param.py", "error"),
         ("`nn.functional.upsample` is deprecated. Use `nn.functional.interpolate` instead.", "functional.py", None),
     ],
 )
@@ -112,6 +113,47 @@ def test_what_users_of_torch_paste_is_found(
     torch_folder: Path, tmp_path: Path, query: str, file: str, kind: str | None
 ) -> None:
     files = ("_dynamo/exc.py", "nn/parallel/distributed.py", "nn/functional.py")
+    files += ("distributed/utils.py", "distributed/fsdp/_flat_param.py")
     build([torch_folder / name for name in files], tmp_path / "out")
     first = open_searcher(tmp_path / "out").search(query)[0].entry
     assert (Path(first.file).name, first.kind) == (file, kind or "deprecation")
+
+
+LIB = "def check_or_raise(holds, text, *, why=''):\n    if not holds:\n        raise ValueError(text)\n"
+USER = (
+    "from lib import check_or_raise as or_raise\nimport lib\n"
+    "def f(x):\n    or_raise(x, f'no {x} here')\n    lib.check_or_raise(x, text='not so')\n"
+    "    or_raise(x, 'word', why='that is why')\n    or_raise('not the text', x)\n"
+)
+
+
+@pytest.fixture
+def pair(tree: Callable[..., Path]) -> Path:
+    return tree({"lib.py": LIB, "user.py": USER})
+
+
+def test_a_function_of_another_module_raises_what_it_is_told(pair: Path, tmp_path: Path) -> None:
+    build([pair], tmp_path / "out")
+    entries = read_index(tmp_path / "out")
+    assert errors_of(entries) == [
+        ("user.f", 4, "ValueError: no {x} here"),
+        ("user.f", 5, "ValueError: not so"),
+    ]
+    assert {entry.summary for entry in entries if entry.kind == "error"} == {"raised by lib.check_or_raise"}
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("lib.py", LIB.replace("raise ValueError(text)", "print(text)")),
+        ("lib.py", LIB.replace("ValueError", "TypeError")),
+        ("lib.py", LIB.replace("raise ValueError(text)", "raise ValueError(why)")),
+        ("lib.py", ""),
+        ("user.py", USER.replace("    lib.check_or_raise(x, text='not so')\n", "")),
+        ("other.py", "x = 1\n"),
+    ],
+)
+def test_an_edit_and_its_undoing_give_the_bytes_of_a_build_from_nothing(
+    pair: Path, edit_and_undo: Callable[[Path, str, str], None], file: str, text: str
+) -> None:
+    edit_and_undo(pair, file, text)

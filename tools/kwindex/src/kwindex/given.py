@@ -16,9 +16,9 @@ from kwindex.texts import filled
 
 _READ, _BY_NAME = "*", "|"
 Gives = Mapping[str, str]
-"""By qualified name: the text of a constant; of a function `f()` its parameters, with `*` behind those it reads; and of
-one that registers operators, `f(::)`, what `maker` says."""
-MAKES = "(::)"
+"""By qualified name: the text of a constant; of a function `f()` its parameters, with `*` behind those it reads; of
+one that registers operators, `f(::)`, what `maker` says; of one that raises what it is told, `f(!)`, `raiser`."""
+MAKES, RAISES = "(::)", "(!)"
 UNPACKED = "*"
 """The key of what a call unpacks: it may tell anything."""
 _OP = re.compile(r"[A-Za-z_]\w*::[A-Za-z_]\w*(?:\.\w+)?")
@@ -83,6 +83,28 @@ def _through(function: str) -> str:
     return f", through {function}"
 
 
+def raiser(by_place: Sequence[str], message: str, error: str) -> str:
+    """Returns what is told of a function that raises an error with the message that it is told.
+
+    Example:
+        >>> raiser(["holds", "text"], "text", "AssertionError")
+        '[["holds", "text"], "text", "AssertionError"]'
+    """
+    return json.dumps([by_place, message, error], ensure_ascii=False)
+
+
+def _raised(want: Want, given: str) -> Iterator[Entry]:
+    """Yields the error that a function of another module raises, if its message is what it is told."""
+    by_place, message, error = json.loads(given)
+    place = int(want.key) if want.key.isdigit() else len(by_place)
+    if message == (by_place[place] if place < len(by_place) else want.key):
+        yield want.entry._replace(signature=f"{error}: {want.entry.signature}", summary=_raised_by(want))
+
+
+def _raised_by(want: Want) -> str:
+    return cut(f"raised by {want.target.removesuffix(RAISES)}", LONGEST_SUMMARY)
+
+
 def reader(positional: Sequence[str], by_name: Sequence[str], read: Iterable[str]) -> str:
     """Returns what is told of a function that reads what some parameters name.
 
@@ -137,11 +159,14 @@ def settled(entries: Iterable[Entry], wants: Sequence[Want], gives: Gives) -> li
     """
     may_be = {want.entry for want in wants if want.key}
     through = {(_at(want.entry), _through(want.target.removesuffix(MAKES))) for want in wants if _asks_maker(want)}
+    raised = {(_place(want.entry), _raised_by(want)) for want in wants if _asks_raiser(want)}
     without = {_place(want.entry): want.entry for want in wants if not want.key}
     found = [
         without.get(_place(entry), entry)
         for entry in entries
-        if entry not in may_be and not any(at == _at(entry) and entry.summary.endswith(end) for at, end in through)
+        if entry not in may_be
+        and (_place(entry), entry.summary) not in raised
+        and not any(at == _at(entry) and entry.summary.endswith(end) for at, end in through)
     ]
     named = {entry[:2] for entry in found}
     for want, given in _given(wants, gives):
@@ -150,6 +175,8 @@ def settled(entries: Iterable[Entry], wants: Sequence[Want], gives: Gives) -> li
             found[found.index(want.entry)] = told
         elif _asks_maker(want):
             found += dict.fromkeys(_made(want, given))
+        elif _asks_raiser(want):
+            found += _raised(want, given)
         elif _reads(given, want.key) and want.entry[:2] not in named:
             named.add(want.entry[:2])
             found.append(want.entry)
@@ -170,6 +197,10 @@ def _at(entry: Entry) -> tuple[int, int, str]:
 
 def _asks_maker(want: Want) -> bool:
     return want.target.endswith(MAKES)
+
+
+def _asks_raiser(want: Want) -> bool:
+    return want.target.endswith(RAISES)
 
 
 def _reads(given: str, key: str) -> bool:

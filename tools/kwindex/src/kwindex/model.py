@@ -51,7 +51,8 @@ class Want(NamedTuple):
     key: str
     """The parameter that the function is told, by its name or its place from 0; '' for a constant."""
     entry: Entry
-    """The entry, which is there if the function reads what it is told; or which takes the text of the constant."""
+    """The entry, which is there if the function reads what it is told; or which takes the text of the constant; or
+    which is an error, its text alone, and there if the function raises what it is told."""
 
 
 class FileRecord(NamedTuple):

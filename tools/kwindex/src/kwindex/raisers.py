@@ -5,10 +5,11 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from kwindex.given import RAISES, raiser
 from kwindex.makers import Call
 from kwindex.messages import templates
-from kwindex.model import Entry
-from kwindex.readers import Callees
+from kwindex.model import Entry, Want
+from kwindex.readers import Callees, positional
 from kwindex.render import expression
 from kwindex.scope import Scope
 from kwindex.shadows import Shadows
@@ -73,8 +74,24 @@ class Raisers:
             around = tuple(one.node for one in scope.functions if one.node is not None)
             self._callees.note(_Raised(expression(made.func), own[0], kind), scope.node, around)
 
-    def told(self, calls: Iterable[Call], file: str) -> Iterator[Entry]:
-        """Yields the errors that calls of such functions raise; a word alone is no message."""
+    def settled(self, calls: Iterable[Call], file: str) -> Iterator[Entry | Want]:
+        """Yields the errors that calls of such functions raise, and what calls ask of other modules."""
+        for call in calls:
+            if may_raise(_last(call.node.func)):
+                yield from _asked(call, file)
+        yield from self._told(calls, file)
+
+    def given(self, module: str) -> dict[str, str]:
+        """Returns what is told of the functions that other modules can call by their names."""
+        return {
+            f"{module}.{name}{RAISES}": raiser(positional(function), one.message, one.error)
+            for name, function, several in self._callees.outward()
+            for one in several[:1]
+            if not one.kind
+        }
+
+    def _told(self, calls: Iterable[Call], file: str) -> Iterator[Entry]:
+        """Yields the errors that calls of functions of the file raise; a word alone is no message."""
         names = self._callees.names
         for call in calls:
             if _last(call.node.func) not in names:
@@ -82,12 +99,40 @@ class Raisers:
             around = tuple(one.node for one in call.scope.functions if one.node is not None)
             for raised, told in self._callees.told(call.node, around):
                 value, kind = told.passed.get(raised.message), told.passed.get(raised.kind)
-                if value is None or isinstance(value, ast.Name):
-                    continue
                 error = expression(kind) if kind is not None else raised.error
-                for text in templates([value], call.scope):
-                    if " " in _HOLES.sub("", text).strip():
-                        yield Entry(call.scope.prefix, "error", file, *call.lines, f"{error}: {text}", "")
+                for text in _messages(value, call.scope):
+                    yield Entry(call.scope.prefix, "error", file, *call.lines, f"{error}: {text}", "")
+
+
+def may_raise(word: str) -> bool:
+    """Says whether a function of this name may raise errors for other modules.
+
+    Example:
+        >>> [word for word in ("_p_assert", "raise_unsupported", "print") if may_raise(word)]
+        ['_p_assert', 'raise_unsupported']
+    """
+    return "assert" in word or "raise" in word or "unsupported" in word or "fail" in word or "throw" in word
+
+
+def _asked(call: Call, file: str) -> Iterator[Want]:
+    """Yields what a call tells a function of another module that may be the message of an error."""
+    first: ast.expr = call.node.func
+    while isinstance(first, ast.Attribute):
+        first = first.value
+    known = call.scope.meant(first.id) if isinstance(first, ast.Name) else None
+    if known is None or known.what != "path":
+        return
+    path = call.scope.dotted(call.node.func)
+    told = [*enumerate(call.node.args), *((word.arg, word.value) for word in call.node.keywords if word.arg)]
+    for key, value in told:
+        for text in _messages(value, call.scope):
+            yield Want(f"{path}{RAISES}", str(key), Entry(call.scope.prefix, "error", file, *call.lines, text, ""))
+
+
+def _messages(value: ast.expr | None, scope: Scope) -> list[str]:
+    """Returns the texts of several words that an argument may be; what a name stands for is not known any more."""
+    known = [] if value is None or isinstance(value, ast.Name) else templates([value], scope)
+    return [text for text in known if " " in _HOLES.sub("", text).strip()]
 
 
 def _is_told(name: str, scope: Scope) -> bool:

@@ -14,7 +14,7 @@ from kwindex.imports import TYPING, bindings, conditions
 from kwindex.makers import Call, Makers, may_hand_on
 from kwindex.messages import checked, deprecated_by, deprecates, raised, replaced_by, says_deprecated, templates
 from kwindex.model import Entry, FileRecord, Want
-from kwindex.raisers import Raisers
+from kwindex.raisers import Raisers, may_raise
 from kwindex.render import (
     Function,
     assignment,
@@ -78,13 +78,12 @@ class Statements:
             else:
                 stack.pop()
         self.record.entries.extend(self._uses.entries(self.record.file, self.record.module))
-        self.record.entries.extend(self._raisers.told(self._makers.calls, self.record.file))
-        for found in self._makers.settled():
+        for found in (*self._raisers.settled(self._makers.calls, self.record.file), *self._makers.settled()):
             if isinstance(found, Want):
                 self.record.wants.append(found)
             else:
                 self.record.entries.append(found)
-        self.record.gives.update(self._makers.given(self.record.module))
+        self.record.gives.update(self._makers.given(self.record.module) | self._raisers.given(self.record.module))
 
     def add(self, kind: str, name: str, lines: tuple[int, int], signature: str, summary: str = "") -> None:
         """Adds an entry to the record."""
@@ -295,7 +294,8 @@ class Statements:
             signature = found.detail if is_schema else expression(node, 200)
             summary = "" if is_schema else f"{found.detail}: {by}" if by else found.detail
             self.add(found.kind, cut(found.op, 200), _lines(place), signature, cut(summary, 240))
-        if isinstance(node, ast.Call) and not is_found and (word in self._defined or may_hand_on(word)):
+        is_asked = word in self._defined or may_hand_on(word) or may_raise(word)
+        if is_asked and not is_found and isinstance(node, ast.Call):
             call = node.func if isinstance(node.func, ast.Call) else node
             name = _target(place)
             bound = decorated or (scope.qualify(name) if name and scope.kind != "function" else "")
