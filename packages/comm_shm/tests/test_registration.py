@@ -69,16 +69,17 @@ print(len(caught))
 @pytest.mark.needs_shm
 def test_kernels_for_functional_ops_come_with_the_first_group_and_go_with_unregister():
     program = """
-import torch, comm_shm, torch.distributed as dist
+import sys, torch, comm_shm, torch.distributed as dist
 def there():
     return torch._C._dispatch_has_kernel_for_dispatch_key("_c10d_functional::all_gather_into_tensor", "CPU")
 x = torch.ones(2)
 before = there()
 dist.init_process_group("shm", store=dist.HashStore(), rank=0, world_size=1)
 during = there()
+alone = "torch.distributed._functional_collectives" not in sys.modules
 ops = torch.ops._c10d_functional
 print(ops.wait_tensor(ops.all_gather_into_tensor(x, 1, dist.group.WORLD.group_name)).tolist())
 comm_shm.unregister()
-print(before, during, there())
+print(before, during, there(), alone)
 """
-    assert run_python(program) == ["[1.0,", "1.0]", "False", "True", "False"]
+    assert run_python(program) == ["[1.0,", "1.0]", "False", "True", "False", "True"]

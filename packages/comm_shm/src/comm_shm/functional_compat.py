@@ -3,7 +3,8 @@
 `_c10d_functional::all_gather_into_tensor` and `reduce_scatter_tensor` (and their `_out` forms) and `batch_p2p_ops` call
 virtual methods of ProcessGroup that torch 2.11 to 2.14 do not pass on to Python subclasses, unlike all others. Their
 kernels are registered for any device, so one for the CPU takes precedence without replacing anything. Groups of other
-backends do in it what they did before. It is there from the first shm group on.
+backends do in it what they did before. It is there from the first shm group on. torch's C++ defines the ops, and
+its Python module of them, which takes longer to import than a group to make, is not needed for it.
 """
 
 from __future__ import annotations
@@ -24,8 +25,6 @@ def install() -> None:
     """Register the CPU kernels; a second time changes nothing."""
     if _installed:
         return
-    import torch.distributed._functional_collectives  # defines the ops
-
     library = torch.library.Library("_c10d_functional", "IMPL")
     library.impl("all_gather_into_tensor", _all_gather, "CPU")
     library.impl("all_gather_into_tensor_out", _all_gather_out, "CPU")
