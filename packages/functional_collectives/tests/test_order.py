@@ -1,5 +1,6 @@
 """Ops of our own in the code that Inductor makes: in the order of the program, whatever it would gain by another."""
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import textwrap
 import pytest
 import torch
 import torch.distributed as dist
+from torch._functorch import config as functorch_config
 from torch.torch_version import TorchVersion
 
 import comm_core
@@ -49,6 +51,13 @@ def expected():
     return order
 
 
+@contextlib.contextmanager
+def without_caches():
+    """Compile anew what is compiled here, but for torch's C++ headers, which `force_disable_caches` compiles too."""
+    with torch._inductor.config.patch(fx_graph_cache=False), functorch_config.patch(enable_autograd_cache=False):
+        yield
+
+
 def test_inductor_keeps_them_in_the_order_of_the_program(fake_world):
     from torch._inductor.utils import run_and_get_code
 
@@ -56,7 +65,7 @@ def test_inductor_keeps_them_in_the_order_of_the_program(fake_world):
     inputs = [torch.ones(sent, 2, requires_grad=True) for sent, _ in MESSAGES]
 
     def run(inputs):
-        with torch._inductor.config.patch(force_disable_caches=True):
+        with without_caches():
             torch.compiler.reset()
             return torch.compile(exchanges, fullgraph=True)(group, inputs)
 
@@ -85,7 +94,7 @@ def test_inductor_keeps_reductions_in_their_places_among_collectives_of_torchs_a
     inputs = [torch.ones(sent, 2) for sent, _ in MESSAGES]
 
     def run():
-        with torch._inductor.config.patch(force_disable_caches=True), fc.remapped():
+        with without_caches(), fc.remapped():
             return torch.compile(started, fullgraph=True)(inputs)
 
     _, codes = run_and_get_code(run)
@@ -189,7 +198,8 @@ def of_other_ranges(name, group):
 
 def compiled_anew(program, caches=False):
     # sorted for memory, this program happens to be in order
-    with torch._inductor.config.patch(force_disable_caches=not caches, reorder_for_peak_memory=False):
+    anew = contextlib.nullcontext() if caches else without_caches()
+    with anew, torch._inductor.config.patch(reorder_for_peak_memory=False):
         torch.compiler.reset()
         inputs = torch.arange(8.0), torch.arange(8.0).view(2, 4), torch.ones(2, 2)
         return torch.compile(program, fullgraph=True)(*inputs)
