@@ -213,3 +213,21 @@ def test_wrong_arguments_are_refused_at_the_call(call):
         return bool(caught.value.need)
 
     assert World(2).run(body) == [True, True]
+
+
+def _unanswered(group):
+    import datetime
+
+    import functional_collectives as fc
+
+    briefly = dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=1))
+    try:
+        fc.irecv(torch.empty(3), 1 - group.rank, briefly, tag=7).tolist()
+    except CommError as error:
+        return error.where
+
+
+@pytest.mark.world(2)
+def test_a_message_that_does_not_come_is_told_by_its_rank_and_tag(world):
+    others = [f"batch_p2p, receiving from rank {other} with tag 7" for other in (1, 0)]
+    assert world.run(_unanswered) == others

@@ -59,7 +59,7 @@ class Pieces:
 
 
 def exchanged(group: AnyGroup, sent: Pieces, received: Pieces, start: Callable[..., Pending]) -> list[Waitable]:
-    """Start every message and return what is to be waited for."""
+    """Start every message, with words for the error that says which of them failed, and return what to wait for."""
     own = sent.by_tag(group.rank)
     for tag, parts in received.by_tag(group.rank).items():
         for part in parts:
@@ -67,9 +67,15 @@ def exchanged(group: AnyGroup, sent: Pieces, received: Pieces, start: Callable[.
     receives, sends = received.of_others(group.rank), sent.of_others(group.rank)
     if any(part.is_cuda for _, _, part in [*receives, *sends]):
         return _in_one_launch(group, sends, receives)
-    process_group = group.process_group
-    works: list[Waitable] = [start(process_group.recv, [part], peer, tag) for peer, tag, part in receives]
-    return works + [start(process_group.send, [part], peer, tag) for peer, tag, part in sends]
+    receive, send = group.process_group.recv, group.process_group.send
+    works: list[Waitable] = [
+        start(f"batch_p2p, receiving from rank {peer} with tag {tag}", part, receive, [part], peer, tag)
+        for peer, tag, part in receives
+    ]
+    return works + [
+        start(f"batch_p2p, sending to rank {peer} with tag {tag}", part, send, [part], peer, tag)
+        for peer, tag, part in sends
+    ]
 
 
 def _in_one_launch(group: AnyGroup, sends: list[Any], receives: list[Any]) -> list[Waitable]:
