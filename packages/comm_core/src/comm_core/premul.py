@@ -33,6 +33,7 @@ def premul_sum(factor: complex | torch.Tensor) -> PremulSum:
     """Return a reduce op: the sum of all ranks' tensors, each multiplied by its own rank's factor.
 
     It stands wherever `"sum"` does. Ranks may pass different factors, and may mix it with `"sum"`, whose factor is 1.
+    The product takes the room of a payload of its own, besides what the sum takes.
 
     Args:
         factor: a number, or a tensor of one element, which may require grad.
