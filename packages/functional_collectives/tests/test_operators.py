@@ -69,10 +69,23 @@ def test_an_operator_keeps_history_and_tangents():
 def test_what_is_gone_is_not_noted_for_long():
     from comm_core import pending
 
-    kept = Pending(torch.ones(1), _Waits())
-    pending.note(kept, (pending._EACH + 1, compile("0", "here", "eval"), 0))
-    for number in range(1, 3 * pending._EACH):
-        pending.note(Pending(torch.ones(1)), (number, compile("0", "here", "eval"), 0))
-    assert len(pending._noted) < 2 * pending._EACH
+    kept, where = Pending(torch.ones(1), _Waits()), compile("0", "here", "eval")
+    pending.note(kept, (0, where, 0))
+    pending._clean()
+    live = len(pending._noted)
+    for number in range(1, 10 * (live + pending._EACH)):
+        pending.note(Pending(torch.ones(1)), (number, where, 0))
+        assert len(pending._noted) <= 2 * (live + 1) + pending._EACH + 1
     assert [one for one in pending.noted() if one is kept]
     kept.wait()
+
+
+def test_many_results_are_not_looked_at_for_each_new_one(monkeypatch):
+    from comm_core import pending
+
+    looked, clean = [], pending._clean
+    monkeypatch.setattr(pending, "_clean", lambda: looked.append(len(pending._noted)) or clean())
+    kept = [Pending(torch.ones(1)) for _ in range(5000)]
+    for number, one in enumerate(kept):
+        pending.note(one, (number, compile("0", "here", "eval"), 0))
+    assert sum(looked) < 3 * (len(pending._noted) + pending._EACH)

@@ -12,15 +12,15 @@ import torch
 
 from comm_core import checking, compat
 from comm_core.catalog import BY_KEY
-from comm_core.collective import Collective, Missing, Params
+from comm_core.collective import Collective, Params
 from comm_core.compat import forward_ad_active, functions_transformed, is_transformed, sees_saved_tensors
 from comm_core.compiled_groups import compiled_group
-from comm_core.errors import ArgumentError, CommError, GradientError
+from comm_core.derivatives import check_gradient, is_expanded, is_linear, summed
+from comm_core.errors import ArgumentError, CommError
 from comm_core.groups import AnyGroup, GroupLike, as_group
 from comm_core.outbox import finished, to_send
 from comm_core.pending import Pending
 from comm_core.premul import premultiplied
-from comm_core.reduce_ops import REDUCE_OPS
 from comm_core.settling import settled
 from comm_core.simulate import SimulatedGroup
 from comm_core.ties import applied_unseen, tie, tied, tied_to
@@ -72,13 +72,17 @@ def start(entry: Collective, x: torch.Tensor, finish: Finish, group: GroupLike =
     if type(params.get("reduce_op", "")) is not str:
         with checking.refusing(group, entry.name):
             x, params = premultiplied(x, params, entry.name)
-    if is_plain(x) and not (x.requires_grad and torch.is_grad_enabled()):
-        on = as_group(group)
+    if is_plain(x):
+        on, records = as_group(group), x.requires_grad and torch.is_grad_enabled()
         try:
             parsed = parsed_params(entry, x, on, params)
+            if records:
+                check_gradient(entry)
         except CommError as error:
             checking.refuse(on, entry.name, error, params)
             raise
+        if records:
+            return differentiated(entry, x, on, parsed, finish)
         return finish(launch_parsed(entry, x, on, parsed))
     if torch.compiler.is_dynamo_compiling():
         return start_in_graph(entry, x, group, params)
@@ -93,16 +97,20 @@ def start_watched(entry: Collective, x: torch.Tensor, finish: Finish, group: Gro
         parsed = parsed_params(entry, x, on, params)
         if torch.is_grad_enabled() and x.requires_grad:
             check_gradient(entry)
-    plain = not is_transformed(x)
-    if plain and not is_differentiated(x):
-        return move(entry, x, on, parsed, finish)
-    if is_expanded(entry, x, parsed):
-        return expanded(entry, x, on, parsed)
-    if plain and "receives" in parsed and not functions_transformed():
+    if is_transformed(x):
+        return differentiated(entry, x, on, parsed, finished)
+    return differentiated(entry, x, on, parsed, finish) if is_differentiated(x) else move(entry, x, on, parsed, finish)
+
+
+def differentiated(entry: Collective, x: torch.Tensor, on: AnyGroup, params: Params, finish: Finish) -> torch.Tensor:
+    """Start a collective whose derivatives may be asked for, by autograd or a transform."""
+    if is_expanded(entry, x, params):
+        return expanded(entry, x, on, params)
+    if "receives" in params and not functions_transformed() and not is_transformed(x):
         from comm_core.cotangents import recorded_messages  # it builds on this module
 
-        return recorded_messages(x, entry.key, on, parsed, finish)
-    return recorded(x, entry.key, on, parsed, finish if plain else finished)
+        return recorded_messages(x, entry.key, on, params, finish)
+    return recorded(x, entry.key, on, params, finish)
 
 
 def start_in_graph(entry: Collective, x: torch.Tensor, group: GroupLike, params: Params) -> torch.Tensor:
@@ -234,16 +242,6 @@ def parsed_params(entry: Collective, x: torch.Tensor, group: AnyGroup, params: P
     )
 
 
-def check_gradient(entry: Collective) -> None:
-    """Refuse, at the call, what could only fail in backward.
-
-    Raises:
-        GradientError: the collective has no gradient rule.
-    """
-    if isinstance(entry.gradient, Missing):
-        raise GradientError(entry.name, got="an input that requires grad", need=entry.gradient.why)
-
-
 class GroupEmit:
     """Runs catalogue entries for a gradient rule, on the group of the forward call."""
 
@@ -297,23 +295,6 @@ class Differentiable(torch.autograd.Function):
         if is_linear(entry, ctx.params):
             return rule(emit, cotangent, **ctx.params), None, None, None, None
         return rule(emit, cotangent, **summed(ctx.params)) * partial(ctx), None, None, None, None
-
-
-def is_linear(entry: Collective, params: Params) -> bool:
-    """Tell whether a call is a linear map of its inputs; else `partial` makes one of it."""
-    return isinstance(entry.partial, Missing) or REDUCE_OPS[params["reduce_op"]].linear
-
-
-def is_expanded(entry: Collective, x: torch.Tensor, params: Params) -> bool:
-    """Tell whether derivatives of a call are those of its expansion; integers have none."""
-    if isinstance(entry.expanded, Missing) or not x.is_floating_point():
-        return False
-    return not REDUCE_OPS[params["reduce_op"]].linear
-
-
-def summed(params: Params) -> Params:
-    """Return the parameters of the linear collective that a reduction is, of its input times its partial derivative."""
-    return {**params, "reduce_op": "sum"}
 
 
 def partial(ctx: Any) -> torch.Tensor:

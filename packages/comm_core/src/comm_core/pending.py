@@ -187,23 +187,26 @@ def _same_bytes(x: torch.Tensor, y: torch.Tensor) -> bool:
 
 _noted: collections.deque[weakref.ref[Pending]] = collections.deque()  # also of results that are gone
 _cleaning = threading.Lock()
-_EACH = 32  # after so many notes those of results that are gone are dropped
+_EACH = 32
+_due = _EACH  # of so many notes those of results that are gone are dropped; of twice as many as are left then, or more
 
 
 def note(pending: Pending, started: Started) -> None:
     """Note who started a collective; `noted` has it as long as its result lives."""
     pending.started = started
     _noted.append(weakref.ref(pending))
-    if started[0] % _EACH == 0:
+    if len(_noted) > _due:
         _clean()
 
 
 def _clean() -> None:
+    global _due
     with _cleaning:
         for _ in range(len(_noted)):  # others may append meanwhile
             reference = _noted.popleft()
             if reference() is not None:
                 _noted.append(reference)
+        _due = 2 * len(_noted) + _EACH
 
 
 def noted() -> list[Pending]:
