@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from comm_core import catalog, launch, transport
-from comm_core.catalog import reduce_scatter_v
+from comm_core.catalog import blocks, reduce_scatter_v
+from comm_core.errors import ArgumentError
 from comm_core_pytest import Ranks
 
 ALL = pytest.mark.world(1, 2, 3, 5)
@@ -20,12 +21,14 @@ LAYOUTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "stepped": lambda x: torch.stack([x, -x], -1)[..., 0],
     "expanded": lambda x: x[:1].expand(x.shape),
 }
+MIXED = "another one on each rank"
 
 
 def values(rank: int, shape: tuple[int, ...], layout: str) -> torch.Tensor:
     """Return numbers of which every sum and product is exact, and that differ between ranks."""
     numbers = torch.arange(torch.Size(shape).numel(), dtype=torch.float64).view(shape)
-    return LAYOUTS[layout]((numbers * (rank + 1) + rank) % 7 - 3)
+    laid = list(LAYOUTS)[rank % len(LAYOUTS)] if layout == MIXED else layout
+    return LAYOUTS[laid]((numbers * (rank + 1) + rank) % 7 - 3)
 
 
 def shares(world: int) -> list[tuple[int, ...]]:
@@ -59,14 +62,21 @@ def prefixes(n: int) -> Iterator[tuple[str, list[tuple[int, ...]], dict[str, Any
 def reductions(n: int) -> Iterator[tuple[str, list[tuple[int, ...]], dict[str, Any]]]:
     for sizes, word in itertools.product(shares(n), ("sum", "avg", "product")):
         rows = sum(sizes)
-        for shape, dim in [((rows,), 0), ((rows, 3), 0), ((1, rows, 2), 1), ((4, rows), 1), ((2, 3, rows), -1)]:
+        for shape, dim in [
+            ((rows,), 0),
+            ((rows, 3), 0),
+            ((rows, 9), 0),
+            ((1, rows, 2), 1),
+            ((4, rows), 1),
+            ((2, 3, rows), 2),
+        ]:
             yield "reduce_scatter_v", [shape] * n, {"reduce_op": word, "dim": dim, "sizes": sizes}
 
 
 def wrong(group: Any, calls: Callable[[int], Any]) -> list[str]:
     """Return the calls whose result is not that of the definition, which is told all ranks' tensors."""
     found, wire, n = [], transport(group), group.world
-    for (name, shapes, given), layout in itertools.product(calls(n), LAYOUTS):
+    for (name, shapes, given), layout in itertools.product(calls(n), (*LAYOUTS, MIXED)):
         entry, inputs = catalog.CATALOG[name], [values(rank, shape, layout) for rank, shape in enumerate(shapes)]
         parsed = [entry.check(x, n, rank, **given) for rank, x in enumerate(inputs)]
         right, before = entry.oracle(inputs, parsed)[group.rank], inputs[group.rank].clone()
@@ -122,3 +132,34 @@ def launched(group: Any) -> tuple[bool, list[list[float]]]:
 @ALL
 def test_what_is_launched_records_no_gradient(world: Ranks) -> None:
     assert world.run(launched) == world.simulate(launched) == [(False, [[world.size] * 4] * 2)] * world.size
+
+
+def written_too_early(group: Any) -> list[str]:
+    """Return what says that an input was written before the result was waited for; others moved copies of it."""
+    said, n = [], group.world
+    for sizes in shares(n):
+        x = torch.arange(sum(sizes) * 2000.0).view(-1, 2000)
+        want = (x * n).split(list(sizes))[group.rank].clone()
+        pending = launch(catalog.REDUCE_SCATTER_V, x, group, reduce_op="sum", dim=0, sizes=sizes)
+        x.fill_(-1.0)
+        try:
+            said += [] if torch.equal(pending.wait(), want) else [f"{sizes}: wrong"]
+        except ArgumentError as error:
+            said += [] if "written while it was being sent" in error.got else [error.got]
+    return said
+
+
+@pytest.mark.world(1, 2, 3, 4)
+def test_a_write_before_the_wait_is_an_error_or_comes_too_late(world: Ranks) -> None:
+    assert world.run(written_too_early) == [[]] * world.size
+
+
+@pytest.mark.parametrize("dtype", sorted(blocks._COPIED_IN_A_ROW, key=str), ids=str)
+def test_blocks_of_every_dtype_are_packed(dtype: torch.dtype) -> None:
+    x = torch.arange(24, dtype=torch.uint8).view(4, 6)
+    parts = [x.t()[:2], x[1:, ::2], x[:0], x]
+    row = blocks.packed(x.view(dtype), [part.view(dtype) for part in parts])
+    assert row.view(torch.uint8).tolist() == [number for part in parts for number in part.reshape(-1).tolist()]
+    sent, room = blocks.in_place(x.t().view(dtype), 1, [3, 24, 5], 1)
+    assert sent.view(torch.uint8).tolist() == x.t().tolist()
+    assert room[3:27].data_ptr() == sent.data_ptr()

@@ -156,3 +156,19 @@ def test_sizes_that_nobody_can_tell_are_asked_for(mode):
             return tuple(fc.all_gather_v(x, 0, group, sizes=[1]).shape)
 
     assert World(1).run(body) == [(1, 2)]
+
+
+def _one_sums_and_others_weigh(group):
+    import functional_collectives as fc
+
+    sizes = list(range(1, group.world + 1))
+    x = torch.ones(sizes[group.rank], 3000, requires_grad=True)
+    y = fc.all_gather_v(x, 0, group, sizes=sizes)
+    (y.sum() if group.rank == 0 else (y * 2).sum()).backward()
+    return bool((x.grad == 2 * group.world - 1).all())
+
+
+@pytest.mark.world(2, 3, 4)
+def test_cotangents_that_lie_differently_on_each_rank_meet(world):
+    """That of a sum is one number, expanded; the exchanges may not depend on it."""
+    assert world.run(_one_sums_and_others_weigh) == [True] * world.size

@@ -58,7 +58,9 @@ class Pieces:
         return found
 
 
-def exchanged(group: AnyGroup, sent: Pieces, received: Pieces, start: Callable[..., Pending]) -> list[Waitable]:
+def exchanged(
+    group: AnyGroup, sent: Pieces, received: Pieces, out: torch.Tensor, start: Callable[..., Pending]
+) -> list[Waitable]:
     """Start every message, with words for the error that says which of them failed, and return what to wait for."""
     own = sent.by_tag(group.rank)
     for tag, parts in received.by_tag(group.rank).items():
@@ -69,11 +71,11 @@ def exchanged(group: AnyGroup, sent: Pieces, received: Pieces, start: Callable[.
         return _in_one_launch(group, sends, receives)
     receive, send = group.process_group.recv, group.process_group.send
     works: list[Waitable] = [
-        start(f"batch_p2p, receiving from rank {peer} with tag {tag}", part, receive, [part], peer, tag)
+        start(f"batch_p2p, receiving from rank {peer} with tag {tag}", out, receive, [part], peer, tag)
         for peer, tag, part in receives
     ]
     return works + [
-        start(f"batch_p2p, sending to rank {peer} with tag {tag}", part, send, [part], peer, tag)
+        start(f"batch_p2p, sending to rank {peer} with tag {tag}", out, send, [part], peer, tag)
         for peer, tag, part in sends
     ]
 

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import torch
 
 from comm_core.collective import Collective, Params
+from comm_core.derivatives import is_linear
 from comm_core.execution import (
     Differentiable,
-    is_linear,
     keep,
     parsed_in_graph,
     start_in_graph,

@@ -252,7 +252,7 @@ class ProcessGroupTransport:
         if out is None:
             out = x.new_empty(*enlarged(x, sum(rows for _, rows, _ in receives)))
         pieces = Pieces(_to_move(x), sends), Pieces(_to_move(out), receives)
-        works = exchanged(self._group, *pieces, self._start)
+        works = exchanged(self._group, *pieces, out, self._start)
         work, name = AllOf(works), self._group.name
         pending = Pending(out, work, pieces, "batch_p2p") if receives else Sent(out, work, pieces, name, self)
         pending.sends(x)

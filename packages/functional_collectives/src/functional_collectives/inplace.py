@@ -20,8 +20,8 @@ from comm_core import Collective, GroupLike, Missing, SimulatedGroup
 from comm_core.catalog import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, REDUCE_SCATTER
 from comm_core.checking import refusing
 from comm_core.collective import Params
+from comm_core.derivatives import is_linear
 from comm_core.errors import CommError, DtypeError, GradientError, ShapeError
-from comm_core.execution import is_linear
 from comm_core.groups import AnyGroup
 from comm_core.premul import premultiplied
 from comm_core.settling import settled

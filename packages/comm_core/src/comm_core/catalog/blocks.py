@@ -66,17 +66,12 @@ def stacked(x: torch.Tensor, dim: int, sizes: Sequence[int]) -> torch.Tensor:
 
 
 def packed(like: torch.Tensor, blocks: Sequence[torch.Tensor], room: torch.Tensor | None = None) -> torch.Tensor:
-    """Return blocks as one row of elements, at the begin of `room` where it is given: one copy, however they lie.
-
-    One block that is contiguous is its own row, where no room is given.
-    """
-    if room is None and len(blocks) == 1 and blocks[0].is_contiguous():
-        return blocks[0].detach().view(-1)
+    """Return blocks as one row of elements, at the begin of `room` where it is given: one copy, however they lie."""
     count = sum(block.numel() for block in blocks)
     row = torch.empty(count, dtype=like.dtype, device=like.device) if room is None else room[:count]
     start = 0
     for block in blocks:
-        row[start : start + block.numel()].view(block.shape).copy_(block.detach())
+        copied(row[start : start + block.numel()], block)
         start += block.numel()
     return row
 
@@ -96,7 +91,16 @@ def in_place(x: torch.Tensor, dim: int, counts: Sequence[int], rank: int) -> tup
     if dim == 0 or counts[rank] != x.numel() or is_traced(x) or x.is_contiguous():
         return x.contiguous(), None
     room = torch.empty(sum(counts), dtype=x.dtype, device=x.device)
-    return room.split(list(counts))[rank].view(x.shape).copy_(x.detach()), room
+    return copied(room.split(list(counts))[rank], x), room
+
+
+def copied(row: torch.Tensor, block: torch.Tensor) -> torch.Tensor:
+    """Copy a block to a row of as many elements, however it lies, and return that in the block's shape."""
+    into = row.view(block.shape)
+    if block.dtype in _COPIED_IN_A_ROW:
+        into.view(torch.uint8).copy_(block.detach().view(torch.uint8))
+        return into
+    return into.copy_(block.detach())
 
 
 def viewed(pending: Pending, shape: Shape) -> Pending:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -47,58 +48,96 @@ def oracle(inputs: Sequence[torch.Tensor], params: Sequence[Params]) -> list[tor
     return [part.clone(memory_format=torch.contiguous_format) for part in parts]
 
 
+class Way(enum.Enum):
+    """In how many exchanges the blocks move: the ranks have to agree on it, so nothing of one rank alone decides."""
+
+    AT_ONCE = enum.auto()
+    BOTH_SIDES = enum.auto()
+    IN_PARTS = enum.auto()
+
+
+def way(shape: Sequence[int], dim: int, sizes: Sequence[int], itemsize: int) -> Way:
+    """Return how blocks move so that a rank takes the room of one payload at most, and of few exchanges.
+
+    Example:
+        >>> [way((12, 2000), 0, sizes, 4).name for sizes in ([4, 4, 4], [3, 4, 5], [2, 2, 8])]
+        ['AT_ONCE', 'BOTH_SIDES', 'IN_PARTS']
+    """
+    world, numel = len(sizes), math.prod(shape)
+    if world <= 2 or numel == 0:
+        return Way.AT_ONCE
+    if math.prod(shape[:dim]) > 1:
+        return Way.IN_PARTS
+    if _above(shape, sizes, dim) * itemsize <= _PAGE:
+        return Way.AT_ONCE
+    return Way.BOTH_SIDES if (world - 1) * max(sizes) <= sum(sizes) else Way.IN_PARTS
+
+
+def _above(shape: Sequence[int], sizes: Sequence[int], dim: int) -> int:
+    """Return how many elements more than a payload has the largest block takes, once from each rank."""
+    return (len(sizes) * max(sizes) - sum(sizes)) * math.prod(beside(shape, dim))
+
+
 def kernel(wire: Transport, x: torch.Tensor, *, reduce_op: str, dim: int, sizes: Shape) -> Pending:
     """Each rank gets all ranks' blocks and reduces them itself: the fewest bytes, and any dtype that moves.
 
-    It takes the room of one payload at most, beside the result. Blocks that each lie in one piece, as along dim 0, are
-    sent as they are: all at once where they are nearly even; else this rank's own goes straight to where the result
-    will be, and those of the ranks after it apart from those before it. Other blocks are copied together, in parts
-    where that would take more.
+    Blocks that each lie in one piece, as along dim 0, are sent as they are: all at once where they are nearly even;
+    else this rank's own goes straight to where the result will be, and those of the ranks after it apart from those
+    before it. Other blocks are copied together, in parts where that would take more than the room of one payload. The
+    blocks of a view along dim 0 are copied for the same exchanges, which takes more in a group of three or more: its
+    rank alone knows that it is one, and the others have to make the same exchanges.
     """
-    rank, world = wire.rank, wire.world
-    own, counts = resized(tuple(x.shape), dim, sizes[rank]), numels(x.shape, dim, sizes)
-    in_pieces = not is_traced(x) and x.is_contiguous() and math.prod(x.shape[:dim]) == 1
-    if is_traced(x) or (in_pieces and (world * max(counts) - x.numel()) * x.element_size() <= _PAGE):
-        row = stacked(x, dim, sizes) if is_traced(x) else x.reshape(-1)
-        arrived = wire.all_to_all(row, [counts[rank]] * world, counts)
-        return arrived.then(functools.partial(_reduce, reduce_op=reduce_op, shape=(world, *own)), own)
+    rank, shape = wire.rank, tuple(x.shape)
+    own, counts = resized(shape, dim, sizes[rank]), numels(shape, dim, sizes)
+    if is_traced(x):
+        return _all_in_a_row(wire, stacked(x, dim, sizes), counts, own, reduce_op)
+    how, in_pieces = way(shape, dim, sizes, x.element_size()), x.is_contiguous() and math.prod(shape[:dim]) == 1
+    if how is Way.AT_ONCE and in_pieces and _above(shape, sizes, dim) * x.element_size() <= _PAGE:
+        return _all_in_a_row(wire, x.reshape(-1), counts, own, reduce_op)
     blocks = x.split(list(sizes), dim)
     result = blocks[rank].clone(memory_format=torch.contiguous_format)
-    if world <= 2 or x.numel() == 0:
+    if how is Way.AT_ONCE:
         return _exchange(wire, x, blocks, result, None, reduce_op)
-    if in_pieces and (world - 1) * max(sizes) <= sum(sizes):
-        return _both_sides(wire, x, counts, result, reduce_op)
-    return _in_parts(wire, blocks, dim, result, in_pieces, reduce_op)
+    return (_both_sides if how is Way.BOTH_SIDES else _in_parts)(wire, x, blocks, dim, result, reduce_op)
+
+
+def _all_in_a_row(wire: Transport, row: torch.Tensor, counts: Sequence[int], own: Shape, reduce_op: str) -> Pending:
+    """Send the blocks as they lie, this rank's own among them."""
+    arrived = wire.all_to_all(row, [counts[wire.rank]] * wire.world, counts)
+    return arrived.then(functools.partial(_reduce, reduce_op=reduce_op, shape=(wire.world, *own)), own)
 
 
 def _both_sides(
-    wire: Transport, x: torch.Tensor, counts: Sequence[int], result: torch.Tensor, reduce_op: str
+    wire: Transport, x: torch.Tensor, blocks: Sequence[torch.Tensor], dim: int, result: torch.Tensor, reduce_op: str
 ) -> Pending:
-    """Send what comes before and what comes after this rank's own block, each as it lies, and reduce what arrives."""
+    """Send what comes before and what comes after this rank's own block, and reduce what arrives."""
     rank, world, own = wire.rank, wire.world, result.numel()
-    row, room = x.reshape(-1), x.new_empty(own * (world - 1))
-    start, end, before = sum(counts[:rank]), sum(counts[: rank + 1]), [peer < rank for peer in range(world)]
-    after = [peer > rank for peer in range(world)]
+    counts, room = [block.numel() for block in blocks], x.new_empty(own * (world - 1))
+    before, after = [peer < rank for peer in range(world)], [peer > rank for peer in range(world)]
+    if x.is_contiguous():
+        row = x.reshape(-1)
+        lower, upper = row[: sum(counts[:rank])], row[sum(counts[: rank + 1]) :]
+    else:
+        lower, upper = packed(x, blocks[:rank]), packed(x, blocks[rank + 1 :])
     works = [
-        wire.all_to_all(row[end:], _where(before, [own] * world), _where(after, counts), room[: own * rank]),
-        wire.all_to_all(row[:start], _where(after, [own] * world), _where(before, counts), room[own * rank :]),
+        wire.all_to_all(upper, _where(before, [own] * world), _where(after, counts), room[: own * rank]),
+        wire.all_to_all(lower, _where(after, [own] * world), _where(before, counts), room[own * rank :]),
     ]
-    shape = (world - 1, *result.shape)
-    beside = functools.partial(_reduce_beside, result, reduce_op=reduce_op, rank=rank, shape=shape)
-    return Pending(room, AllOf(works), what="reduce_scatter_v").then(beside, tuple(result.shape))
+    both = Pending(room, AllOf(works), what="reduce_scatter_v")
+    if x.is_contiguous():
+        both.sends(x)
+    return both.then(_reducing(wire, result, reduce_op), tuple(result.shape))
 
 
 def _in_parts(
-    wire: Transport, blocks: Sequence[torch.Tensor], dim: int, result: torch.Tensor, in_pieces: bool, reduce_op: str
+    wire: Transport, x: torch.Tensor, blocks: Sequence[torch.Tensor], dim: int, result: torch.Tensor, reduce_op: str
 ) -> Pending:
     """Exchange one part after the other, in the same room; the last is under way when this returns."""
-    extents, x = [block.shape[dim] for block in blocks], blocks[0]
+    extents = [block.shape[dim] for block in blocks]
     many = math.ceil((sum(extents) + (wire.world - 2) * max(extents)) / sum(extents))
-    in_rows = in_pieces or math.prod(beside(x.shape, dim)) == 1
-    cut = _pieces(blocks, many) if in_rows else _slices(blocks, dim, many)
-    within = _pieces([result], many) if in_rows else _slices([result], dim, many)
+    cut, [within] = _parts(blocks, dim, many), zip(*_parts([result], dim, many), strict=True)
     pending = room = None
-    for part, [of] in zip(cut, within, strict=True):
+    for part, of in zip(cut, within, strict=True):
         if pending is not None:
             pending.wait()
         if room is None:
@@ -113,25 +152,22 @@ def _where(these: Sequence[bool], counts: Sequence[int]) -> list[int]:
     return [count if this else 0 for this, count in zip(these, counts, strict=True)]
 
 
-def _pieces(blocks: Sequence[torch.Tensor], many: int) -> list[list[torch.Tensor]]:
-    """Cut blocks, each of which lies in one piece, into so many parts, the largest first."""
+def _parts(blocks: Sequence[torch.Tensor], dim: int, many: int) -> list[list[torch.Tensor]]:
+    """Cut each of the blocks into so many parts, or a few more, the largest first.
+
+    They are cut along another dim, best one before `dim`, of which a part takes no copy; or where none has so many
+    elements, each in a row.
+    """
+    shape = blocks[0].shape
+    others = [place for place in range(len(shape)) if place != dim and shape[place] >= many]
+    if others:
+        along = max(others, key=lambda place: (place < dim, shape[place]))
+        return [[*part] for part in zip(*(block.split(shape[along] // many, along) for block in blocks), strict=True)]
     rows = [block.reshape(-1) for block in blocks]
     steps = [math.ceil(row.shape[0] / many) for row in rows]
     return [
         [row[place * step : (place + 1) * step] for row, step in zip(rows, steps, strict=True)] for place in range(many)
     ]
-
-
-def _slices(blocks: Sequence[torch.Tensor], dim: int, many: int) -> list[list[torch.Tensor]]:
-    """Cut blocks along another dim, one before `dim` if there is one, into so many parts or more, the largest first.
-
-    Where it has fewer rows, there are as many parts.
-    """
-    shape = blocks[0].shape
-    others = [place for place in range(len(shape)) if place != dim]
-    along = max(others, key=lambda place: (place < dim and shape[place] > 1, shape[place]))
-    step = max(1, shape[along] // many)
-    return [[*part] for part in zip(*(block.split(step, along) for block in blocks), strict=True)]
 
 
 def _exchange(
@@ -144,14 +180,21 @@ def _exchange(
 ) -> Pending:
     """Send the other ranks' blocks, and reduce what arrives and `result`, which is this rank's own block, into that."""
     rank, world = wire.rank, wire.world
-    own, sends = tuple(result.shape), [block.numel() for block in blocks]
+    sends = [block.numel() for block in blocks]
     receives = [result.numel()] * world
     receives[rank] = sends[rank] = 0
     others = [*blocks[:rank], *blocks[rank + 1 :]]
     sent = packed(x, others) if room is None else packed(x, others, room[0])
     arriving = None if room is None else room[1][: sum(receives)]
-    beside = functools.partial(_reduce_beside, result, reduce_op=reduce_op, rank=rank, shape=(world - 1, *own))
-    return wire.all_to_all(sent, receives, sends, arriving).then(beside, own)
+    return wire.all_to_all(sent, receives, sends, arriving).then(
+        _reducing(wire, result, reduce_op), tuple(result.shape)
+    )
+
+
+def _reducing(wire: Transport, result: torch.Tensor, reduce_op: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return the step that reduces what has arrived from the other ranks, and `result`, into that."""
+    shape = (wire.world - 1, *result.shape)
+    return functools.partial(_reduce_beside, result, reduce_op=reduce_op, rank=wire.rank, shape=shape)
 
 
 def _instead(part: torch.Tensor, *, result: torch.Tensor) -> torch.Tensor:
