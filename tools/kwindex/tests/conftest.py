@@ -7,10 +7,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
 from kwindex import Entry, build, read_index, update
+from kwindex.extract import record_of
 
 Tree = Callable[[Mapping[str, str | bytes]], Path]
 
@@ -48,6 +50,30 @@ def entries_of(tree: Tree, tmp_path: Path) -> Callable[[str], list[Entry]]:
         return read_index(tmp_path / "index")
 
     return index
+
+
+@pytest.fixture
+def steps_of() -> Callable[[str], int]:
+    """Counts the steps that Python takes to read one module with the given text; the same ones each time."""
+
+    def count(text: str) -> int:
+        steps = 0
+
+        def step(frame: FrameType, event: str, told: object) -> object:
+            nonlocal steps
+            frame.f_trace_opcodes = True
+            steps += event == "opcode"
+            return step
+
+        before = sys.gettrace()
+        sys.settrace(step)
+        try:
+            record_of(text.encode(), "m.py", "m")
+        finally:
+            sys.settrace(before)
+        return steps
+
+    return count
 
 
 @pytest.fixture

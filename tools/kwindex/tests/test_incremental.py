@@ -195,4 +195,4 @@ def test_what_is_told_of_a_file_changes_only_with_the_version() -> None:
     record = record_of(SAMPLE.encode(), "m.py", "m")
     piece = make(record.entries, gives=gives_data(record.gives), wants=wants_data(record.wants))
     told = hashlib.blake2b(b"".join(piece), digest_size=8).hexdigest()
-    assert (_VERSION.partition(",")[0], told) == ("kwindex 18", "e8c06759362d9f4c")
+    assert (_VERSION.partition(",")[0], told) == ("kwindex 19", "e8c06759362d9f4c")

@@ -34,6 +34,54 @@ def test_each_variable_that_a_loop_goes_over_is_read(entries_of: Index, text: st
     assert variables(entries_of(f"import os\n{text}\n")) == names
 
 
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("for k in ('A', 'B'):\n    f = lambda k: os.environ[k]", []),
+        ("for k in ('A', 'B'):\n    def f(k): return os.environ[k]", []),
+        ("for k in ('A', 'B'):\n    def f():\n        k = g()\n        return os.environ[k]", []),
+        ("for k in ('A', 'B'):\n    def f(): return os.environ[k]", ["A", "B"]),
+        ("for k in ('A', 'B'):\n    k = 'X' + k\n    os.environ[k]", []),
+        ("for k in ('A', 'B'): k += 'X'; os.environ[k]", []),
+        ("for k in ('A', 'B'):\n    if k := g(k):\n        os.environ[k]", []),
+        ("for k in ('A', 'B'):\n    with g() as k:\n        os.environ[k]", []),
+        ("for k in ('A', 'B'):\n    match g():\n        case [k]:\n            os.environ[k]", []),
+        ("for k in ('A', 'B'):\n    for k in ('C', 'D'):\n        os.environ[k]", ["C", "D"]),
+        ("for k in ('A', 'B'):\n    for k in ('C', 'D'):\n        pass\n    os.environ[k]", []),
+        ("for k in ('A', 'B'):\n    x = [k for k in y]\n    os.environ[k]", ["A", "B"]),
+        ("for k in ('A', 'B'): os.environ[k]\nfor k in ('C', 'D'): os.environ[k]", ["A", "B", "C", "D"]),
+        (
+            "a = [os.environ[k] for k in ('A', 'B')]; b = [os.environ[k] for k in ('C', 'D')]",
+            ["A", "B", "C", "D"],
+        ),
+        ("a = [os.environ[k] for k in x for k in ('A', 'B')]", []),
+        ("a = [[os.environ[k] for k in x] for k in ('A', 'B')]", []),
+        ("a = [os.environ[k] for y in x for k in y]\ny = ['A']", []),
+        ("y = ['A']\ndef f():\n    for k in y:\n        os.environ[k]\n    y = g()", []),
+        ("y = ['A']\ndef f():\n    global y\n    y = g()\nfor k in y:\n    os.environ[k]", []),
+        ("def f(y):\n    y = ['B']\ny = ['A']\nfor k in y:\n    os.environ[k]", ["A"]),
+    ],
+)
+def test_a_name_stands_for_what_a_loop_goes_over_where_python_reads_it_so(
+    entries_of: Index, text: str, names: list[str]
+) -> None:
+    assert variables(entries_of(f"import os\n{text}\n")) == names
+
+
+@pytest.mark.parametrize(
+    "each",
+    [
+        "for k in ('A_{0}', 'B_{0}'):\n    os.environ[k]\n",
+        "for k{0} in ('A_{0}', 'B_{0}'):\n    os.environ[k{0}]\n",
+        "a = [os.environ[k] for k in ('A_{0}', 'B_{0}')]\n",
+        "y{0} = ['A_{0}']\ndef f{0}():\n    for k in y{0}:\n        os.environ[k]\n",
+    ],
+)
+def test_twice_as_many_loops_take_no_more_than_twice_the_steps(steps_of: Callable[[str], int], each: str) -> None:
+    once, twice = (steps_of("import os\n" + "".join(each.format(n) for n in range(count))) for count in (60, 120))
+    assert twice < 2.1 * once
+
+
 def test_the_variables_that_ddp_reads_are_found(torch_folder: Path, tmp_path: Path) -> None:
     build([torch_folder / "nn/parallel/distributed.py"], tmp_path / "out")
     assert {"NCCL_DEBUG", "NCCL_SOCKET_IFNAME", "MASTER_ADDR"} <= set(variables(read_index(tmp_path / "out")))

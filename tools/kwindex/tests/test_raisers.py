@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from kwindex import Entry, build, open_searcher, read_index
+from kwindex.extract import record_of
 
 Index = Callable[[str], list[Entry]]
 
@@ -117,6 +118,163 @@ def test_what_users_of_torch_paste_is_found(
     build([torch_folder / name for name in files], tmp_path / "out")
     first = open_searcher(tmp_path / "out").search(query)[0].entry
     assert (Path(first.file).name, first.kind) == (file, kind or "deprecation")
+
+
+def test_an_instance_calls_the_method_of_its_own_class(entries_of: Index) -> None:
+    one = (
+        "class {0}:\n    def fail(self, msg):\n        raise {1}(msg)\n"
+        "    def g(self):\n        self.fail('{0} is bad')\n"
+    )
+    other = (
+        "class T(TestCase):\n    def test(self):\n        self.fail('no method of it')\n"
+        "        B.fail(self, 'B is told')\n"
+    )
+    assert errors_of(entries_of(one.format("A", "ValueError") + one.format("B", "TypeError") + other)) == [
+        ("m.A.g", 5, "ValueError: A is bad"),
+        ("m.B.g", 10, "TypeError: B is bad"),
+        ("m.T.test", 14, "TypeError: B is told"),
+    ]
+
+
+def test_what_a_function_raises_for_one_call_is_listed_once(entries_of: Index) -> None:
+    text = "def f(msg):\n    raise E(msg)\nf('it is bad'); f('it is bad')\n"
+    text += "def g(msg):\n" + "".join(f"    if x:\n        raise E{n}(msg)\n" for n in range(9)) + "g('any of these')\n"
+    assert [signature for _, _, signature in errors_of(entries_of(text))] == [
+        "E: it is bad",
+        *(f"E{n}: any of these" for n in range(4)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "raises", "call", "found"),
+    [
+        ("h, msg, error=ValueError", "error(msg)", "x, 'it is bad'", ["ValueError: it is bad"]),
+        ("h, msg, *, error=lib.Odd", "error(msg)", "x, 'it is bad'", ["lib.Odd: it is bad"]),
+        ("msg, error=ValueError", "error(msg)", "'it is bad', TypeError", ["TypeError: it is bad"]),
+        ("msg, error=None", "error(msg)", "'it is bad'", []),
+        ("msg, error=made()", "error(msg)", "'it is bad'", []),
+        ("msg, error=ValueError", "error(msg)", "'it is bad', lambda t: t", []),
+        ("msg, error=ValueError", "error(msg)", "'it is bad', **more", []),
+        ("where, msg", "CommError(where, msg)", "'the where part', 'it is bad'", []),
+        ("where, msg", "CommError(msg, where=where)", "'the where part', 'it is bad'", []),
+        ("where, msg", "CommError('at', msg.x, where)", "'the where part', 'it is bad'", ["CommError: at"]),
+        ("*msg", "E(msg)", "'it is bad'", []),
+        ("**msg", "E(msg)", "msg='it is bad'", []),
+        ("msg, *args", "E(msg, args)", "'it is bad'", []),
+    ],
+)
+def test_which_error_is_raised_with_which_message_is_known_or_not_told(
+    entries_of: Index, parameters: str, raises: str, call: str, found: list[str]
+) -> None:
+    text = f"def f({parameters}):\n    raise {raises}\nf({call})\n"
+    assert [signature for _, _, signature in errors_of(entries_of(text))] == found
+
+
+@pytest.mark.parametrize("text", ["error = self.kind", "error: type = A if x else B", "for error in kinds: pass"])
+def test_an_error_that_a_function_has_in_a_variable_is_not_known(entries_of: Index, text: str) -> None:
+    found = errors_of(entries_of(f"def f(msg):\n    {text}\n    raise error(msg)\nf('it is bad')\n"))
+    assert found == []
+
+
+def test_an_error_that_a_function_imports_is_known(entries_of: Index) -> None:
+    text = "def f(msg):\n    from lib import Odd\n    raise Odd(msg)\nf('it is bad')\n"
+    assert errors_of(entries_of(text)) == [("m", 4, "Odd: it is bad")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "if msg := made(msg): pass",
+        "match msg:\n        case [msg, 1]: pass",
+        "match x:\n        case [*msg]: pass",
+        "match x:\n        case {'a': 1, **msg}: pass",
+        "match x:\n        case A(b=[1, msg]): pass",
+        "for msg in x: pass",
+        "with x as (msg, y): pass",
+        "try: pass\n    except E as msg: pass",
+        "msg += x",
+    ],
+)
+def test_a_message_that_is_bound_anew_is_not_what_a_call_tells(entries_of: Index, text: str) -> None:
+    assert errors_of(entries_of(f"def f(msg):\n    {text}\n    raise ValueError(msg)\nf('it is bad')\n")) == []
+
+
+def test_a_function_whose_name_stands_for_another_thing_in_the_end_is_not_told_of() -> None:
+    text = "def f(msg):\n    raise ValueError(msg)\n"
+    assert list(record_of(text.encode(), "m.py", "m").gives) == ["m.f(!)"]
+    assert record_of(f"{text}f = other\n".encode(), "m.py", "m").gives == {}
+
+
+def test_only_what_the_base_of_an_error_is_told_in_its_init_is_its_message(entries_of: Index) -> None:
+    text = (
+        "class E(lib.OddError, Mixin):\n    def __init__(self, n):\n        super().__init__('of super')\n"
+        "        lib.OddError.__init__(self, 'of the base')\n        Mixin.__init__(self, 'of a mixin')\n"
+        "        OddError.__init__(other, 'of another')\n        self.x.__init__('of a field')\n"
+        "    def helper(self):\n        super().__init__('of a helper')\n"
+        "def f():\n    class E(list):\n        def __init__(self):\n            super().__init__('of a list')\n"
+    )
+    assert errors_of(entries_of(text)) == [("m.E.__init__", 3, "E: of super"), ("m.E.__init__", 4, "E: of the base")]
+
+
+def test_what_stands_behind_an_unpacked_argument_has_no_place() -> None:
+    text = "from lib import or_raise\nor_raise('at first', *x, 'behind it', why='by name')\n"
+    found = record_of(text.encode(), "m.py", "m").wants
+    assert [(want.key, want.entry.signature) for want in found] == [("0", "at first"), ("why", "by name")]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("mode = os.environ.get('DEPRECATED')\n    warnings.warn(f'mode {mode} is slow')", 0),
+        ("warnings.warn('no such name: ' + str({'deprecated': 1}))", 0),
+        ("logger.warning('f is not deprecated')", 0),
+        ("logger.warning('f is undeprecated')", 0),
+        ("logger.warning('no is_deprecated here')", 0),
+        ("logger.warning('skip %s', 'deprecated')", 0),
+        ("warnings.warn('{} is old'.format('deprecated'))", 0),
+        ("warnings.warn(lambda: 'deprecated')", 0),
+        ("text = 'f is deprecated'\n    text = 'f is old'\n    warnings.warn(text)", 0),
+        ("warnings.warn('{} is Deprecated: %s'.format(x) % y)", 1),
+        ("text = f'{x} is deprecated'\n    warnings.warn(text + more)", 1),
+        ("warnings.warn('all is well' if x else textwrap.dedent('f is deprecated'))", 1),
+    ],
+)
+def test_a_message_itself_says_that_something_is_deprecated(entries_of: Index, text: str, count: int) -> None:
+    assert len([entry for entry in entries_of(f"def f(x):\n    {text}\n") if entry.kind == "deprecation"]) == count
+
+
+METHOD = "@classmethod\n        def f(cls, msg):\n            raise E(msg)"
+CLASS = (
+    "class C{0}:\n    def fail(self, msg):\n        raise E(msg)\n    def g(self):\n        self.fail('C{0} is bad')\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("first", "each"),
+    [
+        ("", "def fail_{0}(msg):\n    raise E(msg)\nfail_{0}('{0} is bad')\n"),
+        ("", "def fail(msg):\n    raise E(msg)\nfail('{0} is bad')\n"),
+        ("", CLASS),
+        ("", f"{CLASS}C{{0}}.fail(x, msg='it is bad')\n"),
+        ("", f"def f{{0}}():\n    class A:\n        {METHOD}\n    A.f('is bad')\n"),
+        ("def f(msg):\n    pass\n", "    raise E{0}(msg)\n    f('{0} is bad')\n"),
+        ("def f():\n    text = ''\n", "    text = text + 'part {0}'\n    warnings.warn(text)\n"),
+        ("def f():\n    pass\n", "    text{0} = 'part {0}'\n    warnings.warn(text{0} + ' is old')\n"),
+        ("from lib import or_raise\n", "or_raise('it is {0}')\n"),
+    ],
+)
+def test_twice_as_much_takes_no_more_than_twice_the_steps(
+    steps_of: Callable[[str], int], first: str, each: str
+) -> None:
+    once, twice = (steps_of(first + "".join(each.format(n) for n in range(count))) for count in (60, 120))
+    assert twice < 2.1 * once
+
+
+def test_a_long_text_is_looked_at_once_for_all_warnings_with_it(steps_of: Callable[[str], int]) -> None:
+    def of(count: int) -> int:
+        return steps_of(f"def f():\n    text = {' + '.join(count * ['x'])}\n" + count * "    warnings.warn(text)\n")
+
+    assert of(120) < 2.1 * of(60)
 
 
 LIB = "def check_or_raise(holds, text, *, why=''):\n    if not holds:\n        raise ValueError(text)\n"

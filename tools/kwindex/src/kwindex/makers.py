@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from kwindex.given import MAKES, UNPACKED, Making, maker, op_name
 from kwindex.model import Entry, Want
-from kwindex.readers import OF_CLASS, Callees, Told, decorated, positional
+from kwindex.readers import OF_CLASS, Callees, Told, decorated, defaults, positional
 from kwindex.registrations import Registration, op_names
 from kwindex.render import Function, expression
 from kwindex.scope import Scope
@@ -152,11 +152,11 @@ def _given(made: _Made, told: Told, call: Call) -> Iterator[dict[str, str]]:
     """Yields the texts that a call tells for the holes of what is made; several where it tells several operators."""
     texts = [made.making.op, *(text for _, text in made.told if text is not None)]
     asked = dict.fromkeys(name for text in texts for name in names(text))
-    defaults = {} if _has_unpacking(call.node) else _defaults(told.function)
+    unsaid = {} if _has_unpacking(call.node) else _defaults(told.function)
     known: list[list[tuple[str, str]]] = []
     for name in asked:
         value = told.passed.get(name)
-        found = _values(value, call.scope) if value is not None else [defaults[name]] if name in defaults else []
+        found = _values(value, call.scope) if value is not None else [unsaid[name]] if name in unsaid else []
         if found:
             known.append([(name, text) for text in found])
     yield from map(dict, islice(product(*known), _MOST_TOLD))
@@ -190,14 +190,9 @@ def _by_place(function: Function, name: str) -> list[str]:
 
 def _defaults(function: Function) -> dict[str, str]:
     """Returns the texts that parameters are where a call does not tell them."""
-    first = [*function.args.posonlyargs, *function.args.args]
-    pairs = [
-        *zip(first[len(first) - len(function.args.defaults) :], function.args.defaults, strict=True),
-        *zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True),
-    ]
     return {
-        one.arg: str(value.value)
-        for one, value in pairs
+        name: str(value.value)
+        for name, value in defaults(function).items()
         if isinstance(value, ast.Constant) and type(value.value) in (str, int)
     }
 

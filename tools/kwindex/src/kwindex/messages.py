@@ -2,7 +2,6 @@
 
 import ast
 import functools
-import itertools
 import keyword
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -262,20 +261,52 @@ def deprecates(node: ast.expr, decorates: bool) -> tuple[ast.expr | None, bool]:
     return told, any(expression(category).rpartition(".")[2] in _WARNINGS for category in categories)
 
 
-_DEPRECATED = "deprecat"
+_DEPRECATED = re.compile(r"(?<!\bnot )\bdeprecat", re.IGNORECASE)
 
 
 def says_deprecated(told: ast.expr, look: Look) -> bool:
-    """Says whether a literal of a message, or of what a name in it is bound to, has the word.
+    """Says whether a literal part of a message has the word, or one of the text that a name in it is bound to once.
 
     Example:
         >>> look = {"text": [ast.Constant("Deprecated: use g")]}.get
         >>> [says_deprecated(ast.parse(text, mode="eval").body, look) for text in ("'is old'", "'f: ' + text")]
         [False, True]
     """
-    names = [look(one.id) or () for one in ast.walk(told) if isinstance(one, ast.Name)]
-    inner = [one for value in (told, *itertools.chain(*names)) for one in ast.walk(value)]
-    return any(_DEPRECATED in (string_of(one) or "").lower() for one in inner if isinstance(one, ast.Constant))
+    parts = _parts(told)
+    values = [look(one.id) or () for one in parts if isinstance(one, ast.Name)]
+    return _has_word(parts) or any(_is_said(*value) for value in values if len(value) == 1)
+
+
+@functools.lru_cache(maxsize=16)
+def _is_said(value: ast.expr) -> bool:
+    return _has_word(_parts(value))
+
+
+def _has_word(parts: Sequence[ast.expr]) -> bool:
+    return any(_DEPRECATED.search(string_of(one) or "") for one in parts)
+
+
+def _parts(node: ast.expr) -> list[ast.expr]:
+    """Returns the literals and names that the text of an expression is made of."""
+    found: list[ast.expr] = []
+    stack = [node]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, ast.Constant | ast.Name):
+            found.append(one)
+        elif isinstance(one, ast.JoinedStr):
+            stack += one.values
+        elif isinstance(one, ast.FormattedValue):
+            stack += [one.value] if isinstance(one.value, ast.Name) else []
+        elif isinstance(one, ast.BinOp) and isinstance(one.op, ast.Add | ast.Mod):
+            stack += [one.left, one.right] if isinstance(one.op, ast.Add) else [one.left]
+        elif isinstance(one, ast.IfExp):
+            stack += [one.body, one.orelse]
+        elif isinstance(one, ast.Call) and isinstance(one.func, ast.Attribute) and one.func.attr in _SAME_TEXT:
+            stack.append(one.func.value)
+        elif isinstance(one, ast.Call) and _last(one.func) in _OF_TEXT:
+            stack += one.args[:1]
+    return found
 
 
 _DIRECTIVE = re.compile(r"^[ \t]*\.\. deprecated::[ \t]*(.*(?:\n[ \t]+\S.*)*)", re.MULTILINE)

@@ -7,7 +7,7 @@ from typing import Generic, NamedTuple, TypeVar
 from kwindex.given import reader
 from kwindex.render import Function
 from kwindex.returned import passed
-from kwindex.shadows import Around, Bound, Shadows, bound_in, methods_in
+from kwindex.shadows import Around, Shadows, methods_in
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _OWN = {"self", "cls"}
@@ -38,15 +38,14 @@ class Callees(Generic[What]):
     def __init__(self, tree: ast.Module, shadows: Shadows) -> None:
         self._tree, self._shadows = tree, shadows
         self._what: dict[Function, dict[What, None]] = {}
-        self._outer: dict[Function, ast.AST | None] = {}
+        self._known: dict[tuple[ast.AST | None, str], Function] = {}
+        """What the names of functions stand for in the class or function that they are defined in, None: the module."""
         self._classes: dict[ast.AST, dict[ast.stmt, ast.ClassDef]] = {}
-        self._last: dict[Function, bool] = {}
-        self._bound: dict[ast.AST, dict[str, list[Bound]]] = {}
 
     @property
     def names(self) -> set[str]:
         """The names of the functions."""
-        return {function.name for function in self._what}
+        return {name for _, name in self._known}
 
     def __len__(self) -> int:
         return sum(map(len, self._what.values()))
@@ -57,48 +56,51 @@ class Callees(Generic[What]):
 
     def note(self, what: What, function: Function, around: Around) -> None:
         """Notes what a function does, which is one of those around."""
+        if function not in self._what:
+            holder = self._class_of(function, around) or _outer(function, around)
+            places = self._shadows.places(function.name, holder or self._tree)
+            if not places or places[-1].node is function:  # else its name stands for another thing in the end
+                self._known[holder, function.name] = function
         self._what.setdefault(function, {})[what] = None
-        place = around.index(function)
-        self._outer[function] = around[place - 1] if place else None
 
     def told(self, call: ast.Call, around: Around) -> Iterator[tuple[What, Told]]:
-        """Yields what the functions do that are called, with what they are told."""
-        for function, several in [*self._what.items()]:  # what is told may be noted meanwhile
-            if self._is_called(function, call.func, around):
-                told = Told(function, dict(passed(call, function, isinstance(call.func, ast.Attribute))))
-                yield from ((what, told) for what in [*several])
+        """Yields what the function does that is called, with what it is told."""
+        function = self._called(call.func, around)
+        if function is not None:
+            told = Told(function, dict(passed(call, function, _tells_instance(call.func, function))))
+            yield from ((what, told) for what in [*self._what[function]])  # what is told may be noted meanwhile
 
     def outward(self, of_classes: bool = False) -> Iterator[tuple[str, Function, list[What]]]:
         """Yields the functions that other modules can call, by their names in the module, with what they do."""
-        for function, several in self._what.items():
-            owner = self._class_of(function)
-            if self._outer[function] is None and owner is None:
-                yield function.name, function, [*several]
-            elif owner is not None and of_classes and owner in self._tree.body and decorated(function) & OF_CLASS:
-                yield f"{owner.name}.{function.name}", function, [*several]
+        for (holder, name), function in self._known.items():
+            if holder is None:
+                yield name, function, [*self._what[function]]
+            elif of_classes and isinstance(holder, ast.ClassDef) and decorated(function) & OF_CLASS:
+                places = self._shadows.places(holder.name, self._tree)
+                if places and places[-1].node is holder:
+                    yield f"{holder.name}.{name}", function, [*self._what[function]]
 
-    def _is_called(self, function: Function, callee: ast.expr, around: Around) -> bool:
-        owner = self._class_of(function)
-        if isinstance(callee, ast.Name) and callee.id == function.name and owner is None:
-            return self._shadows.binder(callee.id, around) is self._outer[function] and self._stays(function)
-        if owner is None or not isinstance(callee, ast.Attribute) or not isinstance(callee.value, ast.Name):
-            return False
-        named = callee.attr == function.name and callee.value.id in {*_OWN, owner.name}
-        return named and self._stays(function)
+    def _called(self, callee: ast.expr, around: Around) -> Function | None:
+        """Returns the function that is called by its name, or as `self.f` or `A.f` the one of that class."""
+        if isinstance(callee, ast.Name):
+            return self._known.get((self._shadows.binder(callee.id, around), callee.id))
+        if not isinstance(callee, ast.Attribute) or not isinstance(callee.value, ast.Name):
+            return None
+        owner = self._class_by(callee.value.id, around)
+        return self._known.get((owner, callee.attr)) if owner is not None else None
 
-    def _stays(self, function: Function) -> bool:
-        """Says whether a function is what its name is bound to last, where it is defined."""
-        if function not in self._last:
-            holder = self._class_of(function) or self._outer[function] or self._tree
-            if holder not in self._bound:
-                self._bound[holder] = bound_in(getattr(holder, "body", ()))
-            bound = self._bound[holder].get(function.name)
-            self._last[function] = not bound or bound[-1].node is function
-        return self._last[function]
+    def _class_by(self, name: str, around: Around) -> ast.ClassDef | None:
+        """Returns the class that a name stands for, that of the method around for its instance."""
+        binder = self._shadows.binder(name, around)
+        if name in _OWN:
+            return self._class_of(binder, around) if isinstance(binder, _FUNCTIONS) else None
+        places = self._shadows.places(name, binder or self._tree)
+        last = places[-1].node if places else None
+        return last if isinstance(last, ast.ClassDef) else None
 
-    def _class_of(self, function: Function) -> ast.ClassDef | None:
-        """Returns the class that a function is a method of."""
-        holder = self._outer[function] or self._tree
+    def _class_of(self, function: Function, around: Around) -> ast.ClassDef | None:
+        """Returns the class that a function is a method of, which is one of those around."""
+        holder = _outer(function, around) or self._tree
         if holder not in self._classes:
             self._classes[holder] = methods_in(getattr(holder, "body", ()))
         return self._classes[holder].get(function)
@@ -149,9 +151,31 @@ def by_name(function: Function) -> list[str]:
     return [one.arg for one in function.args.kwonlyargs]
 
 
+def defaults(function: Function) -> dict[str, ast.expr]:
+    """Returns what parameters of a function are where a call does not tell them."""
+    first = [*function.args.posonlyargs, *function.args.args]
+    pairs = [
+        *zip(first[len(first) - len(function.args.defaults) :], function.args.defaults, strict=True),
+        *zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True),
+    ]
+    return {one.arg: value for one, value in pairs if value is not None}
+
+
 def decorated(function: Function) -> set[str]:
     """Returns the names that a function is decorated with."""
     return {one.id for one in function.decorator_list if isinstance(one, ast.Name)}
+
+
+def _outer(function: Function, around: Around) -> ast.AST | None:
+    """Returns the function that one of those around is defined in, None for the module."""
+    place = around.index(function)
+    return around[place - 1] if place else None
+
+
+def _tells_instance(callee: ast.expr, function: Function) -> bool:
+    """Says whether a call as this one tells a method its class or instance by itself."""
+    owner = callee.value if isinstance(callee, ast.Attribute) else None
+    return isinstance(owner, ast.Name) and (owner.id in _OWN or bool(decorated(function) & OF_CLASS))
 
 
 def _binds(node: ast.AST, name: str) -> bool:

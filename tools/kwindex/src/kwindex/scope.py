@@ -185,10 +185,18 @@ class Scope:
         scope._told.add(name)
         return scope._values[name]
 
-    def glimpse(self, name: str) -> list[ast.expr]:
-        """Returns the same as `values`, and counts as no use of the name."""
-        scope = self._noting(name)
-        return scope._values[name] if scope is not None else []
+    def once(self, name: str) -> list[ast.expr]:
+        r"""Returns the one expression that a name is ever assigned; nothing where it may be another. Counts as no use.
+
+        Example:
+            >>> module = Scope("module", "m", None, node=ast.parse("a = 1\nb = 2\nb = 3"))
+            >>> [value.value for value in module.once("a")], module.once("b"), module.once("c")
+            ([1], [], [])
+        """
+        holder, places = self.binding(name)
+        if holder is None or len(places) != 1 or holder.has_parameter(name):
+            return []
+        return [one.value for one in places if one.value is not None]
 
     def _noting(self, name: str) -> "Scope | None":
         scope: Scope | None = self

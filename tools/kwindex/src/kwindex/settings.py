@@ -126,8 +126,8 @@ def read(tree: ast.Module, text: str, entries: Sequence[Entry], owners: Sequence
     imports = Imports((entry.name, entry.signature) for entry in entries)
     environment = {"environ", "getenv"} | imports.bound("os.environ") | imports.bound("os.getenv")
     lines = _lines_of(text, environment.union(_TOLD), imports.bound(_CONFIG))
-    named = Named(tree)
     shadows = Shadows()
+    named = Named(tree, shadows)
     readers = Readers(tree, shadows)
     found: list[Reading] = []
     for node, around, owner in _owned(tree, lines, owners):
@@ -135,7 +135,7 @@ def read(tree: ast.Module, text: str, entries: Sequence[Entry], owners: Sequence
             continue
         asked = _asked(node, owner, imports)
         readers.add(asked, around)
-        if names := named.by(asked):
+        if names := named.by(asked, around):
             found += (_reading(VARIABLE, name, node, owner) for name in names)
         elif key := _config_key(node, owner, imports):
             found.append(_reading("config key", key, node, owner))
@@ -170,7 +170,8 @@ def asked_of_others(
     """Yields what imported functions with `env` in their names are told: the function, the parameter, the reading."""
     imports = Imports((entry.name, entry.signature) for entry in entries)
     names = {entry.name.rpartition(".")[2] for entry in entries if _is_asked(text, entry)}
-    named, shadows = Named(tree), Shadows()
+    shadows = Shadows()
+    named = Named(tree, shadows)
     for node, around, owner in _owned(tree, _lines_of(text, names, ()), owners):
         callee = node.func if isinstance(node, ast.Call) else None
         if not isinstance(node, ast.Call) or not isinstance(callee, ast.Name) or callee.id not in names:
@@ -180,7 +181,7 @@ def asked_of_others(
             continue
         told = [*enumerate(node.args), *((word.arg, word.value) for word in node.keywords)]
         for key, value in told:
-            for name in filter(str.isupper, named.by(value)):
+            for name in filter(str.isupper, named.by(value, around)):
                 yield f"{known.path}()", str(key), _reading(VARIABLE, name, node, owner)
 
 
@@ -198,7 +199,7 @@ def _by_readers(tree: ast.Module, text: str, readers: Readers, named: Named, own
         for node, around, owner in _owned(tree, _lines_of(text, readers.names, ()), owners):
             for value in readers.values(node, around) if isinstance(node, ast.Call) else ():
                 readers.add(value, around)
-                found += (_reading(VARIABLE, name, node, owner) for name in named.by(value))
+                found += (_reading(VARIABLE, name, node, owner) for name in named.by(value, around))
     return found
 
 

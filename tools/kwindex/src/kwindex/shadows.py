@@ -1,19 +1,21 @@
 """Names that functions bind for themselves: inside of them they are not what the module calls so."""
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-_INNER = (*_DEFINITIONS, ast.Lambda, *_COMPREHENSIONS)
+_INNER = (*_DEFINITIONS, ast.Lambda, *COMPREHENSIONS)
 """What has names of its own. A class has, too, but the functions in it do not see them."""
-_BINDING = (ast.Global, ast.Nonlocal, ast.Import, ast.ImportFrom, *_DEFINITIONS, ast.ClassDef, ast.ExceptHandler)
+_PATTERNS = (ast.MatchAs, ast.MatchStar, ast.MatchMapping)
+_IMPORTS = (ast.Import, ast.ImportFrom)
+_BINDING = frozenset((ast.Global, ast.Nonlocal, *_IMPORTS, *_DEFINITIONS, ast.ClassDef, ast.ExceptHandler, *_PATTERNS))
 """What binds names without a node for the name."""
 _HOLDING = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.Try, ast.TryStar, ast.ExceptHandler)
 _FIELDS = ("finalbody", "orelse", "handlers", "body")
 """The fields of statements that hold others, the last first."""
-_NOT_OWN = (ast.Global, ast.Nonlocal, ast.Import, ast.ImportFrom)
+_NOT_OWN = (ast.Global, ast.Nonlocal, *_IMPORTS)
 
 Around = tuple[ast.AST, ...]
 """The functions, lambdas and comprehensions that something stands in, the innermost last."""
@@ -35,13 +37,13 @@ def children(node: ast.AST, around: Around) -> Iterator[tuple[ast.AST, Around]]:
     inside = (*around, node)
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.comprehension):
-            is_first = isinstance(node, _COMPREHENSIONS) and child is node.generators[0]
+            is_first = isinstance(node, COMPREHENSIONS) and child is node.generators[0]
             yield child.iter, around if is_first else inside
             yield from ((one, inside) for one in (child.target, *child.ifs))
         elif isinstance(node, ast.Lambda):
             yield child, inside if child is node.body else around
         else:
-            yield child, inside if isinstance(node, _COMPREHENSIONS) or isinstance(child, ast.stmt) else around
+            yield child, inside if isinstance(node, COMPREHENSIONS) or isinstance(child, ast.stmt) else around
 
 
 class Shadows:
@@ -55,6 +57,14 @@ class Shadows:
 
     def __init__(self) -> None:
         self._bound: dict[ast.AST, tuple[set[str], set[str]]] = {}
+        self._places: dict[ast.AST, dict[str, list[Bound]]] = {}
+
+    def places(self, name: str, holder: ast.AST) -> "list[Bound]":
+        """Returns where the statements of a module, class or function bind a name, in the order of its lines."""
+        if holder not in self._places:
+            body = getattr(holder, "body", ())
+            self._places[holder] = bound_in(body if isinstance(body, list) else ())
+        return self._places[holder].get(name, [])
 
     def hide(self, name: str, around: Around) -> bool:
         """Says whether a name is bound by what it stands in, and not by an import there."""
@@ -89,10 +99,12 @@ def _binding(stack: list[ast.AST]) -> Iterator[tuple[str, ast.AST]]:
         if isinstance(node, ast.Name):
             if not isinstance(node.ctx, ast.Load):
                 yield node.id, node
-        elif isinstance(node, _BINDING):
+        elif type(node) in _BINDING:
             yield from ((name, node) for name in _bound_by(node))
             if isinstance(node, ast.ExceptHandler):
                 stack += node.body
+            elif isinstance(node, _PATTERNS):
+                stack += _parts(node)
         elif not isinstance(node, _INNER):
             stack += _parts(node)
 
@@ -103,7 +115,7 @@ def _bound_by(node: ast.AST) -> list[str]:
         return node.names
     if isinstance(node, ast.Import | ast.ImportFrom):
         return [one.asname or one.name.partition(".")[0] for one in node.names]
-    name = getattr(node, "name", None)
+    name = node.rest if isinstance(node, ast.MatchMapping) else getattr(node, "name", None)
     return [name] if name else []
 
 
@@ -126,7 +138,7 @@ def bound_in(body: Iterable[ast.stmt]) -> dict[str, list[Bound]]:
     """
     found: dict[str, list[Bound]] = {}
     for node in _statements(body):
-        if isinstance(node, _BINDING):
+        if type(node) in _BINDING:
             for name in _bound_by(node):
                 found.setdefault(name, []).append(Bound(node.lineno, node))
             continue
@@ -137,6 +149,22 @@ def bound_in(body: Iterable[ast.stmt]) -> dict[str, list[Bound]]:
             else:
                 for name, part in _binding([target]):
                     found.setdefault(name, []).append(Bound(node.lineno, part))
+    return found
+
+
+def loops_in(body: Iterable[ast.stmt]) -> dict[str, list[ast.For]]:
+    r"""Returns the loops of a body by the names that they go over with, in the order of its lines.
+
+    Example:
+        >>> found = loops_in(ast.parse("for a, b in c:\n    for a in d: pass").body)
+        >>> {name: [loop.lineno for loop in loops] for name, loops in found.items()}
+        {'b': [1], 'a': [1, 2]}
+    """
+    found: dict[str, list[ast.For]] = {}
+    for node in _statements(body):
+        if isinstance(node, ast.For):
+            for name, _ in _binding([node.target]):
+                found.setdefault(name, []).append(node)
     return found
 
 
@@ -191,7 +219,7 @@ def _statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt | ast.ExceptHandl
                 stack += reversed(getattr(node, part, ()))
 
 
-def _targets(node: ast.stmt | ast.ExceptHandler) -> list[ast.expr]:
+def _targets(node: ast.stmt | ast.ExceptHandler) -> Sequence[ast.AST]:
     """Returns what a statement that is no definition and no import binds."""
     if isinstance(node, ast.Assign | ast.Delete):
         return node.targets
@@ -199,7 +227,7 @@ def _targets(node: ast.stmt | ast.ExceptHandler) -> list[ast.expr]:
         return [node.target]
     if isinstance(node, ast.With | ast.AsyncWith):
         return [item.optional_vars for item in node.items if item.optional_vars is not None]
-    return []
+    return [case.pattern for case in node.cases] if isinstance(node, ast.Match) else []
 
 
 def inside(node: ast.stmt) -> list[ast.stmt]:

@@ -252,7 +252,7 @@ class Statements:
     def _deprecates(self, node: ast.expr, decorated: str, place: ast.expr | ast.stmt, scope: Scope) -> None:
         """Adds what a call or decorator says to be deprecated; a message that another file has is asked of it."""
         told, is_sure = deprecates(node, decorated != "")
-        if told is None or not (is_sure or says_deprecated(told, scope.glimpse)):
+        if told is None or not (is_sure or says_deprecated(told, scope.once)):
             return
         text = next(iter(templates([told], scope)), "")
         self._deprecation(text or expression(node, 200), decorated or scope.prefix, place)
