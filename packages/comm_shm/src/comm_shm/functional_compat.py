@@ -18,28 +18,6 @@ from torch._C import _distributed_c10d as c10d
 
 from comm_shm.work import FinishedWork
 
-_installed: list[torch.library.Library] = []
-
-
-def install() -> None:
-    """Register the CPU kernels; a second time changes nothing."""
-    if _installed:
-        return
-    library = torch.library.Library("_c10d_functional", "IMPL")
-    library.impl("all_gather_into_tensor", _all_gather, "CPU")
-    library.impl("all_gather_into_tensor_out", _all_gather_out, "CPU")
-    library.impl("reduce_scatter_tensor", _reduce_scatter, "CPU")
-    library.impl("reduce_scatter_tensor_out", _reduce_scatter_out, "CPU")
-    if hasattr(torch.ops._c10d_functional, "batch_p2p_ops"):  # torch 2.13 and later
-        library.impl("batch_p2p_ops", _batch, "CPU")
-    _installed.append(library)
-
-
-def uninstall() -> None:
-    """Take the CPU kernels out again."""
-    while _installed:
-        _installed.pop()._destroy()
-
 
 def _all_gather(x: torch.Tensor, world: int, name: Any) -> torch.Tensor:
     shape = list(x.shape) or [1]
@@ -99,3 +77,31 @@ def _started(out: torch.Tensor, work: Any) -> torch.Tensor:
     if not isinstance(work, FinishedWork):  # for wait_tensor to find
         c10d._register_work(out, work)
     return out
+
+
+class _Kernels:
+    """The CPU kernels in torch's table, which keeps those of others beside them."""
+
+    def __init__(self) -> None:
+        self._installed: list[torch.library.Library] = []
+
+    def install(self) -> None:
+        """Register them; a second time changes nothing."""
+        if self._installed:
+            return
+        library = torch.library.Library("_c10d_functional", "IMPL")
+        library.impl("all_gather_into_tensor", _all_gather, "CPU")
+        library.impl("all_gather_into_tensor_out", _all_gather_out, "CPU")
+        library.impl("reduce_scatter_tensor", _reduce_scatter, "CPU")
+        library.impl("reduce_scatter_tensor_out", _reduce_scatter_out, "CPU")
+        if hasattr(torch.ops._c10d_functional, "batch_p2p_ops"):  # torch 2.13 and later
+            library.impl("batch_p2p_ops", _batch, "CPU")
+        self._installed.append(library)
+
+    def uninstall(self) -> None:
+        """Take them out again."""
+        while self._installed:
+            self._installed.pop()._destroy()
+
+
+KERNELS = _Kernels()

@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from comm_core import compat
 from comm_core.errors import ArgumentError, TransportError
-from comm_shm import ddp_compat, functional_compat, monitored_compat, rendezvous, timeout_compat
+from comm_shm import in_torch, rendezvous
 from comm_shm.agreement import BackendOptions, JoinOptions, Refused
 from comm_shm.availability import why_not
 from comm_shm.calls import Step
@@ -44,10 +44,7 @@ def create(options: BackendOptions) -> SharedMemoryGroup:
         RankTimeoutError: some ranks did not come.
         RankFailedError: a rank ended before it had joined.
     """
-    ddp_compat.install()
-    functional_compat.install()
-    monitored_compat.install()
-    timeout_compat.install()
+    in_torch.install()
     missing = why_not()
     world = options.group_size
     if missing is None and world == 1:

@@ -8,43 +8,24 @@ torch.distributed before then has torch's, and can call the group's method of th
 
 from __future__ import annotations
 
-import functools
 from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
-_replaced: list[Any] = []
+from comm_shm.stand_in import StandIn
 
 
-def install() -> None:
-    """Put the function in the place of torch's; a second time changes nothing."""
-    if _replaced:
-        return
-    torchs = distributed_c10d.monitored_barrier
-
-    @functools.wraps(torchs)
-    def monitored_barrier(
-        group: Any = None, timeout: timedelta | float | None = None, wait_all_ranks: bool = False
-    ) -> Any:
-        chosen: Any = group if group is not None else dist.group.WORLD
-        if not getattr(chosen, "monitors", False):
-            return torchs(group, timeout, wait_all_ranks)
-        if isinstance(timeout, (int, float)):
-            timeout = timedelta(seconds=timeout)
-        return chosen.monitored_barrier(timeout, wait_all_ranks=wait_all_ranks)
-
-    _replaced.append(torchs)
-    _put(monitored_barrier)
+def _monitored_barrier(
+    torchs: Any, group: Any = None, timeout: timedelta | float | None = None, wait_all_ranks: bool = False
+) -> Any:
+    chosen: Any = group if group is not None else dist.group.WORLD
+    if not getattr(chosen, "monitors", False):
+        return torchs(group, timeout, wait_all_ranks)
+    if isinstance(timeout, (int, float)):
+        timeout = timedelta(seconds=timeout)
+    return chosen.monitored_barrier(timeout, wait_all_ranks=wait_all_ranks)
 
 
-def uninstall() -> None:
-    """Put torch's function back."""
-    while _replaced:
-        _put(_replaced.pop())
-
-
-def _put(function: Any) -> None:
-    distributed_c10d.monitored_barrier = function
-    dist.monitored_barrier = function
+BARRIER = StandIn("monitored_barrier", [distributed_c10d, dist], _monitored_barrier)

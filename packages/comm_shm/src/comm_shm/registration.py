@@ -35,6 +35,8 @@ def register() -> None:
 def unregister() -> None:
     """Take `"shm"` out of torch.distributed's table; groups that exist stay as they are.
 
+    What shm groups had changed in torch is as it was, except where somebody has put something over it: that stays.
+
     Example:
         >>> import torch.distributed as dist
         >>> unregister()
@@ -42,14 +44,11 @@ def unregister() -> None:
         False
         >>> register()
     """
-    from comm_shm import ddp_compat, functional_compat, monitored_compat, timeout_compat
+    from comm_shm import in_torch
     from comm_shm.torch_compat import forget_backend
 
     forget_backend(BACKEND)
-    ddp_compat.uninstall()
-    functional_compat.uninstall()
-    monitored_compat.uninstall()
-    timeout_compat.uninstall()
+    in_torch.uninstall()
 
 
 def autoload() -> None:

@@ -7,35 +7,21 @@ hands everything else on to torch's. `comm_shm.unregister()` puts torch's back.
 
 from __future__ import annotations
 
-import functools
 from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
-_replaced: list[Any] = []
+from comm_shm.stand_in import StandIn
 
 
-def install() -> None:
-    """Put the function in the place of torch's; a second time changes nothing."""
-    if _replaced:
-        return
-    torchs = distributed_c10d._set_pg_timeout
-
-    @functools.wraps(torchs)
-    def _set_pg_timeout(timeout: timedelta, group: Any = None) -> None:
-        chosen: Any = group if group is not None else dist.group.WORLD
-        if not getattr(chosen, "monitors", False):
-            torchs(timeout, group)
-        else:
-            chosen.set_timeout(timeout)
-
-    _replaced.append(torchs)
-    distributed_c10d._set_pg_timeout = _set_pg_timeout
+def _set_pg_timeout(torchs: Any, timeout: timedelta, group: Any = None) -> None:
+    chosen: Any = group if group is not None else dist.group.WORLD
+    if not getattr(chosen, "monitors", False):
+        torchs(timeout, group)
+    else:
+        chosen.set_timeout(timeout)
 
 
-def uninstall() -> None:
-    """Put torch's function back."""
-    while _replaced:
-        distributed_c10d._set_pg_timeout = _replaced.pop()
+SETTER = StandIn("_set_pg_timeout", [distributed_c10d], _set_pg_timeout)
