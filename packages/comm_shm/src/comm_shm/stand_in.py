@@ -51,7 +51,7 @@ class StandIn:
             self._places.append(_Place(owner, torchs, ours))
 
     def uninstall(self) -> None:
-        """Put back what stood there wherever ours still stands; what somebody put over ours stays, and may call ours."""
+        """Put back what stood there wherever ours still stands; what was put over ours stays, and may call ours."""
         while self._places:
             owner, torchs, ours = self._places.pop()
             if getattr(owner, self._name) is ours:
