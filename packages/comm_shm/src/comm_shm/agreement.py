@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import torch
 
-from comm_core.errors import CommError, TransportError
+from comm_core.errors import CommError, MismatchError, TransportError
 from comm_shm import codes
 from comm_shm.entrance import opened
 from comm_shm.faults import Scene, Status, fault
+from comm_shm.room import WHY, NoRoom
 from comm_shm.torch_compat import NamedGroup
 
 if TYPE_CHECKING:
@@ -143,7 +144,19 @@ class AgreeingGroup(NamedGroup):
                 request = self._native.refuse(self._handle, *said, self._timeout_s)
             if isinstance(request, int):  # the group cannot be used
                 raise self._fault(request, refused.where, self._timeout_s)
-        raise refused.error from None
+        raise refused.error from refused.error.__cause__
+
+    def tell_of_room(self, where: str, none: NoRoom, later: bool) -> NoReturn:
+        """Tell every rank that this one has no room for the copies of a call, then raise an error with the numbers.
+
+        Raises:
+            CommError: a `TransportError`, also where the other ranks have called the same and get a `MismatchError`.
+        """
+        error = none.error(where)
+        error.__cause__ = none.__cause__
+        with contextlib.suppress(MismatchError):  # it tells this rank no more than what it has said itself
+            self.tell(Refused(where, WHY, error, None), later)
+        raise error
 
     def _announce(self, where: str, said: tuple[int, int, int, int]) -> None:
         code, dtype, numel, refusal = said

@@ -12,6 +12,7 @@ import torch.distributed as dist
 
 from comm_core.errors import ReduceOpError
 from comm_core.reduce_ops import check_dtype, reduce_word
+from comm_shm import room
 
 COLLECTIVES = (
     "all_reduce",  # 0: what the C code sends
@@ -83,6 +84,7 @@ REFUSALS = (
     "not such a call",
     "no room for what the others have",
     "not a plain tensor",
+    room.WHY,
 )
 _ON_BUFFERS = COLLECTIVES[COLLECTIVES.index("symmetric barrier") : COLLECTIVES.index("monitored_barrier")]
 _REDUCING_BUFFERS = ("one_shot_all_reduce", "two_shot_all_reduce", "symmetric reduce_scatter")

@@ -17,6 +17,7 @@ from comm_core.errors import TransportError
 from comm_shm.agreement import Refused
 from comm_shm.entrance import OnlyImagined, strange
 from comm_shm.messages import MessagingGroup
+from comm_shm.room import NoRoom
 from comm_shm.terms import Terms, starts
 from comm_shm.torch_compat import group_of_backend
 from comm_shm.watching_compat import shown, watched_now
@@ -152,6 +153,8 @@ def delegated(method: Callable[..., Any], where: str) -> Callable[..., Any]:
             return FinishedWork(tensors_in(args[0] if args else next(iter(kwargs.values()))))
         except Refused as refused:
             self.tell(refused, starts(*args, *kwargs.values()))
+        except NoRoom as none:
+            self.tell_of_room(where, none, starts(*args, *kwargs.values()))
 
     return watched(functools.wraps(method)(on_its_device))
 

@@ -23,6 +23,7 @@ from comm_shm.doors import Door
 from comm_shm.entrance import OnlyImagined
 from comm_shm.faults import Status
 from comm_shm.hosts import split
+from comm_shm.room import NoRoom
 from comm_shm.terms import Terms, terms
 from comm_shm.torch_compat import prefixed, tensors_for_c, written
 from comm_shm.watching_compat import shown, watched_now
@@ -216,6 +217,8 @@ class SharedMemoryGroup(DelegatingGroup):
             return FinishedWork([x])
         except Refused as refused:
             self.tell(refused, given.later)
+        except NoRoom as none:
+            self.tell_of_room("all_reduce", none, given.later)
 
     def allreduce_coalesced(self, tensors: list[torch.Tensor], *given: Any, **named: Any) -> dist.Work:
         """Reduce several tensors in place; as many calls of `allreduce` that know of each other.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from comm_shm.faults import Status, no_thread
 from comm_shm.layout import expanded, flat_of, put, target_of
 from comm_shm.message_faults import Message, misfit, undelivered
 from comm_shm.movement import Tensors
+from comm_shm.room import NoRoom
 from comm_shm.rooted import RootedGroup
 from comm_shm.torch_compat import written
 from comm_shm.work import FinishedWork, Started, StartedWork
@@ -49,7 +51,8 @@ class MessagingGroup(RootedGroup):
             return FinishedWork(tensors)
         if not x.is_cpu:
             return self._hand_on("send", x, (tensors, dstRank, tag))
-        return self._start([self._posted("send", flat_of(x), (self._peer("send", dstRank), tag))], [x])
+        address = self._peer("send", dstRank), tag
+        return self._start([self._posted("send", self._roomy("send", flat_of, x), address)], [x])
 
     def recv(self, tensors: Tensors, srcRank: int, tag: int = 0) -> StartedWork | FinishedWork:
         """Start to receive a tensor from a rank.
@@ -94,7 +97,7 @@ class MessagingGroup(RootedGroup):
         if not x.is_cpu:
             name, given = ("recv_anysource", (tensors, tag)) if peer < 0 else ("recv", (tensors, peer, tag))
             return self._hand_on(name, x, given)
-        target = target_of(x)
+        target = self._roomy("recv", target_of, x)
         part = self._posted("recv", target, (peer, tag))
         written((target,))
         return self._start([part if target is x else part._replace(finish=lambda: put(x, target))], [x])
@@ -124,6 +127,12 @@ class MessagingGroup(RootedGroup):
         if not 0 <= peer < self._world:
             raise ArgumentError(where, got=f"rank {peer}", need=f"a rank from 0 to {self._world - 1}")
         return peer
+
+    def _roomy(self, where: str, make: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+        try:
+            return make(x)
+        except NoRoom as none:
+            raise none.error(where) from none.__cause__
 
     def _one(self, where: str, tensors: Tensors, tag: int, writes: bool) -> torch.Tensor:
         if tag < 0:

@@ -18,7 +18,7 @@ from comm_shm.agreement import GLOO
 from comm_shm.calls import CallingGroup, Step
 from comm_shm.codes import REDUCE_OPS, defined, reduce_code
 from comm_shm.entrance import no_memory, undense, unreachable
-from comm_shm.layout import apart, expanded, flat_of, put, scaled, target_of
+from comm_shm.layout import apart, expanded, flat_of, joined, put, room_for_all, scaled, target_of
 from comm_shm.terms import Terms, terms
 
 Tensors = list[torch.Tensor]
@@ -187,9 +187,8 @@ class MovingGroup(CallingGroup):
             self.refuse("all_to_all", "not such a call", ArgumentError("all_to_all", got=got, need=need))
         for out, x in zip(outs, inputs, strict=True):
             self._check("all_to_all", out, x)
-        x = torch.cat([flat_of(part).view(-1) for part in inputs])
+        x, whole = joined(inputs), room_for_all(outs)
         sizes = [part.numel() for part in outs]
-        whole = x.new_empty(sum(sizes))
         splits = [part.numel() for part in inputs] + sizes
         step = self._exchange("all_to_all", (whole, x), splits, put_parts=(outs, whole.split(sizes)))
         return self.run([step], outs, terms(*given, **named))
@@ -240,7 +239,7 @@ class MovingGroup(CallingGroup):
             need = f"an input of {out.numel() * self._world} elements"
             self.refuse(where, "sizes that do not fit", ShapeError(where, got=got, need=need), out)
         flat, target = scaled(flat_of(x), op, code), target_of(out)
-        flat = apart(target, flat, self._rank * out.numel(), copied=flat)
+        flat = apart(target, flat, self._rank * out.numel(), given=flat)
         return Step("reduce_scatter", where, out.numel(), count, (flat, target), code, _putting(out, target))
 
     def _reduce_in_place(self, where: str, x: torch.Tensor, op: Any, count: int = 0) -> Step:
@@ -350,11 +349,7 @@ class MovingGroup(CallingGroup):
             got = f"{len(parts)} tensors of {sorted({part.numel() for part in parts})} elements"
             need = f"{self._world} tensors of {like.numel()} elements"
             self.refuse(where, "sizes that do not fit", ShapeError(where, got=got, need=need), like)
-        return (
-            torch.cat([flat_of(part).view(-1) for part in parts])
-            if filled
-            else like.new_empty(self._world * like.numel())
-        )
+        return joined(parts) if filled else room_for_all(parts)
 
     def _elements(self, x: torch.Tensor, splits: Sequence[int]) -> list[int]:
         """Return how many elements the rows for each rank have."""

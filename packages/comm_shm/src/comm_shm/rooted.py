@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 
 from comm_shm.calls import Step
-from comm_shm.layout import flat_of, put, scaled
+from comm_shm.layout import cloned, flat_of, put, scaled
 from comm_shm.movement import MovingGroup, Tensors
 from comm_shm.terms import terms
 
@@ -28,7 +28,7 @@ class RootedGroup(MovingGroup):
         x = tensors if isinstance(tensors, torch.Tensor) else self._only("reduce", tensors)
         root = self._root("reduce", asked.root)
         code = self._reduction("reduce", x, x, asked.op, writes=self._rank == root)
-        total = scaled(flat_of(x).clone(), asked.op, code)
+        total = scaled(cloned(flat_of(x)), asked.op, code)
         finish = (lambda: put(x, total)) if self._rank == root else None
         step = Step("all_reduce_one_of", "reduce", x.numel(), root, (total, total), code, finish)
         return self.run([step], [x], asked)

@@ -9,6 +9,7 @@ import torch
 
 from comm_shm.calls import Step
 from comm_shm.codes import REDUCE_OPS, defined
+from comm_shm.room import copied
 
 WHERE = "sparse all_reduce"
 _WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
@@ -37,8 +38,7 @@ class SparseSum:
     """
 
     def __init__(self, x: torch.Tensor, rank: int, world: int) -> None:
-        with torch.no_grad():
-            mine = x.detach().coalesce()
+        mine = copied(lambda: x.detach().coalesce(), x._indices(), x._values())
         self._x, self._rank, self._world = x, rank, world
         self._indices, self._values = mine.indices().contiguous(), mine.values().contiguous()
         self._nnz = torch.zeros(world, dtype=torch.int64)
