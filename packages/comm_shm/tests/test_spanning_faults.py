@@ -101,7 +101,32 @@ def test_a_late_rank_is_named_on_every_host(fleet, layout, late):
     for rank, (how, said) in enumerate(fleet.run(body, len(layout), layout, late)):
         assert how == "returned", said
         assert said[0] in ((RankTimeoutError,) if rank != late else (RankTimeoutError, RankFailedError))
-        assert f"no arrival within 0.5 s of rank {late}" in said[1]
+        assert (
+            f"no arrival within 0.5 s of rank {late} (its last: all_reduce(sum) of 7 float32, its number 3)" in said[1]
+        )
+
+
+def test_a_rank_that_is_late_in_the_middle_of_a_call_is_named_with_that_call(fleet):
+    """Its announcement has come; what it was to send after it has not."""
+
+    def body(rank, world, store, layout):
+        from datetime import timedelta
+
+        joined(rank, world, store, layout, timeout=timedelta(seconds=30))
+        dist.all_reduce(torch.ones(7))
+        spanning = dist.group.WORLD._spanning
+        if rank == 1:
+            spanning._bodies["all_gather"] = lambda call: store.wait(["given up"]) or 0
+        dist.group.WORLD.set_timeout(timedelta(seconds=0.5))
+        big = torch.ones(100_000)
+        said = attempt(lambda: dist.all_gather_into_tensor(big.new_empty(200_000), big))
+        store.set("given up", "")
+        return said
+
+    (how, (kind, said)), _ = fleet.run(body, 2, "ab")
+    assert how == "returned"
+    assert kind is RankTimeoutError
+    assert "s of rank 1 (its last: all_gather of 100000 float32, its number 4), on another host" in said
 
 
 def test_a_rank_is_late_also_where_gloo_gives_up_with_the_last_millisecond(monkeypatch):

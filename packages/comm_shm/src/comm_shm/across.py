@@ -197,9 +197,9 @@ def no_less_than(seconds: float) -> timedelta:
 
 def lost(rank: int, scene: Scene, error: Exception, *, late: bool) -> CommError:
     """Return the error for a rank of another host that cannot be reached."""
-    who, need = scene.name(rank), "every rank of the group to make this call"
+    need = "every rank of the group to make this call"
     if late:
-        got = f"no arrival within {scene.timeout_s:g} s of {who}, on another host"
+        got = f"no arrival within {scene.timeout_s:g} s of {scene.late(rank)}, on another host"
         return RankTimeoutError(scene.where, got=got, need=need, hint=f"see where it is; then {REBUILD}")
-    got = f"{who}, on another host, which has ended or cannot be reached ({first_line(error)[:120]})"
+    got = f"{scene.name(rank)}, on another host, which has ended or cannot be reached ({first_line(error)[:120]})"
     return RankFailedError(scene.where, got=got, need=need, hint=f"look at its output; then {REBUILD}")

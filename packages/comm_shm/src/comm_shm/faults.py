@@ -43,6 +43,7 @@ class Scene:
         first: status and rank of the failure that broke the group first.
         pair: a rank, another one, what the first sends to it in an all_to_all, and what that one expects.
         awaited: the ranks that were waited for, where not all were.
+        announced: where the states are not known, what each rank announced last, as in its state from the serial on.
     """
 
     where: str
@@ -53,12 +54,21 @@ class Scene:
     first: tuple[int, int]
     pair: tuple[int, int, int, int] = (0, 0, 0, 0)
     awaited: Sequence[int] = ()
+    announced: Sequence[Sequence[int]] = ()
 
     def name(self, rank: int) -> str:
         """Return `rank 1`, with the global rank where it is another number."""
         if self.ranks and self.ranks[rank] != rank:
             return f"rank {rank} (global rank {self.ranks[rank]})"
         return f"rank {rank}"
+
+    def late(self, rank: int) -> str:
+        """Return `rank 1 (its last: barrier, its number 3)`, without the end where nothing is known of that."""
+        if rank < len(self.states):
+            return f"{self.name(rank)} (its last: {last_of(self.states[rank])})"
+        if rank < len(self.announced):
+            return f"{self.name(rank)} (its last: {last_of(RankState(0, 0, 0, *self.announced[rank]))})"
+        return self.name(rank)
 
     def missing(self) -> list[int]:
         """Return the ranks that have not arrived."""
@@ -145,7 +155,7 @@ def _splits(scene: Scene) -> CommError:
 
 
 def _timed_out(scene: Scene) -> CommError:
-    late = "; ".join(f"{scene.name(rank)} (its last: {last_of(scene.states[rank])})" for rank in scene.missing())
+    late = "; ".join(map(scene.late, scene.missing()))
     return RankTimeoutError(
         scene.where,
         got=f"no arrival within {scene.timeout_s:g} s of {late}",

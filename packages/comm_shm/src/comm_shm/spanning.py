@@ -115,7 +115,8 @@ class Spanning:
         return failed
 
     def _scene(self, limit: float) -> Scene:
-        return Scene(self.inside.where, self.hosts.rank, self.inside.ranks, limit, [], (0, 0))
+        where, ranks, said = self.inside.where, self.inside.ranks, self.inside.said
+        return Scene(where, self.hosts.rank, ranks, limit, [], (0, 0), announced=said)
 
     # -- agreement -----------------------------------------------------------------------------------------------
 
