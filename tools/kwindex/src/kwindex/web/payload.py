@@ -190,13 +190,20 @@ def _is_number(name: str, value: object) -> bool:
 
 
 def _numbered(values: Sequence[Any]) -> tuple[list[Any], str]:
-    """Returns the different values, and for each value its number, equal ones that follow each other as runs."""
+    """Returns the different values, and how far back from the next new one each stands, as runs where equal ones follow.
+
+    What comes again has mostly been there shortly before: small numbers that are alike, which compress well.
+
+    Example:
+        >>> _numbered(["a", "a", "b", "a", "c"])
+        (['a', 'b', 'c'], '0*2,0,2,0')
+    """
     numbers: dict[Any, int] = {}
     runs = []
     for value, run in groupby(values):
-        number = numbers.setdefault(value, len(numbers))
+        back = len(numbers) - numbers.setdefault(value, len(numbers))
         times = sum(1 for _ in run)
-        runs.append(base36(number) + (f"*{base36(times)}" if times > 1 else ""))
+        runs.append(base36(back) + (f"*{base36(times)}" if times > 1 else ""))
     return list(numbers), ",".join(runs)
 
 

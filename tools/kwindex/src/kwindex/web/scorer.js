@@ -1122,11 +1122,14 @@ globalThis.kwindexScorer = (() => {
     return column;
   }
 
-  // Runs of equal numbers, as `number*times`, back to one number each.
+  // Runs of how far back from the next new number one stands, as `back*times`, to one number each.
   function spread(runs) {
+    let next = 0;
     return runs.split(",").flatMap((run) => {
-      const [number, times] = run.split("*");
-      return Array(times ? parseInt(times, 36) : 1).fill(parseInt(number, 36));
+      const [back, times] = run.split("*");
+      const number = next - parseInt(back, 36);
+      if (number === next) next++;
+      return Array(times ? parseInt(times, 36) : 1).fill(number);
     });
   }
 
