@@ -66,6 +66,7 @@ def run(session: nox.Session, *words: object) -> None:
     python = interpreter(session)
     path = os.pathsep.join([str(Path(python).parent), os.environ.get("PATH", "")])
     settings = {"PATH": path, "PYTHONPATH": None, "PYTHONNOUSERSITE": "1", "NO_MKDOCS_2_WARNING": "1"}
+    settings["PYTHONDONTWRITEBYTECODE"] = None  # each rank process of a test would compile our sources again
     session.run(python, *map(str, words), external=True, env=settings)
 
 
