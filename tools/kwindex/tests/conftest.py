@@ -53,10 +53,10 @@ def entries_of(tree: Tree, tmp_path: Path) -> Callable[[str], list[Entry]]:
 
 
 @pytest.fixture
-def steps_of() -> Callable[[str], int]:
-    """Counts the steps that Python takes to read one module with the given text; the same ones each time."""
+def steps_in() -> Callable[[Callable[[], object]], int]:
+    """Counts the steps that Python takes for a call; the same ones each time."""
 
-    def count(text: str) -> int:
+    def count(call: Callable[[], object]) -> int:
         steps = 0
 
         def step(frame: FrameType, event: str, told: object) -> object:
@@ -68,12 +68,18 @@ def steps_of() -> Callable[[str], int]:
         before = sys.gettrace()
         sys.settrace(step)
         try:
-            record_of(text.encode(), "m.py", "m")
+            call()
         finally:
             sys.settrace(before)
         return steps
 
     return count
+
+
+@pytest.fixture
+def steps_of(steps_in: Callable[[Callable[[], object]], int]) -> Callable[[str], int]:
+    """Counts the steps that Python takes to read one module with the given text."""
+    return lambda text: steps_in(lambda: record_of(text.encode(), "m.py", "m"))
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from kwindex import Entry, Searcher, build, read_index
+from kwindex.given import settled
+from kwindex.model import Want
 
 HELPER = (
     "import os\ndef env_flag(name, default=False, *, also=''):\n    return os.environ.get(name) or os.getenv(also)\n"
@@ -102,3 +104,47 @@ def test_the_settings_of_inductor_and_the_deprecations_of_quantization_are_found
     told = {e.signature for e in entries if e.kind == "deprecation" and e.file.endswith("quantize.py")}
     assert len(told) == 1
     assert "torch.ao.quantization is deprecated" in told.pop()
+
+
+class Seen(str):
+    """A text that is compared in Python, where steps are counted."""
+
+    __slots__ = ()
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return str.__eq__(self, other)
+
+
+def deprecations(count: int) -> list[Want]:
+    rows = [Entry(Seen(f"n.f{n}"), "deprecation", "n.py", n, n, "deprecated(OLD)", "") for n in range(count)]
+    return [Want("m.OLD", "", entry) for entry in rows]
+
+
+def registrations(count: int) -> list[Want]:
+    rows = [Entry("", "", "n.py", n, n, f"make('op{n}')", "") for n in range(count)]
+    return [Want(f"m.make{n}(::)", '{"0": "op"}', entry) for n, entry in enumerate(rows)]
+
+
+MANY = {"m.OLD": "use `g`", **{f"m.make{n}(::)": '[["a"], {}, [["op", "operator", "n::⟦1:a⟧"]]]' for n in range(400)}}
+
+
+@pytest.mark.parametrize("made", [deprecations, registrations])
+def test_twice_as_many_wants_take_no_more_than_twice_the_steps(
+    steps_in: Callable[[Callable[[], object]], int], made: Callable[[int], list[Want]]
+) -> None:
+    def steps(count: int) -> int:
+        wants = made(count)
+        entries = [want.entry for want in wants]
+        assert len(settled(entries, wants, MANY)) == count
+        return steps_in(lambda: settled(settled(entries, wants, MANY), wants, MANY))
+
+    assert steps(400) < 2.1 * steps(200)
+
+
+def test_two_deprecations_on_one_line_are_both_told() -> None:
+    rows = [Entry("n.f", "deprecation", "n.py", 1, 1, text, "") for text in ("deprecated(NEW)", "deprecated(OLD)")]
+    wants = [Want(target, "", entry) for target, entry in zip(("m.NEW", "m.OLD"), rows, strict=True)]
+    told = settled(rows, wants, {"m.NEW": "this is new", "m.OLD": "this is old"})
+    assert [entry.signature for entry in told] == ["this is new", "this is old"]
+    assert settled(told, wants, {}) == rows

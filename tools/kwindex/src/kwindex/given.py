@@ -17,8 +17,9 @@ from kwindex.texts import filled
 _READ, _BY_NAME = "*", "|"
 Gives = Mapping[str, str]
 """By qualified name: the text of a constant; of a function `f()` its parameters, with `*` behind those it reads; of
-one that registers operators, `f(::)`, what `maker` says; of one that raises what it is told, `f(!)`, `raiser`."""
-MAKES, RAISES = "(::)", "(!)"
+one that registers operators, `f(::)`, what `maker` says; of one that raises what it is told, `f(!)`, `raiser`; of a
+name that is an operator, `f(=)`, what `operator` says."""
+MAKES, RAISES, IS_OP = "(::)", "(!)", "(=)"
 UNPACKED = "*"
 """The key of what a call unpacks: it may tell anything."""
 _OP = re.compile(r"[A-Za-z_]\w*::[A-Za-z_]\w*(?:\.\w+)?")
@@ -65,10 +66,45 @@ def maker(by_place: Sequence[str], defaults: Mapping[str, str], makings: Iterabl
     return json.dumps([by_place, defaults, list(makings)], ensure_ascii=False)
 
 
+def operator(op: str, target: str = "", told: str = "") -> str:
+    """Returns what is told of a name: the operator that it is, or the function of another module that makes it.
+
+    Example:
+        >>> operator("mine::add")
+        '["mine::add", "", ""]'
+    """
+    return json.dumps([op, target, told], ensure_ascii=False)
+
+
+def changed_with(changed: set[str], gives: Gives) -> set[str]:
+    """Returns what has changed, and the names of operators that are made by what has changed.
+
+    Example:
+        >>> sorted(changed_with({"lib.make(::)"}, {"m.add(=)": operator("", "lib.make(::)", "{}"), "n.f()": "a* |"}))
+        ['lib.make(::)', 'm.add(=)']
+    """
+    named = (name for name in gives if name.endswith(IS_OP)) if changed else ()
+    return changed | {name for name in named if json.loads(gives[name])[1] in changed}
+
+
+def _op_of(given: str, gives: Gives) -> str:
+    """Returns the operator that a name is, '' where that is not sure."""
+    op, target, told = json.loads(given)
+    made = [*_makings(told, gives[target])] if target in gives else []
+    found = {name for making, name in made if making.kind == "op"}
+    return op or (found.pop() if len(found) == 1 else "")
+
+
 def _made(want: Want, given: str) -> Iterator[Entry]:
     """Yields what a function of another module registers of what it is told."""
+    for making, name in _makings(want.key, given):
+        yield making.entry(name, want.entry, want.target.removesuffix(MAKES))
+
+
+def _makings(key: str, given: str) -> Iterator[tuple[Making, str]]:
+    """Yields what a function registers of what it is told, each with the operator."""
     by_place, defaults, makings = json.loads(given)
-    told = json.loads(want.key)
+    told = json.loads(key)
     texts: dict[str, str | None] = {} if UNPACKED in told else dict(defaults)
     for key, text in told.items():
         place = int(key) if key.isdigit() else len(by_place)
@@ -76,7 +112,7 @@ def _made(want: Want, given: str) -> Iterator[Entry]:
     known = {name: text for name, text in texts.items() if text is not None}
     for making in (Making(*row) for row in makings):
         if name := op_name(filled(making.op, known) or ""):
-            yield making.entry(name, want.entry, want.target.removesuffix(MAKES))
+            yield making, name
 
 
 def _through(function: str) -> str:
@@ -157,22 +193,18 @@ def settled(entries: Iterable[Entry], wants: Sequence[Want], gives: Gives) -> li
         >>> told[0].signature, told[0].summary, settled(told, [want], {}) == [want.entry]
         ('use `g`', 'replaced by g', True)
     """
-    may_be = {want.entry for want in wants if want.key}
-    through = {(_at(want.entry), _through(want.target.removesuffix(MAKES))) for want in wants if _asks_maker(want)}
-    raised = {(_place(want.entry), _raised_by(want)) for want in wants if _asks_raiser(want)}
-    without = {_place(want.entry): want.entry for want in wants if not want.key}
-    found = [
-        without.get(_place(entry), entry)
-        for entry in entries
-        if entry not in may_be
-        and (_place(entry), entry.summary) not in raised
-        and not any(at == _at(entry) and entry.summary.endswith(end) for at, end in through)
-    ]
+    found = _unsettled([*entries], wants)
     named = {entry[:2] for entry in found}
+    places: dict[Entry, list[int]] = {}
+    for place in reversed(range(len(found))):
+        places.setdefault(found[place], []).append(place)
     for want, given in _given(wants, gives):
-        if not want.key:
-            told = want.entry._replace(signature=given, summary=replaced_by(given))
-            found[found.index(want.entry)] = told
+        if _asks_op(want):
+            name = _op_of(given, gives)
+            found += [want.entry._replace(name=name)] if name else []
+        elif not want.key:
+            if where := places.get(want.entry):
+                found[where.pop()] = want.entry._replace(signature=given, summary=replaced_by(given))
         elif _asks_maker(want):
             found += dict.fromkeys(_made(want, given))
         elif _asks_raiser(want):
@@ -181,6 +213,36 @@ def settled(entries: Iterable[Entry], wants: Sequence[Want], gives: Gives) -> li
             named.add(want.entry[:2])
             found.append(want.entry)
     return in_order(found)
+
+
+def _unsettled(entries: Sequence[Entry], wants: Sequence[Want]) -> list[Entry]:
+    """Returns the entries of a file as it says them itself, without what others said of them before."""
+    may_be = {want.entry for want in wants if want.key}
+    named = {want.entry for want in wants if _asks_op(want)}
+    through: dict[tuple[int, int, str], tuple[str, ...]] = {}
+    for want in dict.fromkeys((_at(want.entry), want.target) for want in wants if _asks_maker(want)):
+        through[want[0]] = (*through.get(want[0], ()), _through(want[1].removesuffix(MAKES)))
+    raised = {(_place(want.entry), _raised_by(want)) for want in wants if _asks_raiser(want)}
+    own, without = {want.entry for want in wants}, _without(entries, wants)
+    return [
+        others.pop() if (others := without.get(_place(entry))) and entry not in own else entry
+        for entry in entries
+        if entry not in may_be
+        and entry._replace(name="") not in named
+        and (_place(entry), entry.summary) not in raised
+        and not entry.summary.endswith(through.get(_at(entry), ()))
+    ]
+
+
+def _without(entries: Iterable[Entry], wants: Iterable[Want]) -> dict[tuple[str, str, int, int], list[Entry]]:
+    """Returns by place the entries that have taken the text of a constant, as they are without that."""
+    left = {want.entry: None for want in wants if not want.key and not _asks_op(want)}
+    for entry in entries:
+        left.pop(entry, None)
+    places: dict[tuple[str, str, int, int], list[Entry]] = {}
+    for entry in left:
+        places.setdefault(_place(entry), []).append(entry)
+    return places
 
 
 def _given(wants: Iterable[Want], gives: Gives) -> Iterator[tuple[Want, str]]:
@@ -197,6 +259,10 @@ def _at(entry: Entry) -> tuple[int, int, str]:
 
 def _asks_maker(want: Want) -> bool:
     return want.target.endswith(MAKES)
+
+
+def _asks_op(want: Want) -> bool:
+    return want.target.endswith(IS_OP)
 
 
 def _asks_raiser(want: Want) -> bool:

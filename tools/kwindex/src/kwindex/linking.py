@@ -5,7 +5,7 @@ from array import array
 from collections.abc import Sequence
 
 from kwindex.assemble import Part
-from kwindex.given import gives_of, settled, wants_of
+from kwindex.given import changed_with, gives_of, settled, wants_of
 from kwindex.model import Entry
 from kwindex.pieces import make
 from kwindex.tables import SECTIONS, WIDTH, Tables
@@ -26,6 +26,7 @@ def linked(parts: Sequence[Part], before: Tables | None) -> list[Part]:
     for part in parts:
         gives.update(gives_of(files.section(part, _GIVES)))
     changed = {name for name in gives.keys() | known.keys() if gives.get(name) != known.get(name)}
+    changed = changed_with(changed, gives)
     return [files.linked(part, gives, changed) if files.section(part, _WANTS) else part for part in parts]
 
 

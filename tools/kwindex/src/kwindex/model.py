@@ -47,12 +47,12 @@ class Want(NamedTuple):
     """An entry in which another file has its say."""
 
     target: str
-    """What that file may give: the qualified name of a constant, or of a function with `()`."""
+    """What that file may give: the qualified name of a constant, of a function with `()`, of an operator with `(=)`."""
     key: str
     """The parameter that the function is told, by its name or its place from 0; '' for a constant."""
     entry: Entry
     """The entry, which is there if the function reads what it is told; or which takes the text of the constant; or
-    which is an error, its text alone, and there if the function raises what it is told."""
+    which is an error, its text alone, and there if the function raises what it is told; or which lacks the operator."""
 
 
 class FileRecord(NamedTuple):
@@ -71,6 +71,13 @@ class FileRecord(NamedTuple):
     def of(cls, file: str, module: str) -> "FileRecord":
         """Returns the record of a file of which nothing is read yet."""
         return cls(file, module, [], [], {}, [])
+
+    def keep(self, found: "Entry | Want") -> None:
+        """Adds an entry, or what is asked of another file."""
+        if isinstance(found, Want):
+            self.wants.append(found)
+        else:
+            self.entries.append(found)
 
 
 def in_order(entries: Iterable[Entry]) -> list[Entry]:

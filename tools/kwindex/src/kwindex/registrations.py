@@ -16,6 +16,8 @@ OPS, _SAME_OPS = "torch.ops.", "torch._ops.ops."
 _MAY_BE_LIBRARY = (ast.Call, ast.Name)
 _DISPLAYS = (ast.List, ast.Tuple, ast.Set)
 _TABLES = (*_DISPLAYS, ast.Dict)
+_NAMES = (ast.Name, ast.Attribute)
+_OF_OTHER = "="
 
 
 class Registration(NamedTuple):
@@ -23,6 +25,7 @@ class Registration(NamedTuple):
 
     kind: str
     op: str
+    """Its name; after `=` the dotted name that another module binds it to."""
     detail: str
     by: str
     """The text of the function that is registered; '' means the decorated one."""
@@ -173,6 +176,27 @@ def op_names(node: ast.expr, scope: Scope) -> list[str]:
     return []
 
 
+def asked_of(op: str) -> str:
+    """Returns the name in another module that is the operator, '' where the operator is known.
+
+    Example:
+        >>> asked_of("=lib.prims.seed"), asked_of("mine::add")
+        ('lib.prims.seed', '')
+    """
+    return op[1:] if op.startswith(_OF_OTHER) else ""
+
+
+def _named(node: ast.expr, scope: Scope) -> list[str]:
+    """Returns the operators that an argument names; where none is known, those that others bind, by their names."""
+    parts = node.elts if isinstance(node, _DISPLAYS) else [node]
+    return op_names(node, scope) or [name for part in parts for name in _of_other(part, scope)]
+
+
+def _of_other(node: ast.expr, scope: Scope) -> list[str]:
+    """Returns the name that is imported from another module, as it is named there."""
+    return [_OF_OTHER + scope.dotted(node)] if isinstance(node, _NAMES) and _is_imported(node, scope) else []
+
+
 def library_namespace(node: ast.expr, scope: Scope) -> str:
     """Returns the namespace of an operator library that a call makes or a name holds, else ''.
 
@@ -304,10 +328,14 @@ def _for_op(node: ast.expr, scope: Scope, kind: str, detail: str) -> Iterator[Re
     callee = call.func if call is not None else node
     arguments = list(call.args) if call is not None else []
     ops = op_names(callee.value, scope) if isinstance(callee, ast.Attribute) else []
-    if not ops and arguments:
-        ops = op_names(arguments.pop(0), scope)
+    if not ops and _last(callee).startswith("py_") and isinstance(callee, ast.Attribute):
+        ops = _of_other(callee.value, scope)
+    elif not ops and arguments:
+        ops = _named(arguments.pop(0), scope)
         if isinstance(callee, ast.Attribute) and not _is_imported(callee.value, scope):
             ops = [op for op in ops if not depths(op)]  # whatever is called so may be the operator itself
+    elif not ops and isinstance(callee, ast.Attribute):
+        ops = _of_other(callee.value, scope)
     key = string_of(arguments[0]) if arguments else None
     by = expression(arguments[0]) if arguments and key is None and kind != "lowering" else ""
     if kind == "side effect" and by == "None":

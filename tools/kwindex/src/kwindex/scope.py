@@ -164,6 +164,10 @@ class Scope:
         """Returns the names for which this body has noted values."""
         return [*self._values]
 
+    def operators(self) -> dict[str, str]:
+        """Returns the names of this body that mean operators."""
+        return {name: known.text for name, known in self._meanings.items() if known.what == "op"}
+
     def forget(self, name: str) -> None:
         """Notes that what a name is bound to is not known any more."""
         self._values.pop(name, None)

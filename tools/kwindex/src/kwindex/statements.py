@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from kwindex import registrations
+from kwindex import bound_ops, registrations
 from kwindex.imports import TYPING, bindings, conditions
 from kwindex.makers import Call, Makers, may_hand_on
 from kwindex.messages import checked, deprecated_by, deprecates, raised, replaced_by, says_deprecated, templates
@@ -79,10 +79,8 @@ class Statements:
                 stack.pop()
         self.record.entries.extend(self._uses.entries(self.record.file, self.record.module))
         for found in (*self._raisers.settled(self._makers.calls, self.record.file), *self._makers.settled()):
-            if isinstance(found, Want):
-                self.record.wants.append(found)
-            else:
-                self.record.entries.append(found)
+            self.record.keep(found)
+        self.record.gives.update(bound_ops.given(self.module, self.record.wants))
         self.record.gives.update(self._makers.given(self.record.module) | self._raisers.given(self.record.module))
 
     def add(self, kind: str, name: str, lines: tuple[int, int], signature: str, summary: str = "") -> None:
@@ -282,7 +280,7 @@ class Statements:
         is_found = word == ""
         may_be = registrations.may_register(self._renamed.get(word, word))
         for found in registrations.find(node, scope) if may_be else ():
-            is_found = True
+            is_found = is_found or not registrations.asked_of(found.op)
             name = decorated.rpartition(".")[2] or _target(place)
             if found.kind == "op" and name:
                 scope.bind(name, Meaning("op", found.op))
@@ -293,7 +291,8 @@ class Statements:
             is_schema = found.kind == "op" and not by
             signature = found.detail if is_schema else expression(node, 200)
             summary = "" if is_schema else f"{found.detail}: {by}" if by else found.detail
-            self.add(found.kind, cut(found.op, 200), _lines(place), signature, cut(summary, 240))
+            made = Entry(cut(found.op, 200), found.kind, self.record.file, *_lines(place), signature, cut(summary, 240))
+            self.record.keep(bound_ops.told_or_asked(made))
         is_asked = word in self._defined or may_hand_on(word) or may_raise(word)
         if is_asked and not is_found and isinstance(node, ast.Call):
             call = node.func if isinstance(node.func, ast.Call) else node

@@ -190,7 +190,7 @@ def _is_number(name: str, value: object) -> bool:
 
 
 def _numbered(values: Sequence[Any]) -> tuple[list[Any], str]:
-    """Returns the different values, and how far back from the next new one each stands, as runs where equal ones follow.
+    """Returns the different values, and how far back from the next new one each is, as runs where equal ones follow.
 
     What comes again has mostly been there shortly before: small numbers that are alike, which compress well.
 
