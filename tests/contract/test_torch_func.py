@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -38,6 +39,7 @@ ENTRIES = [
 ]
 BATCH = 2
 Vector = Callable[[torch.Tensor], torch.Tensor]
+Wanted = list[dict[str, torch.Tensor]]  # what each transform gives on each rank
 
 
 def cases(name: str, world: int, more: int = 2) -> list[Case]:
@@ -150,7 +152,7 @@ def of_ours(group: Any, name: str, drawn: list[Case], bent: int | None = None) -
     return found
 
 
-def of_one_process(name: str, case: Case, bent: int | None) -> list[dict[str, torch.Tensor]]:
+def of_one_process(name: str, case: Case, bent: int | None) -> Wanted:
     ranks, (at, long) = range(case.world), lengths(name, case)
 
     def world(*zs: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -203,8 +205,12 @@ def of_one_process(name: str, case: Case, bent: int | None) -> list[dict[str, to
 def compare(
     name: str, drawn: list[Case], by_rank: list[list[dict[str, torch.Tensor]]], bent: int | None = None
 ) -> None:
-    for index, case in enumerate(drawn):
-        for rank, want in enumerate(of_one_process(name, case, bent)):
+    judge(name, drawn, by_rank, [of_one_process(name, case, bent) for case in drawn])
+
+
+def judge(name: str, drawn: list[Case], by_rank: list[list[dict[str, torch.Tensor]]], wanted: list[Wanted]) -> None:
+    for index, (case, by_one) in enumerate(zip(drawn, wanted, strict=True)):
+        for rank, want in enumerate(by_one):
             for transform, got in by_rank[rank][index].items():
                 said = f"{name}, {case.label}, {transform}, rank {rank} of {case.world}"
                 torch.testing.assert_close(
@@ -234,12 +240,18 @@ def all_of_ours(group: Any, drawn: dict[str, list[Case]], bent: int | None) -> d
     return {name: of_ours(group, name, of, bent) for name, of in drawn.items()}
 
 
+@cache
+def wanted_on_two_ranks(bent: int | None) -> dict[str, list[Wanted]]:
+    """What the ranks are to find, whichever backend they are on."""
+    return {name: [of_one_process(name, case, bent) for case in cases(name, 2, 0)] for name in ENTRIES}
+
+
 @pytest.mark.parametrize("bent", [None, 1])
 def test_forward_mode_on_real_ranks(world_backend: str, bent: int | None) -> None:
     drawn = {name: cases(name, 2, 0) for name in ENTRIES}
     by_rank = run_ranks(all_of_ours, 2, world_backend, args=(drawn, bent))
     for name, of in drawn.items():
-        compare(name, of, [found[name] for found in by_rank], bent)
+        judge(name, of, [found[name] for found in by_rank], wanted_on_two_ranks(bent)[name])
 
 
 def batched(group: Any, name: str, drawn: list[Case]) -> list[torch.Tensor]:
