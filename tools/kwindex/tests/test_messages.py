@@ -404,3 +404,25 @@ def test_a_template_answers_its_message_whatever_fills_the_holes(
 def test_a_template_answers_nothing_that_lacks_a_piece(one: str, other: str) -> None:
     message = Message.of(f"E: {one}{{x}}zzz {other} zzz")
     assert not message.answers(plain(f"{one} {other}"))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("raise E(' '.join(['it is', 'bad']))", ["E: it is bad"]),
+        ("raise E('-'.join(('got', f'{n}', str(n), 'here')))", ["E: got-{n}-{…}-here"]),
+        ("text = ', '.join(['no', x])\n    raise E('say: ' + text)", ["E: say: no, {…}"]),
+        ("raise E(' '.join(names))", []),
+        ("raise E(sep.join(['it is', 'bad']))", []),
+        ("raise E(' '.join([a, b]))", []),
+    ],
+)
+def test_literals_that_are_joined_are_a_message(entries_of: Index, text: str, found: list[str]) -> None:
+    entries = entries_of(f"def f(n, x):\n    {text}\n")
+    assert [entry.signature for entry in entries if entry.kind == "error"] == found
+
+
+def test_a_deprecation_is_told_in_literals_that_are_joined(entries_of: Index) -> None:
+    text = "def f():\n    warnings.warn(' '.join(['f is', 'deprecated, use g_h']))\n"
+    found = [entry.signature for entry in entries_of(text) if entry.kind == "deprecation"]
+    assert found == ["f is deprecated, use g_h"]

@@ -130,6 +130,8 @@ class _Reader:
             return self.text(node.func.value, depth + 1)
         if word in _OF_TEXT and node.args:
             return self.text(node.args[0], depth + 1)
+        if word == "join" and is_joined(node):
+            return self._together(node, depth)
         self._calls += 1
         if self._calls > _MOST_CALLS:
             return ""
@@ -138,6 +140,12 @@ class _Reader:
         text = self._one_of(returned, depth)
         self._names = names
         return text
+
+    def _together(self, node: ast.Call, depth: int) -> str:
+        """Returns the text of literals that are joined, '' where none of them is known."""
+        between = string_of(getattr(node.func, "value", None)) or ""
+        parts = [self.text(one, depth + 1) for one in getattr(node.args[0], "elts", ())]
+        return between.join(part or _HOLE for part in parts) if any(parts) else ""
 
     def _part(self, node: ast.expr) -> str:
         if not isinstance(node, ast.FormattedValue):
@@ -148,6 +156,19 @@ class _Reader:
     def _one_of(self, nodes: Sequence[ast.expr], depth: int) -> str:
         self.turns = max(self.turns, len(nodes))
         return self.text(nodes[min(self.turn, len(nodes) - 1)], depth + 1) if nodes else ""
+
+
+def is_joined(node: ast.Call) -> bool:
+    """Says whether a call joins the parts of a display with a literal.
+
+    Example:
+        >>> texts = "' '.join(['a', b])", "' '.join(x)", "x.join([b])"
+        >>> [is_joined(ast.parse(text, mode="eval").body) for text in texts]
+        [True, False, False]
+    """
+    callee = node.func
+    is_join = isinstance(callee, ast.Attribute) and callee.attr == "join" and string_of(callee.value) is not None
+    return is_join and len(node.args) == 1 and isinstance(node.args[0], ast.List | ast.Tuple)
 
 
 def _last(callee: ast.expr) -> str:
@@ -304,6 +325,8 @@ def _parts(node: ast.expr) -> list[ast.expr]:
             stack += [one.body, one.orelse]
         elif isinstance(one, ast.Call) and isinstance(one.func, ast.Attribute) and one.func.attr in _SAME_TEXT:
             stack.append(one.func.value)
+        elif isinstance(one, ast.Call) and is_joined(one):
+            stack += getattr(one.args[0], "elts", ())
         elif isinstance(one, ast.Call) and _last(one.func) in _OF_TEXT:
             stack += one.args[:1]
     return found

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from kwindex import bound_ops, registrations
+from kwindex import bound_ops, registrations, tuples
 from kwindex.imports import TYPING, bindings, conditions
 from kwindex.makers import Call, Makers, may_hand_on
 from kwindex.messages import checked, deprecated_by, deprecates, raised, replaced_by, says_deprecated, templates
@@ -156,6 +156,7 @@ class Statements:
             self._bind(target, node, None, scope, value)
         if isinstance(value, ast.Call):
             self._register(value, scope, "", node)
+            self.record.entries.extend(tuples.fields(node, scope, self.record.file))
             if isinstance(node.targets[0], ast.Name):
                 self._deprecates(value.func, scope.qualify(node.targets[0].id), node, scope)
         elif isinstance(value, ast.Dict):
