@@ -85,3 +85,36 @@ def test_twice_as_many_loops_take_no_more_than_twice_the_steps(steps_of: Callabl
 def test_the_variables_that_ddp_reads_are_found(torch_folder: Path, tmp_path: Path) -> None:
     build([torch_folder / "nn/parallel/distributed.py"], tmp_path / "out")
     assert {"NCCL_DEBUG", "NCCL_SOCKET_IFNAME", "MASTER_ADDR"} <= set(variables(read_index(tmp_path / "out")))
+
+
+NAMES = "PORT = 'LIB_PORT'\nTWICE = 'LIB_A'\nTWICE = 'LIB_B'\nLOW = 'no name'\n"
+READS = (
+    "import os\nfrom lib import names\nfrom lib.names import PORT as P, TWICE, LOW, GONE\n"
+    "a = os.environ[P]\nb = os.getenv(names.PORT, '0')\nc = os.getenv(TWICE), os.getenv(LOW), os.getenv(GONE)\n"
+    "def f(P): return os.environ[P]\n"
+)
+
+
+@pytest.fixture
+def lib(tree: Callable[..., Path]) -> Path:
+    return tree({"lib/__init__.py": "", "lib/names.py": NAMES, "lib/user.py": READS}) / "lib"
+
+
+def test_a_constant_of_another_module_names_what_is_read(lib: Path, tmp_path: Path) -> None:
+    build([lib], tmp_path / "out")
+    found = [entry for entry in read_index(tmp_path / "out") if entry.kind == "environment variable"]
+    assert [(entry.name, entry.line, entry.summary) for entry in found] == [("LIB_PORT", 4, "read in lib.user")]
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("names.py", NAMES.replace("LIB_PORT", "LIB_DOOR")),
+        ("names.py", ""),
+        ("user.py", READS.replace("a = os.environ[P]\n", "")),
+    ],
+)
+def test_an_edit_and_its_undoing_give_the_bytes_of_a_build_from_nothing(
+    lib: Path, edit_and_undo: Callable[[Path, str, str], None], file: str, text: str
+) -> None:
+    edit_and_undo(lib, file, text)

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 
 from kwindex import all_names, concepts, settings
 from kwindex.exported import ALL
+from kwindex.given import IS_NAME
 from kwindex.messages import templates
 from kwindex.model import Entry, FileRecord, Want, in_order
+from kwindex.named import may_name, variables_named
 from kwindex.parsing import decode, parse
 from kwindex.render import docstring_of, first_sentence
 from kwindex.scope import Scope
@@ -56,6 +58,8 @@ def record_of(data: bytes, file: str, module: str) -> FileRecord:
         all_names.complete(record.entries, tree.body, module)
     definitions = [entry for entry in record.entries if entry.kind in _OWNERS]
     _add_settings(record, tree, text, definitions)
+    if may_name(text):
+        record.gives.update((f"{module}.{name}{IS_NAME}", told) for name, told in variables_named(tree))
     if _DEPRECATED in text:
         record.gives.update(_texts(visitor.module))
     if concepts.may_hold(text):
@@ -70,6 +74,7 @@ def _add_settings(record: FileRecord, tree: ast.Module, text: str, definitions: 
         found = settings.read(tree, text, imports, definitions)
         record.entries.extend(one.entry(record.file) for one in found.readings)
         record.gives.update(found.readers.given(record.module))
+        record.wants.extend(Want(f"{path}{IS_NAME}", "", one.entry(record.file)) for path, one in found.by_constants)
     if settings.may_ask(text, imports):
         known = {entry.name for entry in record.entries if entry.kind == settings.VARIABLE}
         for target, key, one in settings.asked_of_others(tree, text, imports, definitions):

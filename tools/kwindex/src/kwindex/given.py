@@ -18,8 +18,9 @@ _READ, _BY_NAME = "*", "|"
 Gives = Mapping[str, str]
 """By qualified name: the text of a constant; of a function `f()` its parameters, with `*` behind those it reads; of
 one that registers operators, `f(::)`, what `maker` says; of one that raises what it is told, `f(!)`, `raiser`; of a
-name that is an operator, `f(=)`, what `operator` says."""
-MAKES, RAISES, IS_OP = "(::)", "(!)", "(=)"
+name that is an operator, `f(=)`, what `operator` says; of a constant that may name a variable, `A($)`, its text."""
+MAKES, RAISES, IS_OP, IS_NAME = "(::)", "(!)", "(=)", "($)"
+_VARIABLE = "environment variable"
 UNPACKED = "*"
 """The key of what a call unpacks: it may tell anything."""
 _OP = re.compile(r"[A-Za-z_]\w*::[A-Za-z_]\w*(?:\.\w+)?")
@@ -199,9 +200,11 @@ def settled(entries: Iterable[Entry], wants: Sequence[Want], gives: Gives) -> li
     for place in reversed(range(len(found))):
         places.setdefault(found[place], []).append(place)
     for want, given in _given(wants, gives):
-        if _asks_op(want):
-            name = _op_of(given, gives)
-            found += [want.entry._replace(name=name)] if name else []
+        if _asks_name(want):
+            told = want.entry._replace(name=given if want.target.endswith(IS_NAME) else _op_of(given, gives))
+            if told.name and (told.kind != _VARIABLE or told[:2] not in named):
+                named.add(told[:2])
+                found.append(told)
         elif not want.key:
             if where := places.get(want.entry):
                 found[where.pop()] = want.entry._replace(signature=given, summary=replaced_by(given))
@@ -218,7 +221,7 @@ def settled(entries: Iterable[Entry], wants: Sequence[Want], gives: Gives) -> li
 def _unsettled(entries: Sequence[Entry], wants: Sequence[Want]) -> list[Entry]:
     """Returns the entries of a file as it says them itself, without what others said of them before."""
     may_be = {want.entry for want in wants if want.key}
-    named = {want.entry for want in wants if _asks_op(want)}
+    named = {want.entry for want in wants if _asks_name(want)}
     through: dict[tuple[int, int, str], tuple[str, ...]] = {}
     for want in dict.fromkeys((_at(want.entry), want.target) for want in wants if _asks_maker(want)):
         through[want[0]] = (*through.get(want[0], ()), _through(want[1].removesuffix(MAKES)))
@@ -236,7 +239,7 @@ def _unsettled(entries: Sequence[Entry], wants: Sequence[Want]) -> list[Entry]:
 
 def _without(entries: Iterable[Entry], wants: Iterable[Want]) -> dict[tuple[str, str, int, int], list[Entry]]:
     """Returns by place the entries that have taken the text of a constant, as they are without that."""
-    left = {want.entry: None for want in wants if not want.key and not _asks_op(want)}
+    left = {want.entry: None for want in wants if not want.key and not _asks_name(want)}
     for entry in entries:
         left.pop(entry, None)
     places: dict[tuple[str, str, int, int], list[Entry]] = {}
@@ -261,8 +264,8 @@ def _asks_maker(want: Want) -> bool:
     return want.target.endswith(MAKES)
 
 
-def _asks_op(want: Want) -> bool:
-    return want.target.endswith(IS_OP)
+def _asks_name(want: Want) -> bool:
+    return want.target.endswith((IS_OP, IS_NAME))
 
 
 def _asks_raiser(want: Want) -> bool:

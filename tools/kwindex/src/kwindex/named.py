@@ -1,6 +1,7 @@
 """The variables of the environment that an expression may name, as constants, conditions and loops tell."""
 
 import ast
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
@@ -96,6 +97,26 @@ def may_be_variable(name: str) -> bool:
         (True, False, False)
     """
     return name != "" and name.isprintable() and not any(c.isspace() for c in name)
+
+
+_NAMES_IT = re.compile(r"""^[A-Z][A-Z0-9_]*(?:: ?\w+)? = ['"][A-Z][A-Z0-9]*_""", re.MULTILINE)
+
+
+def may_name(text: str) -> bool:
+    """Says whether a source can hold a constant that names a variable of the environment.
+
+    Example:
+        >>> may_name("PORT = 'LIB_PORT'"), may_name("PORT = 'port'")
+        (True, False)
+    """
+    return _NAMES_IT.search(text) is not None
+
+
+def variables_named(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Yields the constants of a module that may name variables of the environment, in capitals and with a `_`."""
+    for name, text in _constants(tree):
+        if "_" in text and text.isupper() and text.isidentifier():
+            yield name, text
 
 
 def _constants(tree: ast.Module) -> Iterator[tuple[str, str]]:

@@ -45,6 +45,8 @@ class Found(NamedTuple):
 
     readings: list[Reading]
     readers: Readers
+    by_constants: list[tuple[str, Reading]]
+    """The constants of other modules that name what is read, each with the reading, which lacks the name."""
 
 
 class Import(NamedTuple):
@@ -130,6 +132,7 @@ def read(tree: ast.Module, text: str, entries: Sequence[Entry], owners: Sequence
     named = Named(tree, shadows)
     readers = Readers(tree, shadows)
     found: list[Reading] = []
+    others: list[tuple[str, Reading]] = []
     for node, around, owner in _owned(tree, lines, owners):
         if shadows.hide(_first(node), around):
             continue
@@ -137,14 +140,22 @@ def read(tree: ast.Module, text: str, entries: Sequence[Entry], owners: Sequence
         readers.add(asked, around)
         if names := named.by(asked, around):
             found += (_reading(VARIABLE, name, node, owner) for name in names)
+        elif path := _constant(asked, owner, imports):
+            if not shadows.hide(_first(asked or node), around):
+                others.append((path, _reading(VARIABLE, "", node, owner)))
         elif key := _config_key(node, owner, imports):
             found.append(_reading("config key", key, node, owner))
         found += (_reading(VARIABLE, name, place, owner, shown) for name, place, shown in _told(node))
     found += _by_readers(tree, text, readers, named, owners)
+    return Found(_once(found), readers, others)
+
+
+def _once(found: Iterable[Reading]) -> list[Reading]:
+    """Returns the first reading of each setting, in the order of the source."""
     first: dict[tuple[str, str], Reading] = {}
     for reading in sorted(found, key=lambda reading: reading.line):
         first.setdefault((reading.kind, reading.name), reading)
-    return Found(sorted(first.values(), key=lambda reading: (reading.line, reading.kind, reading.name)), readers)
+    return sorted(first.values(), key=lambda reading: (reading.line, reading.kind, reading.name))
 
 
 def may_ask(text: str, entries: Iterable[Entry]) -> bool:
@@ -279,6 +290,13 @@ def _asked(node: ast.expr, owner: str, imports: Imports) -> ast.expr | None:
     elif isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In | ast.NotIn):
         asked = node.left if _is(node.comparators[0], "os.environ", owner, imports) else None
     return asked
+
+
+def _constant(asked: ast.expr | None, owner: str, imports: Imports) -> str:
+    """Returns the constant of another module that names what is read, '' for any other expression."""
+    chain = _chain(asked) if asked is not None else []
+    known = imports.meaning(owner, chain[0]) if chain and chain[-1].isupper() else None
+    return ".".join([known.path, *chain[1:]]) if known is not None else ""
 
 
 def _told(node: ast.expr) -> Iterator[tuple[str, ast.expr, str]]:
