@@ -1,0 +1,109 @@
+"""What an eager call gave, in flight or waited for, is handed to compiled code: as to eager code, backward too."""
+
+import pytest
+import torch
+from torch._dynamo.backends.common import aot_autograd
+
+import functional_collectives as fc
+from comm_core.testing import run_ranks
+
+CALLS = {
+    "all_reduce": lambda x, group: fc.all_reduce(x, "sum", group),
+    "all_gather": lambda x, group: fc.all_gather_tensor(x, 1, group),  # with a step after the wait
+}
+FORMS = {
+    "in flight": lambda y: y,
+    "waited for": lambda y: y.wait(),
+    "by wait_tensor": fc.wait_tensor,
+    "used before": lambda y: (y + 1, y)[1],
+    "waited for before": lambda y: (y.wait(), y)[1],
+    "a part": lambda y: y[:, 1:3],
+    "a part of what was waited for": lambda y: y.wait()[:, 1:3],
+    "a part of a part": lambda y: y[:, 1:][:, :2],
+    "a part when it was waited for before": lambda y: (y.wait(), y[:, 1:3])[1],
+    "a part, waited for": lambda y: y[:, 1:3].wait(),
+    "turned": lambda y: y.t(),
+    "turned when it was waited for": lambda y: y.wait().t(),
+    "detached": lambda y: y.detach(),
+    "waited for and detached": lambda y: y.wait().detach(),
+    "one of several": lambda y: y.unbind(0)[0],
+    "one of several that were waited for": lambda y: y.wait().unbind(0)[0],
+    "written to": lambda y: y.add_(1),
+    "waited for and written to": lambda y: y.wait().add_(1),
+}
+
+
+def program(y):
+    """Return a value, and a view of what is given."""
+    z = torch.sin(y)
+    z.mul_(y)
+    return (y * y).sum() + z[..., :1].sum(), y[..., :1]
+
+
+def outcome(run, group, call, of, records):
+    """Return what a program makes of one form of a call's result, and the gradient of the call's input."""
+    w = (torch.arange(16.0).view(4, 4) + group.rank).requires_grad_(records)
+    loss, view = run(of(CALLS[call](w * 2, group)))
+    if loss.requires_grad:
+        (loss + view.sum()).backward()
+    return loss.detach(), view.tolist(), torch.zeros(()) if w.grad is None else w.grad
+
+
+def plain_inputs(graph, inputs):
+    """A compiler whose code refuses what is no plain tensor, as the memory of another may lie elsewhere or nowhere."""
+
+    def run(*given):
+        assert all(type(x) in (torch.Tensor, torch.nn.Parameter) for x in given if isinstance(x, torch.Tensor))
+        return graph.forward(*given)
+
+    return torch._functorch.aot_autograd.make_boxed_func(run)
+
+
+def differences(group, call):
+    """Return of which forms compiled code makes something else than eager code."""
+    found = []
+    for form, of in FORMS.items():
+        for records in (False, True):
+            torch.compiler.reset()
+            compiled = torch.compile(program, backend=aot_autograd(fw_compiler=plain_inputs), fullgraph=True)
+            eager = outcome(program, group, call, of, records)
+            try:
+                torch.testing.assert_close(outcome(compiled, group, call, of, records), eager)
+            except Exception as error:
+                found.append(f"{form}, {records=}: {error}")
+    return found
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_compiled_code_makes_of_every_form_what_eager_code_makes(call):
+    assert run_ranks(differences, 2, args=(call,), timeout=300.0) == [[], []]
+
+
+def compiled_backwards(group):
+    """Return of which forms, saved by eager code, compiled autograd computes another gradient."""
+    found = []
+    for form in ("in flight", "waited for", "a part", "a part of what was waited for", "turned", "written to"):
+        for call in CALLS:
+            torch.compiler.reset()
+            eager = outcome(program, group, call, FORMS[form], True)
+            try:
+                with torch._dynamo.compiled_autograd._enable(torch.compile(backend="eager")):
+                    compiled = outcome(program, group, call, FORMS[form], True)
+                torch.testing.assert_close(compiled, eager)
+            except Exception as error:
+                found.append(f"{form}, {call}: {error}")
+    return found
+
+
+def test_compiled_autograd_takes_results_in_flight_that_eager_code_saved():
+    assert run_ranks(compiled_backwards, 2, timeout=300.0) == [[], []]
+
+
+def a_part_in_inductors_code(group):
+    torch.compiler.reset()
+    y = fc.all_reduce(torch.arange(16.0).view(4, 4), "sum", group)[:, 1:3]
+    return torch.compile(lambda y: y * 2, fullgraph=True)(y).tolist()
+
+
+def test_inductors_code_reads_a_part_of_a_result_in_flight():
+    assert run_ranks(a_part_in_inductors_code, 2, timeout=300.0)[0][0] == [4.0, 8.0]
