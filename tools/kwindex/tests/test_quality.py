@@ -15,6 +15,10 @@ FOLDER = Path(__file__).resolve().parents[1] / "golden"
 QUERIES = FOLDER / "queries.tsv"
 
 
+# What a held-out row expects under the name it had when the row was asked blind, which is why that row is not edited.
+RENAMED = {"comm_shm.monitored_compat.install.monitored_barrier": "comm_shm.monitored_compat._monitored_barrier"}
+
+
 def hit(name: str, why: str = "exact name") -> Hit:
     return Hit(Entry(name, "function", "m.py", 1, 1, "", ""), 900, why)
 
@@ -105,10 +109,11 @@ def test_what_a_query_expects_of_our_packages_is_there(corpus: Path) -> None:
     gone = [
         (row.query, name)
         for row in read_golden(QUERIES)
-        for name in row.expected
+        for name in (RENAMED.get(asked, asked) if row.half == "held" else asked for asked in row.expected)
         if name.rpartition("@")[2].partition(".")[0] in ours and name not in there
     ]
     assert gone == []
+    assert not there & RENAMED.keys()
 
 
 @pytest.mark.parametrize(("half", "mrr", "success"), [("both", 0.9, 0.85), ("tuned", 0.9, 0.85), ("held", 0.9, 0.85)])
