@@ -5,26 +5,14 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 
 from comm_core import Pending, compat
 from comm_core.errors import ArgumentError, GradientError
 from functional_collectives import torch_compat
-
-
-class Unfinished(Protocol):
-    """What an `AsyncCollectiveTensor` holds until it is used."""
-
-    @property
-    def done(self) -> bool:
-        """Whether `wait` has been called, or has nothing to wait for."""
-        ...
-
-    def wait(self) -> torch.Tensor:
-        """Give the finished tensor; the same one each time."""
-        ...
+from functional_collectives.unfinished import Unfinished, View, ViewOp
 
 
 class AsyncCollectiveTensor(torch.Tensor):
@@ -265,43 +253,6 @@ class AsyncCollectiveTensor(torch.Tensor):
         return self.trigger_wait() if expected_type is torch.Tensor else None
 
 
-class _View:
-    """A view of something in flight: taken when that is there, once."""
-
-    __slots__ = ("_base", "_take", "_taken")
-
-    def __init__(self, base: Unfinished, take: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        self._base = base
-        self._take = take
-        self._taken: torch.Tensor | None = None
-
-    @property
-    def done(self) -> bool:
-        return self._taken is not None
-
-    def wait(self) -> torch.Tensor:
-        if self._taken is None:
-            base = self._base.wait()
-            with torch_compat.as_made(base):
-                self._taken = self._take(base)
-        return self._taken
-
-
-class _Op:
-    """A view op to be run on the finished tensor: once, for all the views that it gives."""
-
-    __slots__ = ("_args", "_func", "_kwargs", "_views")
-
-    def __init__(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._func, self._args, self._kwargs = func, args, kwargs
-        self._views: Any = None
-
-    def take(self, index: int | None, x: torch.Tensor) -> torch.Tensor:
-        if self._views is None:
-            self._views = self._func(x, *self._args, **self._kwargs)
-        return cast(torch.Tensor, self._views if index is None else self._views[index])
-
-
 @functools.cache
 def _special(func: Any) -> str:
     """Say what an op asks of a result in flight other than its values; empty where it is those."""
@@ -384,12 +335,12 @@ def _deferred_view(base: AsyncCollectiveTensor, func: Any, args: tuple[Any, ...]
         like.set_(like.untyped_storage(), base.storage_offset(), base.size(), base.stride())
     metas = func(like, *args, **kwargs)
     several = not isinstance(metas, torch.Tensor)
-    op, views = _Op(func, args, kwargs), []
+    op, views = ViewOp(func, args, kwargs), []
     for index, meta in enumerate(metas if several else [metas]):
         if not torch_compat.shares_storage(meta, like) or meta.is_conj() or meta.is_neg():
             return None
         take = functools.partial(op.take, index if several else None)
-        views.append(AsyncCollectiveTensor(_View(base._pending, take), meta, base.device))
+        views.append(AsyncCollectiveTensor(View(base._pending, take), meta, base.device))
     return views if several else views[0]
 
 
