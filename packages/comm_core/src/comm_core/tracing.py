@@ -6,8 +6,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
+from torch.compiler import is_dynamo_compiling  # whatever else compiles has a dispatch mode on, which `is_watched` sees
 
 from comm_core import compat
+
+_Tensor, _Parameter, _strided = torch.Tensor, torch.nn.Parameter, torch.strided  # each call asks for them
 
 NODES: list[Callable[..., Any]] = []
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -64,9 +67,9 @@ def is_plain(x: object) -> bool:
         >>> is_plain(torch.ones(2)), is_plain(torch.ones(2).to_sparse()), is_plain(3)
         (True, False, False)
     """
-    if torch.compiler.is_compiling() or not (type(x) is torch.Tensor or type(x) is torch.nn.Parameter):
+    if is_dynamo_compiling() or not (type(x) is _Tensor or type(x) is _Parameter):
         return False
-    if x.layout is not torch.strided or x.is_nested or x.is_quantized or x.is_conj() or x.is_neg():
+    if x.layout is not _strided or x.is_nested or x.is_quantized or x.is_conj() or x.is_neg():
         return False
     return not compat.is_watched(x)
 

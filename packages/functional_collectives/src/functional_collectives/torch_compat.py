@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 import torch.distributed as dist
+from torch.compiler import is_dynamo_compiling
 
 from comm_core import inductor_compat
 from comm_core.compat import as_made, forward_ad_active, is_transformed
@@ -46,7 +47,7 @@ _forward_ad = torch.autograd.forward_ad
 
 def is_watched() -> bool:
     """Tell whether Dynamo, a dispatch mode or forward-mode AD watches the ops (2.11 to 2.14)."""
-    return _modes() > 0 or _forward_ad._current_level >= 0 or torch.compiler.is_compiling()
+    return _modes() > 0 or _forward_ad._current_level >= 0 or is_dynamo_compiling()
 
 
 def is_described() -> bool:
