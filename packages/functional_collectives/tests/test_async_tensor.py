@@ -448,6 +448,16 @@ def test_a_detached_part_is_written_with_a_gradient(part, detach, finish):
     assert written(started(4, 3)[0]) == written(torch.full((4, 3), 7.0))
 
 
+def test_a_view_after_the_wait_is_plain_and_no_way_around_the_history_of_the_wait():
+    x, _ = started(2, 3)
+    x.wait()
+    assert all(type(view) is torch.Tensor for view in (x[0], x.t(), x.view(-1), *x.unbind(0)))
+    x.wait().mul_(torch.ones(2, 3, requires_grad=True))
+    for view in (lambda: x[0], x.t, lambda: x.reshape(-1)):
+        with pytest.raises(errors.GradientError, match="in-place write with a gradient"):
+            view()
+
+
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_a_detached_part_goes_into_compiled_code(backend):
     x, _ = started(4, 3)

@@ -90,7 +90,7 @@ class AsyncCollectiveTensor(torch.Tensor):
                     need="a plain tensor to reshape in place",
                     hint="use x.wait()",
                 )
-            views = _deferred_view(base, func, args[1:], kwargs)
+            views = _deferred_view(base, func, args[1:], kwargs) if special == "keeps" or _in_flight(base) else None
             if views is not None:
                 return views
         plain_args = tuple(map(_finished, args))
@@ -123,7 +123,7 @@ class AsyncCollectiveTensor(torch.Tensor):
             finished = self._pending.wait()
             if recorded:
                 with torch_compat.without_dispatch():
-                    return self.as_subclass(torch.Tensor)  # an alias, of which `__torch_dispatch__` makes the same
+                    return self.view_as(self)
             self._given = True
             return finished
         finished = cast(torch.Tensor, torch.ops.aten.alias.default(self))
@@ -258,6 +258,8 @@ def _special(func: Any) -> str:
     """Say what an op asks of a result in flight other than its values; empty where it is those."""
     if func is torch.ops.aten.alias.default:
         return "wait"
+    if func is torch.ops.aten.detach.default:
+        return "keeps"  # the class: `torch.nn.Parameter` asks for that
     if torch.Tag.inplace_view in func.tags:
         return "reshapes"
     return "view" if func.is_view else ""
@@ -323,13 +325,17 @@ for _make, _names in ((_unary, _UNARY), (_binary, _BINARY)):
         setattr(AsyncCollectiveTensor, f"__{_name}__", cast(Any, _make)(getattr(torch.Tensor, f"__{_name}__")))
 
 
+def _in_flight(base: AsyncCollectiveTensor) -> bool:
+    """Tell whether a view of a result is in flight; one taken once more, of a fake base, is what the first was."""
+    retaken = torch_compat.view_retaken()
+    return not base._pending.done if retaken is None else retaken
+
+
 def _deferred_view(base: AsyncCollectiveTensor, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run a view op on metadata now and on the values later; None when it copies or conjugates."""
     if torch.is_inference_mode_enabled() is not base.is_inference():  # a view is an inference tensor where its base is
         with torch.inference_mode(base.is_inference()):
             return _deferred_view(base, func, args, kwargs)
-    if base._pending.done:
-        return _views_of_finished(func(base.trigger_wait(), *args, **kwargs))
     like = torch.empty_strided(base.size(), base.stride(), dtype=base.dtype, device="meta")
     if base.storage_offset():  # autograd finds a part of a view by its place in memory
         like.set_(like.untyped_storage(), base.storage_offset(), base.size(), base.stride())
@@ -342,15 +348,3 @@ def _deferred_view(base: AsyncCollectiveTensor, func: Any, args: tuple[Any, ...]
         take = functools.partial(op.take, index if several else None)
         views.append(AsyncCollectiveTensor(View(base._pending, take), meta, base.device))
     return views if several else views[0]
-
-
-def _views_of_finished(plain: Any) -> Any:
-    """Wrap what a view op made of a finished result, so that a view's class does not tell whether it was finished.
-
-    A compiler takes the view once more, of a fake base, and compiles for what it gets then.
-    """
-    if not isinstance(plain, torch.Tensor):
-        return [_views_of_finished(x) for x in plain]
-    if plain.is_conj() or plain.is_neg():
-        return plain
-    return AsyncCollectiveTensor(Pending(plain), plain, plain.device)

@@ -7,6 +7,7 @@ import inspect
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from types import FrameType
 from typing import Any, cast
 
 import torch
@@ -28,6 +29,7 @@ __all__ = [
     "no_torch_function",
     "same_memory",
     "shares_storage",
+    "view_retaken",
     "without_dispatch",
     "wrapper",
 ]
@@ -50,12 +52,38 @@ def is_watched() -> bool:
     return _modes() > 0 or _forward_ad._current_level >= 0 or is_dynamo_compiling()
 
 
-def is_described() -> bool:
-    """Tell whether torch asks that makes a fake tensor of a subclass and of what it holds (2.11 to 2.14).
+_DESCRIBES = "torch._subclasses.meta_utils"  # makes fake tensors of real ones, for every compiler (2.11 to 2.14)
 
-    That is so in every compiler, and in compiled autograd, which has begun no tracing yet when it asks.
+
+def is_described() -> bool:
+    """Tell whether a compiler is at work in this thread: to it a subclass and what it holds differ (2.11 to 2.14).
+
+    Compiled autograd has begun no tracing yet when it has fake tensors made.
     """
-    return bool(sys._getframe(2).f_globals.get("__name__") == "torch._subclasses.meta_utils")
+    asks = sys._getframe(1).f_back
+    described = asks is not None and asks.f_globals.get("__name__") == _DESCRIBES
+    return described or torch._guards.TracingContext.try_get() is not None
+
+
+def view_retaken() -> bool | None:
+    """Tell whether what torch takes once more, of a fake base, is a view of a subclass; None where it does not do that.
+
+    It makes a fake tensor of a view by the view's own op, which has to give the class again that the view is of
+    (2.11 to 2.14).
+    """
+    frame: FrameType | None = sys._getframe(2)
+    for _ in range(_BETWEEN):
+        if frame is None:
+            return None
+        if frame.f_globals.get("__name__") == _DESCRIBES:
+            found = getattr(frame.f_locals.get("t"), "is_traceable_wrapper_subclass", None)
+            if found is not None:
+                return bool(found)
+        frame = frame.f_back
+    return None
+
+
+_BETWEEN = 8  # frames, at most, from an op on the fake base to what takes the view
 
 
 _remapping = threading.Lock()
