@@ -79,6 +79,48 @@ def test_compiled_code_makes_of_every_form_what_eager_code_makes(call):
     assert run_ranks(differences, 2, args=(call,), timeout=300.0) == [[], []]
 
 
+PAIRS = {  # of inputs that share memory
+    "one part twice": lambda y: (y[0], y[0]),
+    "parts that overlap": lambda y: (y[0], y.view(-1)[2:6]),
+    "one taken in flight and one after the wait": lambda y: (y[0], (y.wait(), y.view(-1)[2:6])[1]),
+    "a part and the whole": lambda y: (y[0], y),
+    "what was waited for and the result": lambda y: (y.wait(), y),
+    "a part, and one of what was waited for": lambda y: (y[0], y.wait()[0]),
+}
+
+
+def told_of_pairs(group):
+    """Return what compiled code makes of inputs that share memory, where it reads them and where it writes to one."""
+
+    def read(a, b):
+        return (a.sum() * b.sum()).item()
+
+    def write(a, b):
+        a.mul_(2)
+        return b * 3
+
+    found = {}
+    for name, of in PAIRS.items():
+        for records in (False, True):
+            w = torch.arange(8.0).view(2, 4).requires_grad_(records)
+            torch.compiler.reset()
+            same = torch.compile(read, backend="aot_eager")(*of(fc.all_reduce(w * 1, "sum", group)))
+            if same != read(*of(fc.all_reduce(w * 1, "sum", group))):
+                found[name, records, "read"] = same
+            try:
+                found[name, records] = torch.compile(write, backend="aot_eager")(
+                    *of(fc.all_reduce(w * 1, "sum", group))
+                )
+            except torch._dynamo.exc.BackendCompilerFailed as error:
+                if "aliased inputs" not in str(error).lower():
+                    found[name, records] = str(error)
+    return found
+
+
+def test_a_graph_that_writes_to_memory_of_two_inputs_is_refused_and_one_that_reads_it_is_right():
+    assert run_ranks(told_of_pairs, 2, timeout=300.0) == [{}, {}]
+
+
 def compiled_backwards(group):
     """Return of which forms, saved by eager code, compiled autograd computes another gradient."""
     found = []

@@ -191,9 +191,9 @@ class AsyncCollectiveTensor(torch.Tensor):
 
         A compiler that describes this tensor and the finished one inside asks for two memories: it gets one of its own.
         """
-        if torch_compat.is_described():
-            return torch.UntypedStorage(0, device=self.device)
-        return self.trigger_wait().untyped_storage()
+        finished = self.trigger_wait().untyped_storage()
+        outer = torch_compat.outer_storage(finished)
+        return finished if outer is None else outer
 
     def share_memory_(self) -> AsyncCollectiveTensor:
         """Wait and move the values to shared memory."""

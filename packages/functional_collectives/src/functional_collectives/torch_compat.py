@@ -22,11 +22,11 @@ __all__ = [
     "collectives_in_graphs",
     "forward_ad_active",
     "inflight_inputs",
-    "is_described",
     "is_leaf_or_view_of_one",
     "is_transformed",
     "is_watched",
     "no_torch_function",
+    "outer_storage",
     "same_memory",
     "shares_storage",
     "view_retaken",
@@ -53,16 +53,26 @@ def is_watched() -> bool:
 
 
 _DESCRIBES = "torch._subclasses.meta_utils"  # makes fake tensors of real ones, for every compiler (2.11 to 2.14)
+_COMPARES_INPUTS = "torch._functorch._aot_autograd.runtime_wrappers"  # (2.11 to 2.14)
 
 
-def is_described() -> bool:
-    """Tell whether a compiler is at work in this thread: to it a subclass and what it holds differ (2.11 to 2.14).
+def outer_storage(finished: torch.UntypedStorage) -> torch.UntypedStorage | None:
+    """Return what stands for the memory of a subclass where a compiler asks, of the memory that it holds; else None.
 
-    Compiled autograd has begun no tracing yet when it has fake tensors made.
+    To a compiler the two differ, but for the question which inputs a write to one of them reaches; and those of two
+    subclasses over one memory do not differ. Each is new to what makes the fake tensors (2.11 to 2.14).
     """
     asks = sys._getframe(1).f_back
-    described = asks is not None and asks.f_globals.get("__name__") == _DESCRIBES
-    return described or torch._guards.TracingContext.try_get() is not None
+    where = None if asks is None else asks.f_globals.get("__name__")
+    if where == _DESCRIBES:
+        return torch.UntypedStorage(0, device=finished.device)
+    if where == _COMPARES_INPUTS or torch._guards.TracingContext.try_get() is None:
+        return None
+    outer: torch.UntypedStorage | None = getattr(finished, "outer", None)
+    if outer is None:
+        outer = torch.UntypedStorage(0, device=finished.device)
+        finished.outer = outer  # type: ignore[attr-defined]
+    return outer
 
 
 def view_retaken() -> bool | None:
@@ -72,18 +82,13 @@ def view_retaken() -> bool | None:
     (2.11 to 2.14).
     """
     frame: FrameType | None = sys._getframe(2)
-    for _ in range(_BETWEEN):
-        if frame is None:
-            return None
+    while frame is not None:
         if frame.f_globals.get("__name__") == _DESCRIBES:
             found = getattr(frame.f_locals.get("t"), "is_traceable_wrapper_subclass", None)
             if found is not None:
                 return bool(found)
         frame = frame.f_back
     return None
-
-
-_BETWEEN = 8  # frames, at most, from an op on the fake base to what takes the view
 
 
 _remapping = threading.Lock()
