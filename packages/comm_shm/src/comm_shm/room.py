@@ -19,17 +19,17 @@ class NoRoom(Exception):
     """
 
     def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
-        need = sum(x.nbytes for x in tensors)
-        super().__init__(need)
+        self._bytes = sum(x.nbytes for x in tensors)
+        super().__init__(self._bytes)
         first = tensors[0]
-        shapes = f"shape {tuple(first.shape)}" if len(tensors) == 1 else f"{len(tensors)} shapes"
-        self._got = f"no memory for {need} bytes, as much as tensors of {shapes} and {first.dtype} take"
+        self._shapes = f"shape {tuple(first.shape)}" if len(tensors) == 1 else f"{len(tensors)} shapes"
+        self._dtype = first.dtype
 
     def error(self, where: str) -> TransportError:
         """Return what the caller is to see."""
         return TransportError(
             where,
-            got=self._got,
+            got=f"no memory for {self._bytes} bytes, as much as tensors of {self._shapes} and {self._dtype} take",
             need="room for a copy of what does not lie in memory as the collective has it",
             hint="pass contiguous tensors, or raise the memory limit; nothing was sent, and the group goes on",
         )
