@@ -45,7 +45,6 @@ def started(*shape, value=7.0, dtype=torch.float32):
         lambda x: x.view(torch.int32),
         lambda x: x.as_strided((2, 2), (1, 3)),
         lambda x: x[1].detach()[1:],
-        lambda x: x[1:].data.t(),
     ],
 )
 def test_a_view_does_not_wait_and_has_the_right_values_later(view):
@@ -278,6 +277,51 @@ def test_a_write_to_one_of_a_result_and_its_wait_is_seen_by_what_the_other_was_s
         product.backward()
 
 
+WRITES_TO_LISTS = {
+    "zeros": lambda x: torch._foreach_zero_([torch.ones(3), x]),
+    "a product": lambda x: torch._foreach_mul_([x], torch.tensor(2.0)),
+    "a part": lambda x: torch._foreach_add_([x[:1]], 1.0),
+    "a copy": lambda x: torch._foreach_copy_((x,), (torch.zeros(2),)),
+    "out": lambda x: torch.split_copy(torch.zeros(4), 2, out=[x, torch.zeros(2)]),
+}
+
+
+@pytest.mark.parametrize("write", WRITES_TO_LISTS.values(), ids=WRITES_TO_LISTS)
+@pytest.mark.parametrize("saved", ["the result", "what wait gave"])
+@pytest.mark.parametrize("made", BEFORE_IT_IS_USED)
+def test_a_write_to_a_list_of_results_is_seen_by_what_they_were_saved_for(made, saved, write):
+    x = BEFORE_IT_IS_USED[made]()
+    plain = x.wait() if "wait" in saved else x
+    product = (torch.mul(plain, torch.ones(2, requires_grad=True))).sum()
+    write(x)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.backward()
+
+
+@pytest.mark.parametrize("other", ["plain", "in flight"])
+def test_what_stands_beside_a_result_in_a_list_is_seen_to_be_written_too(other):
+    beside = {"plain": lambda: torch.ones(2), "in flight": lambda: started(2)[0]}[other]()
+    product = torch.mul(beside, torch.ones(2, requires_grad=True)).sum()
+    torch._foreach_zero_([started(2)[0], beside])
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.backward()
+
+
+def test_lists_are_written_with_a_gradient_and_in_inference_mode():
+    x, weight = started(2)[0], torch.full((2,), 2.0, requires_grad=True)
+    torch._foreach_mul_([x], [weight])
+    (x * 3).sum().backward()
+    assert (x.tolist(), weight.grad.tolist()) == ([14.0, 14.0], [21.0, 21.0])
+    given = started(2)[0]
+    given.wait()
+    with pytest.raises(errors.GradientError, match="to one of a result and its wait"):
+        torch._foreach_mul_([given], [weight])
+    with torch.inference_mode():
+        y, _ = started(2)
+        torch._foreach_add_([y], 1.0)
+        assert y.tolist() == [8.0, 8.0]
+
+
 def test_a_write_to_a_result_is_seen_by_the_collective_that_it_was_given_to():
     def body(group):
         x = torch.ones(2, 2, requires_grad=True)
@@ -410,6 +454,20 @@ def test_data_set_is_data_had(make):
     assert module.double()(torch.ones(1, 2).double()).item() == 14.0
     module.weight.data = torch.zeros(1, 2)
     assert module.weight.tolist() == [[0.0, 0.0]]
+
+
+@pytest.mark.parametrize("make", [lambda: started(4)[0], lambda: started(2, 2)[0].view(4)], ids=["a result", "a view"])
+def test_data_is_the_finished_memory_outside_autograd(make):
+    x, weight = make(), torch.ones(4, requires_grad=True)
+    product = torch.mul(x, weight).sum()
+    data = x.data
+    assert (type(data), data.requires_grad, data.tolist()) == (torch.Tensor, False, [7.0] * 4)
+    data.mul_(2)  # which autograd is not to see
+    product.backward()
+    assert (x.tolist(), weight.grad.tolist()) == ([14.0] * 4, [14.0] * 4)
+    layer = torch.nn.Linear(1, 2)
+    torch.nn.utils.vector_to_parameters(make(), layer.parameters())
+    assert (layer.weight.tolist(), layer.bias.tolist()) == ([[7.0], [7.0]], [7.0, 7.0])
 
 
 def test_completed_tells_whether_it_was_waited_for():

@@ -90,15 +90,17 @@ class AsyncCollectiveTensor(torch.Tensor):
                     need="a plain tensor to reshape in place",
                     hint="use x.wait()",
                 )
-            views = _deferred_view(base, func, args[1:], kwargs) if special == "keeps" or _in_flight(base) else None
-            if views is not None:
-                return views
+            views = special == "keeps" or (special == "view" and _in_flight(base))
+            given = _deferred_view(base, func, args[1:], kwargs) if views else None
+            if given is not None:
+                return given
         plain_args = tuple(map(_finished, args))
         result = func(*plain_args, **{name: _finished(value) for name, value in kwargs.items()})
+        if special == "lists":
+            _count_writes(func, args, kwargs)
         if not plain_args or result is not plain_args[0]:
             return result
-        if isinstance(base, AsyncCollectiveTensor) and base._given:
-            _check_unrecorded(any(isinstance(x, torch.Tensor) and x.requires_grad for x in args))
+        _check_written([base], args)
         return base
 
     def trigger_wait(self) -> torch.Tensor:
@@ -161,8 +163,8 @@ class AsyncCollectiveTensor(torch.Tensor):
 
     @property
     def data(self) -> torch.Tensor:
-        """The result outside autograd, in flight; setting it waits, and puts another tensor in its place."""
-        return self.detach()
+        """The finished memory outside autograd, as a plain tensor; setting it puts another tensor in its place."""
+        return self.detach() if torch_compat.is_watched() else self.trigger_wait().data
 
     @data.setter
     def data(self, value: torch.Tensor) -> None:
@@ -262,7 +264,41 @@ def _special(func: Any) -> str:
         return "keeps"  # the class: `torch.nn.Parameter` asks for that
     if torch.Tag.inplace_view in func.tags:
         return "reshapes"
-    return "view" if func.is_view else ""
+    if func.is_view:
+        return "view"
+    return "lists" if _written_lists(func) else ""
+
+
+@functools.cache
+def _written_lists(func: Any) -> tuple[tuple[int, str], ...]:
+    """Return place and name of each list of tensors that an op writes to."""
+    arguments = enumerate(func._schema.arguments)
+    return tuple(
+        (i, each.name)
+        for i, each in arguments
+        if each.alias_info and each.alias_info.is_write and str(each.type) == "List[Tensor]"
+    )
+
+
+def _count_writes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Tell autograd of writes to the tensors of a list: torch leaves that to the op, which saw what is inside."""
+    for place, name in _written_lists(func):
+        written = args[place] if place < len(args) else kwargs[name]
+        torch.autograd.graph.increment_version([each for each in written if not each.is_inference()])
+        _check_written(written, args)
+
+
+def _check_written(written: Iterable[Any], args: Iterable[Any]) -> None:
+    """Refuse a write with a gradient to a result whose `wait()` was given: see `_check_unrecorded`."""
+    if any(isinstance(each, AsyncCollectiveTensor) and each._given for each in written):
+        _check_unrecorded(any(map(_requires_grad, args)))
+
+
+def _requires_grad(value: Any) -> bool:
+    """Tell it of an op's argument: a tensor, or a list of them."""
+    if isinstance(value, (list, tuple)):
+        return any(map(_requires_grad, value))
+    return isinstance(value, torch.Tensor) and value.requires_grad
 
 
 def _check_unrecorded(recorded: bool) -> None:
@@ -327,7 +363,7 @@ for _make, _names in ((_unary, _UNARY), (_binary, _BINARY)):
 
 def _in_flight(base: AsyncCollectiveTensor) -> bool:
     """Tell whether a view of a result is in flight; one taken once more, of a fake base, is what the first was."""
-    retaken = torch_compat.view_retaken()
+    retaken = None if base._shares_writes else torch_compat.view_retaken()  # no stand-in is over its buffer
     return not base._pending.done if retaken is None else retaken
 
 
