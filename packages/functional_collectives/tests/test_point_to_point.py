@@ -64,6 +64,36 @@ def _batch(group):
     return [y.tolist() for y in floats], [found[4 * peer + 3].tolist() for peer in range(n)], x.grad.tolist()
 
 
+def _squares_around(group):
+    import functional_collectives as fc
+
+    right, left = (group.rank + 1) % group.world, (group.rank - 1) % group.world
+    w = torch.tensor([2.0 + group.rank, 3.0], requires_grad=True)
+    batched = fc.batch_p2p([fc.Send(w * w, right), fc.Receive(torch.empty(2), left)], group)[1]
+    sent = fc.isend(w * w, right, group)
+    alone = fc.irecv(torch.empty(2, requires_grad=True), left, group)
+    ((batched + alone).sum() + sent.sum()).backward()
+    return w.grad.tolist()
+
+
+def _looked_at_for_nans(body):
+    """Memory that torch gives out holds NaNs, and autograd looks for NaNs in what backward functions give."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        with torch.autograd.detect_anomaly():
+            return body()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.filterwarnings("ignore:Anomaly Detection")
+@pytest.mark.world(2)
+def test_messages_have_gradients_where_autograd_looks_for_nans(world):
+    expected = [[8.0, 12.0], [12.0, 12.0]]
+    assert world.run(lambda group: _looked_at_for_nans(lambda: _squares_around(group))) == expected
+    assert _looked_at_for_nans(lambda: World(2).run(_squares_around)) == expected
+
+
 @pytest.mark.world(1, 2, 3)
 def test_a_batch_in_any_order(world):
     _batch_held(world.size, world.run(_batch))

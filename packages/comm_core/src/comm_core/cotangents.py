@@ -38,20 +38,24 @@ class Arrival:
     def __init__(self) -> None:
         number_nodes()
         self._pending: Pending | None = None
+        self._in_place = False
 
     def start(self, pending: Pending) -> torch.Tensor:
-        """Return the tensor that the cotangent will be in."""
+        """Return the tensor that the cotangent will be in; autograd's look for NaNs comes before it is there."""
         if isinstance(pending, Sent):
             return finished(pending)
-        self._pending = pending
-        return pending.tensor if pending.is_buffer else pending.tensor.new_empty(pending.shape)
+        read_before = torch.is_anomaly_check_nan_enabled()
+        self._pending, self._in_place = pending, pending.is_buffer and not read_before
+        if self._in_place:
+            return pending.tensor
+        return (pending.tensor.new_zeros if read_before else pending.tensor.new_empty)(pending.shape)
 
     def finish(self, cotangent: torch.Tensor) -> None:
         """Wait, and have it there."""
         pending, self._pending = self._pending, None
         if pending is not None:
-            in_place, arrived = pending.is_buffer, pending.wait()
-            if not in_place:
+            arrived = pending.wait()
+            if not self._in_place:
                 cotangent.detach().copy_(arrived)
 
 
