@@ -84,12 +84,13 @@ static PyObject *on_buffers(PyObject *const *args, Py_ssize_t nargs, shm_collect
     if (read_counts(args, nargs, 10, counts) < 0 || (group = group_of(args[0])) == NULL ||
         read_patience(args[9], &patience) < 0 || (reduces && check_reduction(counts[2], counts[8]) < 0))
         return NULL;
+    shm_buffers buffers = {(unsigned char *)(uintptr_t)counts[5], (size_t)counts[6]};
     shm_call call = {.header = {.op = (uint32_t)counts[1],
                                 .dtype = (uint32_t)counts[2],
                                 .numel = counts[3],
                                 .detail = counts[4],
                                 .reduce_op = reduces ? (uint32_t)counts[8] : 0},
-                     .buffers = {(unsigned char *)(uintptr_t)counts[5], (size_t)counts[6]},
+                     .buffers = &buffers,
                      .out = (unsigned char *)(uintptr_t)counts[7],
                      .width = reduces ? shm_width((uint32_t)counts[2]) : (size_t)counts[8]};
     if (check_memory(call.header.numel, call.out, call.out) < 0)

@@ -74,7 +74,7 @@ static shm_status compare(const shm_group *group, const shm_header *header) {
 
 static shm_status hear(shm_group *group, shm_call *call, const shm_stages *stages, const shm_patience *patience) {
     shm_status status = shm_wait_all(group, group->step, patience);
-    if (status != SHM_OK || group->step != call->first)
+    if (status != SHM_OK || group->step != call->course->first)
         return status;
     status = compare(group, &call->header);
     return status == SHM_OK && stages->agreed != NULL ? stages->agreed(group, call) : status;
@@ -82,16 +82,16 @@ static shm_status hear(shm_group *group, shm_call *call, const shm_stages *stage
 
 static shm_status pieces(shm_group *group, shm_call *call, const shm_stages *stages, const shm_patience *patience) {
     size_t lag = stages->reduce == NULL ? 1 : 2;
-    call->first = group->step + 1;
-    for (size_t turn = 0; turn < call->pieces + lag; turn++) {
+    const shm_course *course = call->course; /* `agreed` may find out how many pieces there are */
+    for (size_t turn = 0; turn < course->pieces + lag; turn++) {
         shm_status status = turn == 0 ? SHM_OK : hear(group, call, stages, patience);
         if (status != SHM_OK)
             return status;
-        if (lag == 2 && turn >= 1 && turn <= call->pieces)
+        if (lag == 2 && turn >= 1 && turn <= course->pieces)
             stages->reduce(group, call, turn - 1);
-        if (turn < call->pieces && stages->put != NULL)
+        if (turn < course->pieces && stages->put != NULL)
             stages->put(group, call, turn);
-        if (turn + 1 < call->pieces + lag)
+        if (turn + 1 < course->pieces + lag)
             say(group, &call->header);
         if (turn >= lag && stages->take != NULL)
             stages->take(group, call, turn - lag);
@@ -101,7 +101,6 @@ static shm_status pieces(shm_group *group, shm_call *call, const shm_stages *sta
 
 /* The same for one piece that is not reduced for others: what a small message goes through. */
 static shm_status one_piece(shm_group *group, shm_call *call, const shm_stages *stages, const shm_patience *patience) {
-    call->first = group->step + 1;
     if (stages->put != NULL)
         stages->put(group, call, 0);
     say(group, &call->header);
@@ -114,12 +113,17 @@ static shm_status one_piece(shm_group *group, shm_call *call, const shm_stages *
 }
 
 /* Take the turn, count the collective, run it, give the turn back. */
-shm_status shm_run(shm_group *group, shm_call *call, const shm_stages *stages, const shm_patience *patience) {
+shm_status shm_run(shm_group *group, shm_call *call, shm_course *course, const shm_stages *stages,
+                   const shm_patience *patience) {
     shm_status status = enter(group, patience);
     if (status != SHM_OK)
         return status;
     call->header.serial = ++group->serial;
-    call->changes_hands = stages->reduce == NULL;
-    int simple = call->pieces == 1 && stages->reduce == NULL && stages->agreed == NULL;
-    return leave(group, (simple ? one_piece : pieces)(group, call, stages, patience));
+    course->first = group->step + 1;
+    course->changes_hands = stages->reduce == NULL;
+    call->course = course;
+    int simple = course->pieces == 1 && stages->reduce == NULL && stages->agreed == NULL;
+    status = leave(group, (simple ? one_piece : pieces)(group, call, stages, patience));
+    call->course = NULL;
+    return status;
 }

@@ -179,21 +179,29 @@ typedef struct {
     size_t stride;        /* bytes from one rank's to the next one's */
 } shm_buffers;
 
-/* pipeline.c */
+/* How a collective is cut and where its pieces go: the C core's own, while it runs. */
 typedef struct {
-    shm_header header;       /* .numel counts what one rank gives (broadcast, all_gather) or gets (reduce_scatter) */
-    const unsigned char *in; /* all_reduce and broadcast: the same as out */
-    unsigned char *out;
-    size_t width;           /* bytes of an element */
-    const uint64_t *splits; /* all_to_all: elements for each rank, then elements from each rank */
-    shm_buffers buffers;    /* symmetric.c: in place of `in` */
-    /* from here on the C core's own */
     size_t piece, pieces; /* elements that one rank gives another one at a time, and how often */
     size_t front;         /* bytes of a slot before them */
     int on_card;          /* the only piece goes on the card, not into a slot */
     int changes_hands;    /* a rank's slot is another one's the next time: see slot_of in collective.c */
     uint32_t first;       /* step of the first piece */
+} shm_course;
+
+/* pipeline.c */
+typedef struct {
+    shm_header header;       /* .numel counts what one rank gives (broadcast, all_gather) or gets (reduce_scatter) */
+    union {
+        const unsigned char *in;    /* all_reduce and broadcast: the same as out */
+        const shm_buffers *buffers; /* symmetric.c */
+    };
+    unsigned char *out;
+    size_t width;           /* bytes of an element */
+    const uint64_t *splits; /* all_to_all: elements for each rank, then elements from each rank */
+    shm_course *course;     /* while it runs */
 } shm_call;
+
+_Static_assert(sizeof(shm_call) <= 80, "gcc empties more with an instruction that takes as long as a line from a peer");
 
 /* What is done with piece t of a collective, and when: see pipeline.c. NULL where there is nothing to do. */
 typedef struct {
@@ -203,7 +211,8 @@ typedef struct {
     shm_status (*agreed)(shm_group *group, shm_call *call); /* once, when the headers were found equal */
 } shm_stages;
 
-shm_status shm_run(shm_group *group, shm_call *call, const shm_stages *stages, const shm_patience *patience);
+shm_status shm_run(shm_group *group, shm_call *call, shm_course *course, const shm_stages *stages,
+                   const shm_patience *patience);
 
 /* collective.c */
 

@@ -27,7 +27,7 @@
 #define SLICE_NS INT64_C(50000000) /* a dead peer, a signal handler and the deadline are looked for this often */
 
 static unsigned char *buffer_of(const shm_call *call, uint32_t rank) {
-    return call->buffers.first + rank * call->buffers.stride;
+    return call->buffers->first + rank * call->buffers->stride;
 }
 
 /* The bytes from `at` on of all buffers, reduced into `out`, and into `also` unless it is NULL. */
@@ -80,8 +80,7 @@ static void reduce_own_part(shm_group *group, const shm_call *call, size_t t) {
 #define BETWEEN_MEETINGS(name, work)                                                                \
     shm_status shm_##name(shm_group *group, shm_call *call, const shm_patience *patience) {         \
         static const shm_stages stages = {.reduce = work};                                          \
-        call->pieces = 1;                                                                           \
-        return shm_run(group, call, &stages, patience);                                             \
+        return shm_run(group, call, &(shm_course){.pieces = 1}, &stages, patience);                 \
     }
 
 BETWEEN_MEETINGS(one_shot_all_reduce, reduce_for_itself)

@@ -145,7 +145,7 @@ def test_a_large_all_reduce_writes_results_where_it_has_read(slots_written, worl
     [
         ("step / SHM_SLOTS : 0;", "0 * step : 0;", (check_staged, "all_gather")),
         ("step / SHM_SLOTS : 0;", "step : 0;", (check_staged, "all_to_all")),
-        ("call->changes_hands ?", "1 ?", (check_large_all_reduce,)),
+        ("course->changes_hands ?", "1 ?", (check_large_all_reduce,)),
     ],
     ids=["slots are kept", "slots change at each step", "slots of reductions for others change hands, too"],
 )

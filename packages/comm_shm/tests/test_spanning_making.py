@@ -109,6 +109,7 @@ def test_who_gives_up_tells_the_others_why(fleet):
     def body(rank, world, store):
         if rank != 3:
             return make(rank, world, store, "aabb", [], "")
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # who is started in the background ignores it
         with reaching(CONNECTING, lambda: end(store, signal.SIGINT)):
             try:
                 joined(rank, world, store, "aabb", timeout=LIMIT)

@@ -21,7 +21,7 @@ MUTANTS = {
     "a result is read a step early": ("pipeline.c", "size_t lag = stages->reduce == NULL ? 1 : 2;",
                                       "size_t lag = 1;"),
     "one card": ("shm.h", "cards[step & 1]", "cards[0]"),
-    "all data on one card": ("collective.c", "shm_card_of(group, rank, call->first)->data",
+    "all data on one card": ("collective.c", "shm_card_of(group, rank, course->first)->data",
                              "shm_card_of(group, rank, 0)->data"),
 }  # fmt: skip
 

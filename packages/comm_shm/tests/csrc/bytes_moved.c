@@ -26,10 +26,11 @@ static int never(void *context) {
 
 static void count(const char *what, shm_collective *run, size_t numel, unsigned char *out) {
     shm_patience patience = {shm_deadline_in(INT64_C(60000000000)), never, NULL};
+    shm_buffers all = {buffers, bytes};
     shm_call call = {.header = {.numel = numel, .dtype = SHM_I32, .reduce_op = SHM_SUM},
+                     .buffers = &all,
                      .out = out,
-                     .width = sizeof(int32_t),
-                     .buffers = {buffers, bytes}};
+                     .width = sizeof(int32_t)};
     bytes_read = bytes_written = 0;
     reduced = NULL;
     if (run(group, &call, &patience) != SHM_OK)
