@@ -52,5 +52,8 @@ class _Files:
         if isinstance(part.source, int) and changed.isdisjoint(want.target for want in wants):
             return part
         rows = json.loads(b"".join([b"[", self.section(part, _ROWS).rstrip()[:-1], b"]"]))
-        entries = settled((Entry.from_dict(row) for row in rows), wants, gives)
+        before = [Entry(*row.values()) for row in rows]  # which are written by `pieces`, their keys in this order
+        entries = settled(before, wants, gives)
+        if entries == before:
+            return part
         return part._replace(source=make(entries, gives=self.section(part, _GIVES), wants=data))

@@ -5,6 +5,7 @@ may be told in turn. A function of another module is asked by a want, see `given
 """
 
 import ast
+import functools
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -138,6 +139,7 @@ class Makers:
             yield from self._hand_on(made, call)
 
 
+@functools.lru_cache(maxsize=10_000)  # words of calls, of which few make up most
 def may_hand_on(word: str) -> bool:
     """Says whether a function of this name may register operators for other modules.
 

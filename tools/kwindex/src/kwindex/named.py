@@ -99,7 +99,10 @@ def may_be_variable(name: str) -> bool:
     return name != "" and name.isprintable() and not any(c.isspace() for c in name)
 
 
-_NAMES_IT = re.compile(r"""^[A-Z][A-Z0-9_]*(?:: ?\w+)? = ['"][A-Z][A-Z0-9]*_""", re.MULTILINE)
+_VALUE = r""" = ['"][A-Z][A-Z0-9]*_"""
+_NAMES_IT = re.compile(rf"^[A-Z][A-Z0-9_]*(?:: ?\w+)?{_VALUE}", re.MULTILINE)
+_VALUE_OF_ONE = re.compile(_VALUE)
+"""What few sources have, and begins with letters that are found soon."""
 
 
 def may_name(text: str) -> bool:
@@ -109,7 +112,7 @@ def may_name(text: str) -> bool:
         >>> may_name("PORT = 'LIB_PORT'"), may_name("PORT = 'port'")
         (True, False)
     """
-    return _NAMES_IT.search(text) is not None
+    return _VALUE_OF_ONE.search(text) is not None and _NAMES_IT.search(text) is not None
 
 
 def variables_named(tree: ast.Module) -> Iterator[tuple[str, str]]:

@@ -52,6 +52,7 @@ class NameTable(NamedTuple):
         for number, shorts in enumerate(files):
             _collect(postings, number, shorts)
         names = sorted(postings)
+        entries = [postings[name] for name in names]
         *spelled, masks = _all_spellings(names)
         columns = [names, *spelled]
         texts = [b"\n".join([b"", *lines, b""]) if lines else b"\n" for lines in columns]
@@ -59,8 +60,8 @@ class NameTable(NamedTuple):
             *(texts[0], texts[1], texts[2], texts[3]),
             b"".join(array("I", accumulate([len(line) + 1 for line in lines], initial=1)) for lines in columns),
             array("Q", masks).tobytes(),
-            array("I", [len(postings[name]) for name in names]).tobytes(),
-            array("Q", chain.from_iterable(map(postings.__getitem__, names))).tobytes(),
+            array("I", [*map(len, entries)]).tobytes(),
+            array("Q", [*chain.from_iterable(entries)]).tobytes(),
         )
 
     def starts_of(self, text: int) -> "memoryview[int]":
@@ -99,7 +100,8 @@ def _spellings(name: bytes) -> tuple[bytes, bytes, bytes, int]:
     tokens = subtokens(text)
     initials = "".join([token[0] for token in tokens]) if len(tokens) > 1 else ""
     if text.isascii():  # then the words are all letters and digits
-        folded, letters = "".join(tokens), _joined_mask(tokens)
+        folded = "".join(tokens)
+        letters = mask(folded)
     else:
         folded = fold(text)
         letters = mask(folded)
@@ -113,24 +115,27 @@ def _all_spellings(names: Sequence[bytes]) -> tuple[list[bytes], list[bytes], li
     columns = (text.replace(" ", ""), text, first_letters.replace(" ", ""))
     folds, words, initials = (column.encode().split(b"\n")[:-1] for column in columns)
     initials = [letters if len(letters) > 1 else b"" for letters in initials]
-    masks = [_joined_mask(line.split()) for line in text.split("\n")[:-1]]
+    masks = _joined_masks(text.split("\n")[:-1])
     for number, name in enumerate(names):
         if not name.isascii():
             folds[number], words[number], initials[number], masks[number] = _spellings(name)
     return folds, words, initials, masks
 
 
-def _joined_mask(words: Iterable[str]) -> int:
-    """Returns the mask of words that follow each other, from their own masks: names are made of few words.
+def _joined_masks(lines: Iterable[str]) -> list[int]:
+    """Returns the masks of words that follow each other, from their own masks: names are made of few words.
 
     Example:
-        >>> _joined_mask(["all", "reduce"]) == mask("allreduce")
+        >>> _joined_masks(["all reduce"]) == [mask("allreduce")]
         True
     """
-    bits = 0
-    for own in map(_known_mask, words):
-        bits |= own | (bits & own & _ONCE) << 32
-    return bits
+    masks: list[int] = []
+    for line in lines:
+        bits = 0
+        for own in map(_known_mask, line.split()):
+            bits |= own | (bits & own & _ONCE) << 32
+        masks.append(bits)
+    return masks
 
 
 class _Edit(NamedTuple):

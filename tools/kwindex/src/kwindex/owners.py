@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from kwindex.column import Column
-from kwindex.spelling import fold, segments, words_of
+from kwindex.spelling import known_fold, segments, words_of
 from kwindex.tables import Tables
 
 
@@ -46,5 +46,5 @@ def owner_line(owner: str) -> bytes:
         >>> owner_line("torch.DeviceMesh.")
         b' torch device mesh\t.torch.devicemesh.\n'
     """
-    parts = ".".join(map(fold, segments(owner)))
+    parts = ".".join(map(known_fold, segments(owner)))
     return f" {' '.join(words_of(owner))}\t.{parts}.\n".encode()

@@ -1,6 +1,7 @@
 """Messages that an error's own class makes, and those that functions raise as they are told them."""
 
 import ast
+import functools
 import itertools
 import re
 from collections.abc import Iterable, Iterator
@@ -61,7 +62,7 @@ class Raisers:
             >>> raisers.own(made.body[0].value, Scope("function", "m.E.__init__", around, node=made))
             ['E: {n} is odd']
         """
-        owner = scope.outer.node if scope.outer is not None else None
+        owner = scope.outer.node if self._made and scope.outer is not None else None
         if owner not in self._made or not isinstance(owner, ast.ClassDef) or not isinstance(scope.node, Function):
             return []
         told: list[ast.expr] = []
@@ -119,6 +120,7 @@ class Raisers:
                     yield Entry(call.scope.prefix, "error", file, *call.lines, f"{error}: {text}", "")
 
 
+@functools.lru_cache(maxsize=10_000)  # words of calls, of which few make up most
 def may_raise(word: str) -> bool:
     """Says whether a function of this name may raise errors for other modules.
 

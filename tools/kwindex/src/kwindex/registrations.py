@@ -6,6 +6,7 @@ have in sources; a registration whose operator is computed at run time is left o
 
 import ast
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from kwindex.render import cut, expression, string_of
@@ -75,12 +76,15 @@ def called_word(node: ast.expr, decorates: bool) -> str:
         ['impl', '', 'register_lowering']
     """
     if isinstance(node, ast.Call):
-        node = node.func.func if isinstance(node.func, ast.Call) else node.func
+        node = node.func
+        if isinstance(node, ast.Call):
+            node = node.func
     elif not decorates:
         return ""
     return _last(node)
 
 
+@lru_cache(maxsize=10_000)  # words of calls, of which few make up most
 def may_register(word: str) -> bool:
     """Says whether what is called by a word can make a registration: hardly anything can.
 
@@ -226,6 +230,8 @@ def _of_class(node: ast.Attribute, scope: Scope) -> Meaning | None:
 
 def remember(target: str, value: ast.expr, scope: Scope) -> None:
     """Notes what a plain assignment says about later registrations in the same file."""
+    if isinstance(value, ast.Constant):
+        return  # as most are
     if isinstance(value, _MAY_BE_LIBRARY):
         namespace = library_namespace(value, scope)
         made = (

@@ -152,7 +152,9 @@ def cut(text: str, longest: int) -> str:
         ('a long …', '[31mred')
     """
     if not text.isprintable() or "  " in text:
-        text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+        text = " ".join(text.split())
+        if not text.isprintable():  # few texts hold more than line ends that act on a terminal
+            text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 

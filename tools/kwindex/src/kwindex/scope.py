@@ -170,7 +170,8 @@ class Scope:
 
     def forget(self, name: str) -> None:
         """Notes that what a name is bound to is not known any more."""
-        self._values.pop(name, None)
+        if name in self._values:
+            del self._values[name]
 
     def values(self, name: str) -> list[ast.expr]:
         """Returns the expressions that a name may be bound to here, looking outward as Python does.

@@ -20,6 +20,9 @@ _CONFIG, VARIABLE = "config", "environment variable"
 _TOLD = ("envvar", "env_var", "env_name", "env_name_default", "env_name_force")
 """The arguments by which calls are told the variables that they read, such as torch's `Config(env_name_force="X")`."""
 _DISPLAYS = (ast.List, ast.Tuple)
+_CANDIDATES = (ast.Call, ast.Subscript, ast.Compare, ast.Attribute)
+"""The expressions that may read a setting."""
+_AFTER_FIRST = (ast.Call, ast.Subscript, ast.Attribute)
 _ENV = "env"
 """What the names of functions hold that may read the environment for other modules."""
 
@@ -126,26 +129,26 @@ def read(tree: ast.Module, text: str, entries: Sequence[Entry], owners: Sequence
         [('environment variable', 'A', 2), ('config key', 'lib.config.cpu.size', 3)]
     """
     imports = Imports((entry.name, entry.signature) for entry in entries)
-    environment = {"environ", "getenv"} | imports.bound("os.environ") | imports.bound("os.getenv")
-    lines = _lines_of(text, environment.union(_TOLD), imports.bound(_CONFIG))
-    shadows = Shadows()
+    environment = {*_ENVIRONMENT.values()} | imports.bound("os.environ") | imports.bound("os.getenv")
+    lines = _lines_of(text, environment.union(_TOLD if _ENV in text else ()), imports.bound(_CONFIG))
+    shadows = Shadows(by_statements=":=" not in text)
     named = Named(tree, shadows)
     readers = Readers(tree, shadows)
     found: list[Reading] = []
     others: list[tuple[str, Reading]] = []
     for node, around, owner in _owned(tree, lines, owners):
-        if shadows.hide(_first(node), around):
-            continue
-        asked = _asked(node, owner, imports)
+        asked, key, told = _asked(node, owner, imports), _config_key(node, owner, imports), [*_told(node)]
+        if not (asked or key or told) or shadows.hide(_first(node), around):
+            continue  # most are about no setting at all: what is bound around these need not be known
         readers.add(asked, around)
         if names := named.by(asked, around):
             found += (_reading(VARIABLE, name, node, owner) for name in names)
         elif path := _constant(asked, owner, imports):
             if not shadows.hide(_first(asked or node), around):
                 others.append((path, _reading(VARIABLE, "", node, owner)))
-        elif key := _config_key(node, owner, imports):
+        elif key:
             found.append(_reading("config key", key, node, owner))
-        found += (_reading(VARIABLE, name, place, owner, shown) for name, place, shown in _told(node))
+        found += (_reading(VARIABLE, name, place, owner, shown) for name, place, shown in told)
     found += _by_readers(tree, text, readers, named, owners)
     return Found(_once(found), readers, others)
 
@@ -172,7 +175,8 @@ def may_ask(text: str, entries: Iterable[Entry]) -> bool:
 def _is_asked(text: str, entry: Entry) -> bool:
     last = entry.name.rpartition(".")[2]
     may_be = _ENV in target_of(entry.signature).rpartition(".")[2] and entry.signature.startswith("from ")
-    return may_be and re.search(rf"\b{last}\(\s*(?:\w+\s*=\s*)?['\"]", text) is not None
+    called = rf"{last}\((?<!\w{last}\()"  # it begins with letters alone, which are found soon
+    return may_be and re.search(rf"{called}\s*(?:\w+\s*=\s*)?['\"]", text) is not None
 
 
 def asked_of_others(
@@ -181,7 +185,7 @@ def asked_of_others(
     """Yields what imported functions with `env` in their names are told: the function, the parameter, the reading."""
     imports = Imports((entry.name, entry.signature) for entry in entries)
     names = {entry.name.rpartition(".")[2] for entry in entries if _is_asked(text, entry)}
-    shadows = Shadows()
+    shadows = Shadows(by_statements=":=" not in text)
     named = Named(tree, shadows)
     for node, around, owner in _owned(tree, _lines_of(text, names, ()), owners):
         callee = node.func if isinstance(node, ast.Call) else None
@@ -227,7 +231,7 @@ def _candidates(tree: ast.Module, lines: list[int]) -> Iterator[tuple[ast.expr, 
     while stack:
         node, around = stack.pop()
         inner: Iterable[tuple[ast.AST, Around]] = children(node, around)
-        if isinstance(node, ast.Call | ast.Subscript | ast.Compare | ast.Attribute):
+        if isinstance(node, _CANDIDATES):
             yield node, around
             if isinstance(node, ast.Call) and _chain(node.func):
                 inner = ((child, around) for child in (*node.args, *node.keywords))
@@ -241,7 +245,7 @@ def _first(node: ast.expr) -> str:
     """Returns the name that begins what may read a setting, '' where it begins with another thing."""
     if isinstance(node, ast.Compare):
         node = node.comparators[0]
-    while isinstance(node, ast.Call | ast.Subscript | ast.Attribute):
+    while isinstance(node, _AFTER_FIRST):
         node = node.func if isinstance(node, ast.Call) else node.value
     return node.id if isinstance(node, ast.Name) else ""
 

@@ -8,6 +8,8 @@ COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _INNER = (*_DEFINITIONS, ast.Lambda, *COMPREHENSIONS)
 """What has names of its own. A class has, too, but the functions in it do not see them."""
+_OWN = frozenset(_INNER)
+_WITH_PARAMETERS = (*_DEFINITIONS, ast.Lambda)
 _PATTERNS = (ast.MatchAs, ast.MatchStar, ast.MatchMapping)
 _IMPORTS = (ast.Import, ast.ImportFrom)
 _BINDING = frozenset((ast.Global, ast.Nonlocal, *_IMPORTS, *_DEFINITIONS, ast.ClassDef, ast.ExceptHandler, *_PATTERNS))
@@ -16,6 +18,18 @@ _HOLDING = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, a
 _FIELDS = ("finalbody", "orelse", "handlers", "body")
 """The fields of statements that hold others, the last first."""
 _NOT_OWN = (ast.Global, ast.Nonlocal, *_IMPORTS)
+_OUTWARD = (ast.Global, ast.Nonlocal)
+_ASSIGNED = (ast.Assign, ast.AnnAssign)
+_LISTED, _SINGLE = (ast.Assign, ast.Delete), (ast.AnnAssign, ast.AugAssign, ast.For, ast.AsyncFor)
+_WITHS = (ast.With, ast.AsyncWith)
+_LEAVES = frozenset((ast.Name, ast.Constant, ast.MatchSingleton, *_OUTWARD, ast.alias))
+_TEXTS = frozenset(
+    (
+        *("ctx", "op", "ops", "id", "attr", "name", "arg", "kind", "rest", "kwd_attrs"),
+        *("module", "level", "simple", "is_async", "conversion", "str", "type_comment", "type_ignores"),
+    )
+)
+"""The fields of nodes that hold no nodes, or only such as consist of nothing."""
 
 Around = tuple[ast.AST, ...]
 """The functions, lambdas and comprehensions that something stands in, the innermost last."""
@@ -32,10 +46,11 @@ def children(node: ast.AST, around: Around) -> Iterator[tuple[ast.AST, Around]]:
         [('x=first', 0), ('second', 1)]
     """
     if not isinstance(node, _INNER):
-        yield from ((child, around) for child in ast.iter_child_nodes(node))
+        for child in parts(node):
+            yield child, around
         return
     inside = (*around, node)
-    for child in ast.iter_child_nodes(node):
+    for child in parts(node):
         if isinstance(child, ast.comprehension):
             is_first = isinstance(node, COMPREHENSIONS) and child is node.generators[0]
             yield child.iter, around if is_first else inside
@@ -49,13 +64,18 @@ def children(node: ast.AST, around: Around) -> Iterator[tuple[ast.AST, Around]]:
 class Shadows:
     r"""Which names the functions of a tree bind, found out where it is asked for.
 
+    Args:
+        by_statements: Whether only statements of the tree bind names, which is so of a text without `:=`; then its
+            expressions need not be gone through.
+
     Example:
         >>> function = ast.parse("def f(a):\n    import b\n    for c in a: d = e").body[0]
         >>> [name for name in "abcde" if Shadows().hide(name, (function,))]
         ['a', 'c', 'd']
     """
 
-    def __init__(self) -> None:
+    def __init__(self, by_statements: bool = False) -> None:
+        self._by_statements = by_statements
         self._bound: dict[ast.AST, tuple[set[str], set[str]]] = {}
         self._places: dict[ast.AST, dict[str, list[Bound]]] = {}
 
@@ -74,19 +94,25 @@ class Shadows:
         """Returns what binds a name, of what it stands in, the innermost; None where that is an import or nothing."""
         for function in reversed(around):
             if function not in self._bound:
-                self._bound[function] = _bound(function)
+                self._bound[function] = _bound(function, self._by_statements)
             own, others = self._bound[function]
             if name in own or name in others:
                 return function if name in own else None
         return None
 
 
-def _bound(function: ast.AST) -> tuple[set[str], set[str]]:
+def _bound(function: ast.AST, by_statements: bool) -> tuple[set[str], set[str]]:
     """Returns the names that a function binds itself, and those that it imports or says are not its own."""
     own: set[str] = set()
     others: set[str] = set()
-    if isinstance(function, (*_DEFINITIONS, ast.Lambda)):
-        own.update(node.arg for node in ast.iter_child_nodes(function.args) if isinstance(node, ast.arg))
+    if isinstance(function, _WITH_PARAMETERS):
+        own.update(node.arg for node in parts(function.args) if isinstance(node, ast.arg))
+    if by_statements and isinstance(function, _DEFINITIONS):
+        for name, places in bound_in(function.body).items():
+            is_other = [isinstance(one.node, _NOT_OWN) for one in places]
+            others.update([name] * any(is_other))
+            own.update([name] * (not all(is_other)))
+        return own - others, others
     for name, node in _binding([child for child, around in children(function, ()) if around]):
         (others if isinstance(node, _NOT_OWN) else own).add(name)
     return own - others, others
@@ -96,24 +122,26 @@ def _binding(stack: list[ast.AST]) -> Iterator[tuple[str, ast.AST]]:
     """Yields the names that nodes bind, or say are not their own, each with what does; functions in them do not."""
     while stack:
         node = stack.pop()
+        kind = type(node)
         if isinstance(node, ast.Name):
             if not isinstance(node.ctx, ast.Load):
                 yield node.id, node
-        elif type(node) in _BINDING:
-            yield from ((name, node) for name in _bound_by(node))
+        elif kind in _BINDING:
+            for name in _bound_by(node):
+                yield name, node
             if isinstance(node, ast.ExceptHandler):
                 stack += node.body
             elif isinstance(node, _PATTERNS):
-                stack += _parts(node)
-        elif not isinstance(node, _INNER):
-            stack += _parts(node)
+                stack += parts(node)
+        elif kind not in _OWN and kind is not ast.Constant:
+            stack += parts(node)
 
 
 def _bound_by(node: ast.AST) -> list[str]:
     """Returns the names that one of `_BINDING` binds, or says are not its own."""
-    if isinstance(node, ast.Global | ast.Nonlocal):
+    if isinstance(node, _OUTWARD):
         return node.names
-    if isinstance(node, ast.Import | ast.ImportFrom):
+    if isinstance(node, _IMPORTS):
         return [one.asname or one.name.partition(".")[0] for one in node.names]
     name = node.rest if isinstance(node, ast.MatchMapping) else getattr(node, "name", None)
     return [name] if name else []
@@ -144,7 +172,7 @@ def bound_in(body: Iterable[ast.stmt]) -> dict[str, list[Bound]]:
             continue
         for target in _targets(node):
             if isinstance(target, ast.Name):
-                value = (node, node.value) if isinstance(node, ast.Assign | ast.AnnAssign) else ()
+                value = (node, node.value) if isinstance(node, _ASSIGNED) else ()
                 found.setdefault(target.id, []).append(Bound(node.lineno, target, *value))
             else:
                 for name, part in _binding([target]):
@@ -179,11 +207,13 @@ def bound_by_the_way(node: ast.AST) -> set[str]:
     stack = [node]
     while stack:
         one = stack.pop()
-        stack += _parts(one)
+        if type(one) in _LEAVES:
+            if isinstance(one, _OUTWARD):
+                found.update(one.names)
+            continue
+        stack += parts(one)
         if isinstance(one, ast.NamedExpr):
             found.add(one.target.id)
-        elif isinstance(one, ast.Global | ast.Nonlocal):
-            found.update(one.names)
     return found
 
 
@@ -221,12 +251,14 @@ def _statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt | ast.ExceptHandl
 
 def _targets(node: ast.stmt | ast.ExceptHandler) -> Sequence[ast.AST]:
     """Returns what a statement that is no definition and no import binds."""
-    if isinstance(node, ast.Assign | ast.Delete):
+    if isinstance(node, _LISTED):
         return node.targets
-    if isinstance(node, ast.AnnAssign | ast.AugAssign | ast.For | ast.AsyncFor):
+    if isinstance(node, _SINGLE):
         return [node.target]
-    if isinstance(node, ast.With | ast.AsyncWith):
+    if isinstance(node, _WITHS):
         return [item.optional_vars for item in node.items if item.optional_vars is not None]
+    if type(node).__name__ == "TypeAlias":  # which came with Python 3.12
+        return [node.name]  # type: ignore[union-attr, list-item]
     return [case.pattern for case in node.cases] if isinstance(node, ast.Match) else []
 
 
@@ -240,13 +272,32 @@ def inside(node: ast.stmt) -> list[ast.stmt]:
     return [*found, *getattr(node, "orelse", ()), *getattr(node, "finalbody", ())]
 
 
-def _parts(node: ast.AST) -> list[ast.AST]:
-    """Returns what a node consists of, as `ast.iter_child_nodes` does, in a part of the time; without contexts."""
+def parts(node: ast.AST) -> list[ast.AST]:
+    """Returns what a node consists of, as `ast.iter_child_nodes` does, in a part of the time.
+
+    Contexts and operators, which consist of nothing, are left out.
+
+    Example:
+        >>> [type(one).__name__ for one in parts(ast.parse("a + f(b)", mode="eval").body)]
+        ['Name', 'Call']
+    """
     found: list[ast.AST] = []
-    for field in node._fields:
+    for field in _FIELDS_OF[type(node)]:
         value = getattr(node, field, None)
-        if isinstance(value, list):
-            found += [one for one in value if isinstance(one, ast.AST)]
-        elif isinstance(value, ast.AST) and field != "ctx":
+        if type(value) is list:
+            found += filter(None, value)
+        elif value is not None:
             found.append(value)
     return found
+
+
+class _Fields(dict[type[ast.AST], list[str]]):
+    """The fields of each kind of node that may hold nodes which consist of anything."""
+
+    def __missing__(self, kind: type[ast.AST]) -> list[str]:
+        texts = _TEXTS - {"name"} if kind.__name__ == "TypeAlias" else _TEXTS
+        self[kind] = [] if kind in _LEAVES else [field for field in kind._fields if field not in texts]
+        return self[kind]
+
+
+_FIELDS_OF = _Fields()

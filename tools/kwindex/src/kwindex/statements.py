@@ -37,7 +37,7 @@ _PROPERTIES = {"property", "cached_property", "abstractproperty", "setter", "get
 _ABSENCE = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"}
 _BINDINGS = (ast.Assign, ast.AnnAssign)
 _Binding = ast.Assign | ast.AnnAssign
-_TOLD = (ast.Constant, ast.JoinedStr, ast.BinOp, ast.Call, ast.IfExp)
+_TOLD = frozenset((ast.Constant, ast.JoinedStr, ast.BinOp, ast.Call, ast.IfExp))
 _DISPLAYS = (ast.Tuple, ast.List)
 _MAKERS = {"__init__", "__post_init__", "setUp"}
 
@@ -110,7 +110,7 @@ class Statements:
     def _function(self, node: Function, scope: Scope) -> None:
         name = scope.qualify(node.name)
         kind = {"class": "method", "module": "function"}.get(scope.kind, "nested function")
-        if kind == "method" and any(_last(decorator) in _PROPERTIES for decorator in node.decorator_list):
+        if kind == "method" and node.decorator_list and not _PROPERTIES.isdisjoint(map(_last, node.decorator_list)):
             kind = "property"
         if kind == "nested function" and isinstance(node, ast.FunctionDef):
             scope.define(node)
@@ -118,7 +118,8 @@ class Statements:
         doc = docstring_of(node.body)
         self.add(kind, name, _lines(node), function_signature(node), first_sentence(doc))
         self._deprecation(deprecated_by(doc), name, node)
-        self._decorators(node, name, scope)
+        if node.decorator_list:
+            self._decorators(node, name, scope)
         if node.name.startswith("test") and kind != "nested function":
             for path, call in called(node, scope):
                 self._uses.add(CALLED, path, call, name)
@@ -157,7 +158,7 @@ class Statements:
         if isinstance(value, ast.Call):
             self._register(value, scope, "", node)
             self.record.entries.extend(tuples.fields(node, scope, self.record.file))
-            if isinstance(node.targets[0], ast.Name):
+            if isinstance(value.func, ast.Call) and isinstance(node.targets[0], ast.Name):
                 self._deprecates(value.func, scope.qualify(node.targets[0].id), node, scope)
         elif isinstance(value, ast.Dict):
             for place, path, text, instead in remapped(node, scope):
@@ -165,7 +166,7 @@ class Statements:
 
     def _note(self, name: str, value: ast.expr, scope: Scope) -> None:
         """Keeps what a name is bound to, where that may be a message or an error that is raised."""
-        if isinstance(value, _TOLD):
+        if type(value) in _TOLD:
             scope.note(name, value)
         else:
             scope.forget(name)
@@ -187,7 +188,7 @@ class Statements:
     ) -> None:
         """Lists what a target binds, where a module's or class's readers can see it."""
         if isinstance(target, ast.Name):
-            for item, op in registrations.marked(target.id, value, scope):
+            for item, op in registrations.marked(target.id, value, scope) if scope.kind != "function" else ():
                 where = f"in {scope.qualify(target.id)}"
                 self.add("side effect", cut(op, 200), _lines(item), expression(item, 200), where)
             if scope.kind != "function":

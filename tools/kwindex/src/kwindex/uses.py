@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from kwindex.model import Entry
 from kwindex.render import LONGEST_SUMMARY, Function, cut, expression
 from kwindex.scope import Scope
+from kwindex.shadows import parts
 
 DECORATOR, CALLED = "decorator", "test"
 _SAID = {DECORATOR: "on", CALLED: "called by"}
@@ -81,7 +82,9 @@ def called(node: Function, scope: Scope) -> Iterator[tuple[str, ast.expr]]:
         >>> [path for path, _ in called(test, scope)]
         ['a.lib.f']
     """
-    for inner in ast.walk(node):
+    nodes: list[ast.AST] = [node]
+    for inner in nodes:  # which grows meanwhile
+        nodes += parts(inner)
         if isinstance(inner, ast.Call):
             first: ast.expr = inner.func
             while isinstance(first, ast.Attribute):
