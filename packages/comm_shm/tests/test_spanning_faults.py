@@ -9,7 +9,7 @@ import torch.distributed as dist
 from comm_core.errors import MismatchError, RankFailedError, RankTimeoutError, ShapeError
 from comm_shm import across
 from comm_shm.faults import Scene
-from packages.comm_shm.tests.spans import attempt, joined
+from packages.comm_shm.tests.spans import attempt, joined, on_hosts
 
 pytestmark = pytest.mark.needs_shm
 
@@ -185,6 +185,24 @@ def test_messages_that_do_not_fit_raise_at_both_ends(fleet):
         assert "3 float32 of tag 0, sent by rank 0, where rank 1 asked for 4 float32" in said[1]
         assert late[0] is RankTimeoutError
         assert "within 0.2 s" in late[1]
+
+
+def test_a_rank_that_gives_up_in_the_middle_of_a_call_tells_the_others_why():
+    def body(span):
+        def give_up(*_given):
+            raise RuntimeError("of its own")
+
+        if span.rank() == 1:
+            span._spanning._at_once.bodies["all_reduce_one_of"] = give_up
+            with pytest.raises(RuntimeError, match="of its own"):
+                dist.all_reduce(torch.ones(2), group=span)
+        else:
+            attempt(lambda: dist.all_reduce(torch.ones(2), group=span))  # which rank 1 may end before
+        return attempt(lambda: dist.all_reduce(torch.ones(2), group=span))
+
+    for kind, said in on_hosts("aab", body):
+        assert kind is RankFailedError
+        assert "got rank 1, which gave up: of its own" in said
 
 
 def test_wrong_arguments_are_refused_on_every_rank(fleet):

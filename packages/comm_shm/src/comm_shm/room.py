@@ -53,7 +53,16 @@ def copied(make: Callable[[], torch.Tensor], *tensors: torch.Tensor) -> torch.Te
         with torch.no_grad():
             return make()
     except (MemoryError, RuntimeError) as error:
-        # torch has no kind of its own for it on the CPU; its allocator says how much it was asked for
-        if isinstance(error, RuntimeError) and "tried to allocate" not in str(error):
+        if not out_of_memory(error):
             raise
         raise NoRoom(tensors) from error
+
+
+def out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """Return whether an error says that there is no memory: torch has no kind of its own for it on the CPU.
+
+    Example:
+        >>> out_of_memory(RuntimeError("you tried to allocate 8 bytes"))
+        True
+    """
+    return isinstance(error, MemoryError) or "tried to allocate" in str(error)  # torch's allocator

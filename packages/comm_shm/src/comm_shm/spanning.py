@@ -21,16 +21,18 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 
-from comm_core.errors import CommError, RankFailedError
+from comm_core.errors import CommError, RankFailedError, first_line
 from comm_shm.across import GRACE_S, Across
 from comm_shm.at_once import AT_ONCE_BYTES, AtOnce
 from comm_shm.codes import COLLECTIVES, DTYPES
 from comm_shm.faults import REBUILD, Scene, Status
 from comm_shm.inside import Call, Inside, memory
+from comm_shm.spanning_room import LACKING, SpanningRoom, follow, shares
 
 # Serial, collective .. as in RankState, and the bytes of an element, in all of which ranks have to agree; then what may
 # differ: what they have for each other in an all_to_all, see `_even`, and the bytes of the input that comes with it.
@@ -65,6 +67,7 @@ class Spanning:
         self._serial = 0
         self._at_once = AtOnce(inside)
         self._agreed = Agreement(True, False, None)
+        self._room = SpanningRoom(inside.hosts)
         self._bodies: dict[str, Callable[[Call], int]] = {
             "announce": lambda call: Status.OK,
             "all_reduce_one_of": self._all_reduce,
@@ -78,30 +81,41 @@ class Spanning:
         """Run a collective; return a status of the C core's, of which only mismatches leave the group usable.
 
         Raises:
+            TransportError: this rank has no memory for it; the others find a mismatch, and the group goes on.
             CommError: a rank is late, gone, or failed before; all ranks of all hosts raise the same.
         """
         if self.across.failed is not None:
             raise self.across.failed.again()
         self.inside.where = COLLECTIVES[call.code]
+        lacking = None if refusal else self._room.take(name, call, self.inside.where)
+        try:
+            status = self._performed(name, call, refusal if lacking is None else LACKING, reduce_op)
+        except CommError as error:
+            raise self._fail(error) from error
+        except BaseException as error:
+            why = "was interrupted" if not isinstance(error, RuntimeError) else f"gave up: {first_line(error)}"
+            who = f"{self._scene(call.limit).name(self.hosts.rank)}, which {why}"
+            self._fail(RankFailedError(self.inside.where, got=who, need="every rank of the group", hint=REBUILD))
+            raise
+        finally:
+            self._room.give_back()
+        if lacking is not None:
+            raise lacking
+        return status
+
+    def _performed(self, name: str, call: Call, refusal: int, reduce_op: int | None) -> int:
         reducing = name in ("all_reduce_one_of", "reduce_scatter")
         op = reduce_op if reduce_op is not None else call.last if reducing else 0
         width = DTYPES[call.dtype].itemsize if reducing else call.last
-        try:
-            self._agreed = self._agree(name, call, (op, refusal, 0 if reducing else width))
-            if not self._agreed.same:
-                return Status.MISMATCH
-            if refusal:
-                return Status.OK
-            if self._agreed.inputs is None:
-                return self._bodies[name](call._replace(limit=call.limit + 2 * GRACE_S))
-            self._at_once.bodies[name](call, self._agreed.inputs)
+        self._agreed = self._agree(name, call, (op, refusal, 0 if reducing else width))
+        if not self._agreed.same:
+            return Status.MISMATCH
+        if refusal:
             return Status.OK
-        except CommError as error:
-            raise self._fail(error) from error
-        except BaseException:  # interrupted
-            who = f"{self._scene(call.limit).name(self.hosts.rank)}, which was interrupted"
-            self._fail(RankFailedError(self.inside.where, got=who, need="every rank of the group", hint=REBUILD))
-            raise
+        if self._agreed.inputs is None:
+            return self._bodies[name](call._replace(limit=call.limit + 2 * GRACE_S))
+        self._at_once.bodies[name](call, self._agreed.inputs)
+        return Status.OK
 
     def abort(self) -> None:
         """Let what waits fail, here and on the other ranks."""
@@ -197,17 +211,14 @@ class Spanning:
 
     def _combine(self, data: torch.Tensor, call: Call) -> None:
         """Reduce the hosts' sums, in their order."""
-        hosts, count = self.hosts, len(self.hosts.members)
-        if count == 2 or data.numel() <= AT_ONCE_BYTES:  # one exchange in place of two
-            sums = {host: torch.empty_like(data) for host in hosts.others}
+        hosts, ends = self.hosts, shares(data.numel(), len(self.hosts.members))
+        parts = [data[begin:end] for begin, end in pairwise(ends)]
+        mine = parts[hosts.here] if len(parts) > 1 else data
+        sums = {host: self._room.piece(mine.numel()) for host in hosts.others}
+        if len(parts) == 1:
             self._swap(dict.fromkeys(hosts.others, data), sums, call.limit)()
             self._fold(data, sums, call)
             return
-        lines = data.numel() // 64
-        ends = [lines * host // count * 64 for host in range(count)] + [data.numel()]
-        parts = [data[ends[host] : ends[host + 1]] for host in range(count)]
-        mine = parts[hosts.here]
-        sums = {host: torch.empty_like(mine) for host in hosts.others}
         self._swap({host: parts[host] for host in hosts.others}, sums, call.limit)()
         self._fold(mine, sums, call)
         self._swap(dict.fromkeys(hosts.others, mine), {host: parts[host] for host in hosts.others}, call.limit)()
@@ -234,7 +245,7 @@ class Spanning:
     def _all_gather(self, call: Call) -> int:
         hosts, part = self.hosts, call.numel * call.last
         out = memory(call.out, part * hosts.world).view(hosts.world, part)
-        blocks = {host: _rows(out, ranks) for host, ranks in enumerate(hosts.members)}
+        blocks = {host: self._rows(out, ranks) for host, ranks in enumerate(hosts.members)}
         own = blocks.pop(hosts.here)
         self.inside.all_gather(memory(call.x, part), call.limit, own)
         if hosts.speaks:
@@ -242,18 +253,19 @@ class Spanning:
         for block in blocks.values():
             self.inside.broadcast(block, call.limit + 2 * GRACE_S)
         for host, block in (blocks | {hosts.here: own}).items():
-            if block.untyped_storage().data_ptr() != out.untyped_storage().data_ptr():
+            if not follow(hosts.members[host]):
                 _put(out, hosts.members[host], block)
         return Status.OK
 
     def _reduce_scatter(self, call: Call) -> int:
         hosts, part = self.hosts, call.numel * DTYPES[call.dtype].itemsize
-        rows = memory(call.x, part * hosts.world).clone().view(hosts.world, part)
+        rows = self._room.piece(part * hosts.world).copy_(memory(call.x, part * hosts.world)).view(hosts.world, part)
         self.inside.all_reduce(rows, call.numel * hosts.world, (call.dtype, call.reduces), call.limit)
-        mine = _taken(rows, hosts.mine)
+        mine = self._taken(rows, hosts.mine)
         if hosts.speaks:
-            sums = {host: torch.empty_like(mine) for host in hosts.others}
-            self._swap({host: _taken(rows, hosts.members[host]) for host in hosts.others}, sums, call.limit)()
+            sums = {host: self._room.piece(mine.numel()).view_as(mine) for host in hosts.others}
+            outgoing = {host: self._taken(rows, hosts.members[host]) for host in hosts.others}
+            self._swap(outgoing, sums, call.limit)()
             self._fold(mine, sums, call)
             self.inside.divide(mine.view(-1), call)
         self.inside.broadcast(mine, call.limit + 2 * GRACE_S)
@@ -273,10 +285,11 @@ class Spanning:
         outgoing, incoming = {rank: inputs[rank] for rank in far}, {rank: outputs[rank] for rank in far}
         end = self.across.trade(outgoing, incoming, self._scene(call.limit), call.limit + GRACE_S)
         near = [*(give[rank] for rank in hosts.mine), *(take[rank] for rank in hosts.mine)]
-        came = _joined(out, take, hosts.mine)
-        given = _joined(x, give, hosts.mine, [inputs[rank] for rank in hosts.mine])
+        came, given = self._joined(out, take), self._joined(x, give)
+        if not follow(hosts.mine):
+            torch.cat([inputs[rank] for rank in hosts.mine], out=given)
         self.inside.all_to_all(given, came, near, call.limit)
-        if came.untyped_storage().data_ptr() != out.untyped_storage().data_ptr():
+        if not follow(hosts.mine):
             for rank, block in zip(hosts.mine, came.split([take[rank] for rank in hosts.mine]), strict=True):
                 outputs[rank].copy_(block)
         end()
@@ -292,6 +305,25 @@ class Spanning:
             self.pair = (giver, taker, int(sent[giver, taker]), int(expected[giver, taker]))
         return not wrong
 
+    def _joined(self, x: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
+        """Return the blocks of this host's ranks where they lie if they follow each other, else room for them."""
+        ranks = self.hosts.mine
+        size = sum(sizes[rank] for rank in ranks)
+        return x.narrow(0, sum(sizes[: ranks[0]]), size) if follow(ranks) else self._room.piece(size)
+
+    def _rows(self, out: torch.Tensor, ranks: Sequence[int]) -> torch.Tensor:
+        """Return the rows of ranks that follow each other, else room for them."""
+        if follow(ranks):
+            return out[ranks[0] : ranks[-1] + 1]
+        return self._room.piece(len(ranks) * out.shape[1]).view(len(ranks), -1)
+
+    def _taken(self, rows: torch.Tensor, ranks: Sequence[int]) -> torch.Tensor:
+        """Return the rows of ranks, one after the other; a view where they are."""
+        block = self._rows(rows, ranks)
+        if not follow(ranks):
+            torch.cat([rows[rank] for rank in ranks], out=block.view(-1))
+        return block
+
 
 def _even(counts: torch.Tensor) -> int:
     """Return how many elements go from each rank to each, plus 1, or 0 where they differ."""
@@ -299,35 +331,10 @@ def _even(counts: torch.Tensor) -> int:
     return first + 1 if all(other == first for other in others) else 0
 
 
-def _joined(
-    x: torch.Tensor, sizes: Sequence[int], ranks: Sequence[int], blocks: Sequence[torch.Tensor] = ()
-) -> torch.Tensor:
-    """Return the blocks of some ranks as one: where they lie if they follow each other, else in new memory."""
-    size = sum(sizes[rank] for rank in ranks)
-    if ranks[-1] - ranks[0] == len(ranks) - 1:
-        return x.narrow(0, sum(sizes[: ranks[0]]), size)
-    return torch.cat(list(blocks)) if blocks else x.new_empty(size)
-
-
-def _rows(out: torch.Tensor, ranks: Sequence[int]) -> torch.Tensor:
-    """Return the rows of ranks that follow each other, else room for them."""
-    if ranks[-1] - ranks[0] == len(ranks) - 1:
-        return out[ranks[0] : ranks[-1] + 1]
-    return out.new_empty((len(ranks), out.shape[1]))
-
-
 def _put(rows: torch.Tensor, ranks: Sequence[int], block: torch.Tensor) -> None:
     """Write the rows of ranks; indexing by a list takes ten times as long for few of them."""
-    if ranks[-1] - ranks[0] == len(ranks) - 1:
+    if follow(ranks):
         rows[ranks[0] : ranks[-1] + 1].copy_(block)
         return
     for rank, row in zip(ranks, block, strict=True):
         rows[rank].copy_(row)
-
-
-def _taken(rows: torch.Tensor, ranks: Sequence[int]) -> torch.Tensor:
-    """Return the rows of ranks, one after the other; a view where they are."""
-    block = _rows(rows, ranks)
-    if block.untyped_storage().data_ptr() != rows.untyped_storage().data_ptr():
-        torch.cat([rows[rank] for rank in ranks], out=block.view(-1))
-    return block
