@@ -11,6 +11,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+import torch
 
 from tools.gen import __main__ as program
 from tools.gen import (
@@ -91,6 +92,18 @@ def test_generated_files_say_so_on_their_first_line(everything: list[Output]) ->
     assert len(small) > 100
     others = [o for o in whole if o not in by_kwindex + small]
     assert [o.path for o in others if GENERATED not in o.text.splitlines()[0]] == []
+
+
+def test_pages_of_the_originals_say_the_commit_that_torch_was_made_from(everything: list[Output]) -> None:
+    commit = torch.version.git_version
+    shown = [o.text for o in everything if o.path.startswith(originals.FOLDER) and o.path.endswith(".py_docs.md")]
+    assert len(shown) > 20
+    assert all(f"| commit | `{commit}` |" in text and f"/blob/{commit}/torch/" in text for text in shown)
+
+
+@pytest.mark.parametrize("told", [None, "Unknown", "v2.13.0"])
+def test_a_torch_that_does_not_know_its_commit_is_not_given_one(told: str | None) -> None:
+    assert originals.published(told) == ("", "")
 
 
 def test_what_is_generated_does_not_depend_on_the_order_of_sets(everything: list[Output]) -> None:

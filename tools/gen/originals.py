@@ -5,11 +5,13 @@ They are made from the torch that is installed where the site is built, and are 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
 
 from kwindex.pages import page_texts, places_at, tree_of
+from kwindex.pages.file_pages import Places
 
 from .index import Index
 from .sources import Output
@@ -39,8 +41,15 @@ NEIGHBOURS = (
 def pages(index: Index) -> list[Output]:
     """Every page, its lines linked to torch's sources at the very commit that is installed."""
     tree = tree_of(installed(), [entry for entry in index.entries if is_original(entry.file)])
-    address = f"https://github.com/pytorch/pytorch/blob/{torch.version.git_version}/{{file}}#L{{line}}"
-    return [Output(f"{FOLDER}/{path}", UNSEARCHED + text, False) for path, text in page_texts(tree, places_at(address))]
+    places = published(getattr(torch.version, "git_version", None))
+    return [Output(f"{FOLDER}/{path}", UNSEARCHED + text, False) for path, text in page_texts(tree, places)]
+
+
+def published(commit: str | None) -> Places:
+    """Where lines of torch's sources are shown: at the commit that a torch says it was made from, else as text."""
+    if commit is None or not re.fullmatch(r"[0-9a-f]{40}", commit):
+        return places_at("")  # a build that does not know its commit; a tag would be a guess
+    return places_at("https://github.com/pytorch/pytorch/blob/{commit}/{file}#L{line}", commit)
 
 
 def is_original(file: str) -> bool:

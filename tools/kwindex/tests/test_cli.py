@@ -314,3 +314,14 @@ def test_evaluate_prints_figures(index: Path, tmp_path: Path, command: Command) 
     assert "folded (held): 'x': not found" in shown.stdout
     said = json.loads(command("evaluate", tmp_path / "golden.tsv", "--index", index, "--json").stdout)
     assert said["strata"]["all"]["both"]["success"] == 0.5
+
+
+def test_the_commit_is_stated_at_the_call_or_nothing_is_read(tree: Tree, tmp_path: Path, command: Command) -> None:
+    root, out, address = tree({"m.py": "x = 1\n"}), tmp_path / "out", "https://host/{commit}/{file}#L{line}"
+    told = ("build", root, "--out", out, "--source-address", address)
+    for wrong in ((), ("--pages",), ("--pages", "--commit", "a b")):
+        done = command(*told, *wrong)
+        assert (done.returncode, out.exists()) == (2, False), done.stderr
+        assert "commit" in done.stderr
+    assert command(*told, "--pages", "--commit", "v1").returncode == 0
+    assert "(https://host/v1/m.py#L1)" in (out / "pages/m.py_docs.md").read_text()

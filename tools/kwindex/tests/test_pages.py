@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kwindex import KwindexError, build, read_index
-from kwindex.pages import write_pages
+from kwindex.pages import places_at, write_pages
 from kwindex.pages.file_pages import MARK
 from kwindex.pages.markdown import block, code, plain
 from kwindex.syntax import syntax_tree
@@ -189,10 +189,45 @@ def test_a_file_of_someone_else_is_never_overwritten(tree: Callable[..., Path], 
 
 
 def test_lines_lead_to_published_sources_where_an_address_is_given(tree: Callable[..., Path], tmp_path: Path) -> None:
-    pages = written(tree(SHOP), tmp_path / "out", source_address="https://host/{file}#L{line}")
+    pages = written(tree(SHOP), tmp_path / "out", places=places_at("https://host/{file}#L{line}"))
     assert "[line 13](https://host/shop/saws.py#L13)" in pages["shop/saws.py_docs.md"]
+    assert not any("commit" in text for text in pages.values())
     with pytest.raises(KwindexError, match=r"no \{file\}"):
-        write_pages([tmp_path], [], tmp_path / "other", source_address="https://host/")
+        places_at("https://host/")
+
+
+def test_the_commit_that_the_caller_states_stands_on_pages_and_in_their_links(
+    tree: Callable[..., Path], tmp_path: Path
+) -> None:
+    address = "https://host/blob/{commit}/{file}#L{line}"
+    pages = written(tree(SHOP), tmp_path / "out", places=places_at(address, "release/v2.13.0+x"))
+    docs = pages["shop/saws.py_docs.md"]
+    assert "[line 13](https://host/blob/release/v2.13.0+x/shop/saws.py#L13)" in docs
+    assert "at commit `release/v2.13.0+x`" in docs
+    rows = [line for line in docs.splitlines() if line.startswith(("| content | `blake2b ", "| commit | "))]
+    assert rows[1:] == ["| commit | `release/v2.13.0+x` |"]
+    with_lines = [name for name, text in pages.items() if re.search(r"L\d+\)", text)]
+    assert len(with_lines) > 8
+    assert [name for name in with_lines if "commit `release/v2.13.0+x`" not in pages[name]] == []
+
+
+def test_a_commit_stands_on_pages_without_an_address_too(tree: Callable[..., Path], tmp_path: Path) -> None:
+    docs = written(tree(SHOP), tmp_path / "out", places=places_at("", "1f2e3d4"))["shop/saws.py_docs.md"]
+    assert "Source: `shop/saws.py:1` at commit `1f2e3d4`" in docs
+
+
+@pytest.mark.parametrize(
+    "commit",
+    ["a b", "a)b", "a](https://evil)", "`a`", "<a>", "a\nb", "../a", "a..b", "-a", "a//b", "a/", "a?b", "é", "a" * 300],
+)
+def test_what_could_break_out_of_an_address_is_no_commit(commit: str) -> None:
+    with pytest.raises(KwindexError, match="is no revision"):
+        places_at("https://host/{commit}/{file}", commit)
+
+
+def test_an_address_that_names_a_commit_needs_one() -> None:
+    with pytest.raises(KwindexError, match=r"has \{commit\}.*--commit"):
+        places_at("https://host/{commit}/{file}")
 
 
 HOSTILE = [

@@ -14,7 +14,7 @@ from kwindex.sharing import Progress, processors
 
 def run_build(options: argparse.Namespace) -> int:
     """Builds an index, and what else is asked for beside it."""
-    if options.tags or options.pages:
+    if options.tags or options.pages or options.source_address or options.commit:
         _check_exports(options)
     with _progress_bar() as progress:
         jobs = options.jobs or min(4, processors())
@@ -52,7 +52,7 @@ def _check_exports(options: argparse.Namespace) -> None:
 
     out = Path(options.out)
     exports.check(out if options.tags else None, out / FOLDER if options.pages else None)
-    places_at(options.source_address)
+    places_at(options.source_address, options.commit)
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -61,7 +61,7 @@ def _export(options: argparse.Namespace) -> None:
         return
     from kwindex import exports
     from kwindex.discover import discover
-    from kwindex.pages import write_pages
+    from kwindex.pages import places_at, write_pages
     from kwindex.render import printable
     from kwindex.store import read_index
 
@@ -74,9 +74,8 @@ def _export(options: argparse.Namespace) -> None:
     if options.pages:
         title = printable(", ".join(sorted({Path(source).resolve().name for source in options.sources})))
         with _progress_bar("writing pages") as progress:
-            write_pages(
-                options.sources, entries, out, source_address=options.source_address, title=title, progress=progress
-            )
+            places = places_at(options.source_address, options.commit)
+            write_pages(options.sources, entries, out, places=places, title=title, progress=progress)
 
 
 def _summary(built: Built, as_json: bool) -> str:

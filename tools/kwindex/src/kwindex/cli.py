@@ -133,7 +133,10 @@ def _add_building(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--source-address",
         default="",
         metavar="URL",
-        help="where the pages' line numbers lead, such as https://host/{file}#L{line}",
+        help="where the pages' line numbers lead, such as https://host/{commit}/{file}#L{line}",
+    )
+    build.add_argument(
+        "--commit", default="", metavar="REV", help="what the sources are, for the pages; nothing is asked of git"
     )
     build.set_defaults(run=("kwindex.building", "run_build"))
     update = commands.add_parser("update", help="read changed files of an index anew: the same as build, sooner")

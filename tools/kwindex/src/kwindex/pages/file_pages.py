@@ -20,6 +20,8 @@ class Places(NamedTuple):
 
     address: str = ""
     """Such as `https://host/{file}#L{line}`; nothing for text."""
+    commit: str = ""
+    """What the caller says that the sources are, '' where nobody says."""
 
     def line(self, file: str, line: int) -> str:
         """Returns a line, on a page that says which file is meant.
@@ -39,6 +41,15 @@ class Places(NamedTuple):
         """
         return self._linked(code(f"{file}:{line}"), file, line)
 
+    def said(self) -> list[str]:
+        """Returns the words about the commit on a page whose lines are of several files.
+
+        Example:
+            >>> Places(commit="1f2e3d4").said(), Places().said()
+            (['Lines are those of commit `1f2e3d4`.', ''], [])
+        """
+        return [f"Lines are those of commit {code(self.commit)}.", ""] if self.commit else []
+
     def _linked(self, shown: str, file: str, line: int) -> str:
         if not self.address:
             return shown
@@ -49,7 +60,7 @@ def docs_page(page: SourcePage, tree: Tree, places: Places) -> str:
     """Returns the documentation page of a file."""
     sections = [
         _opening(page, places),
-        section("Facts", _facts(page)),
+        section("Facts", _facts(page, places)),
         section("Overview", _overview(page.outline.docstring)),
         section("What is in it", _structure(page, places)),
         section("Imports", _imports(page, tree, places)),
@@ -82,6 +93,7 @@ def keywords_page(page: SourcePage, places: Places) -> str:
         f"[Documentation]({_name(page.docs)}) · [folder](index.md)",
         "",
         f"Names stand in {code(page.module)}.",
+        *[f"Lines are those of commit {code(places.commit)}."] * bool(places.commit),
     ]
     for kind in TABLE:
         found = [entry for entry in page.entries if entry.kind == kind.word]
@@ -119,12 +131,9 @@ def _name(path: str) -> str:
 
 def _opening(page: SourcePage, places: Places) -> list[str]:
     purpose = first_sentence(page.outline.docstring)
-    said = (
-        [plain(purpose), "", f"Source: {places.full(page.file, 1)}", ""]
-        if purpose
-        else [f"Source: {places.full(page.file, 1)}", ""]
-    )
-    return [MARK, "", f"# {code(page.file)}", "", *said]
+    said = [plain(purpose), ""] if purpose else []
+    commit = f" at commit {code(places.commit)}" if places.commit else ""
+    return [MARK, "", f"# {code(page.file)}", "", *said, f"Source: {places.full(page.file, 1)}{commit}", ""]
 
 
 def _overview(docstring: str) -> list[str]:
@@ -132,7 +141,7 @@ def _overview(docstring: str) -> list[str]:
     return block(docstring) if first_sentence(docstring) != " ".join(docstring.split()) else []
 
 
-def _facts(page: SourcePage) -> list[str]:
+def _facts(page: SourcePage, places: Places) -> list[str]:
     kind, rule = page.kind
     counted = Counter(entry.kind for entry in page.entries if entry.kind != "module")
     counts = [
@@ -145,6 +154,7 @@ def _facts(page: SourcePage) -> list[str]:
         ("what it is", f"{kind}: {rule}"),
         ("size", f"{page.outline.lines:,} lines, {page.outline.size:,} bytes"),
         ("content", code(f"blake2b {page.outline.digest}")),
+        ("commit", code(places.commit) if places.commit else ""),
         ("holds", ", ".join(counts)),
     ]
     return table(["fact", "value"], [row for row in rows if row[1]])

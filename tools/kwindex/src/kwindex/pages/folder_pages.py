@@ -103,7 +103,8 @@ def sub_page(folder: str, tree: Tree, places: Places) -> str:
         lines += [f"These are {len(found):,}. Those in folders:", "", *table(["folder", "keywords"], rows), ""]
         found = _keywords(tree.folders[folder])
         lines += ["Those of the files here:", ""] if found else []
-    return "\n".join([*lines, *keyword_rows(here, found, places)]).rstrip() + "\n"
+    shown = keyword_rows(here, found, places)
+    return "\n".join([*lines, *(places.said() if shown else []), *shown]).rstrip() + "\n"
 
 
 def _keywords(pages: Iterable[SourcePage]) -> list[tuple[SourcePage, Entry]]:
@@ -122,7 +123,7 @@ def keyword_pages(tree: Tree, places: Places) -> Iterator[tuple[str, str]]:
         path = f"{KEYWORDS}/{first}.md"
         rows.append((link(first, f"{KEYWORDS}.md", path), f"{len(found):,}"))
         lines = [MARK, "", f"# Keywords: {first}", "", link("all letters", path, f"{KEYWORDS}.md"), ""]
-        yield path, "\n".join([*lines, *keyword_rows(path, found, places)]) + "\n"
+        yield path, "\n".join([*lines, *places.said(), *keyword_rows(path, found, places)]) + "\n"
     lines = [
         MARK,
         "",

@@ -1,5 +1,6 @@
 """Writing the pages: all that the sources ask for, and none that an earlier build left."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
@@ -16,6 +17,10 @@ from kwindex.pages.tree import SourcePage, Tree, has_anchor
 from kwindex.store import not_ours
 
 FOLDER = "pages"
+NOWHERE = Places()
+_LONGEST_COMMIT = 200
+_COMMIT = re.compile(r"[0-9A-Za-z][0-9A-Za-z_+-]*(?:[./][0-9A-Za-z_+-]+)*")
+"""A revision: nothing in it can end an address or a piece of Markdown, or lead out of where the sources are."""
 
 
 def write_pages(
@@ -23,7 +28,7 @@ def write_pages(
     entries: Iterable[Entry],
     out: Path,
     *,
-    source_address: str = "",
+    places: Places = NOWHERE,
     title: str = "index",
     progress: Callable[[int, int], None] | None = None,
 ) -> int:
@@ -33,7 +38,7 @@ def write_pages(
         sources: The files and folders that were indexed.
         entries: The entries of the index.
         out: The folder of the index.
-        source_address: Where lines of sources are published, such as `https://host/{file}#L{line}`.
+        places: Where lines of sources are published, and at which commit, as `places_at` gives it.
         title: What the inventory and the list call the whole.
         progress: Called with pages written so far and pages in all.
 
@@ -41,7 +46,7 @@ def write_pages(
         How many pages there are.
 
     Raises:
-        KwindexError: The address has no `{file}`, a page cannot be written, or a file there is not kwindex's.
+        KwindexError: A page cannot be written, or a file there is not kwindex's.
 
     Example:
         >>> import tempfile
@@ -53,7 +58,7 @@ def write_pages(
         ...     write_pages([folder], read_index(out), out)
         8
     """
-    places, tree = places_at(source_address), tree_of(sources, entries)
+    tree = tree_of(sources, entries)
     total = 2 * len(tree.files) + 3 * len(tree.folders)
     written: set[Path] = set()
     for path, text in page_texts(tree, places):
@@ -77,19 +82,31 @@ def tree_of(sources: Iterable[str | Path], entries: Iterable[Entry]) -> Tree:
     return Tree([page for source in found.files for page in _read(source, by_file, unread)], unread)
 
 
-def places_at(address: str) -> Places:
+def places_at(address: str, commit: str = "") -> Places:
     """Returns how pages show lines: as links to where sources are published, or as text.
 
+    Args:
+        address: Such as `https://host/{file}#L{line}`; `{commit}` in it stands for the commit.
+        commit: What the sources are, as the caller knows it: a hash, a tag or a branch. Nothing here can tell whether
+            that is so.
+
     Raises:
-        KwindexError: The address does not say where the file's path goes.
+        KwindexError: The address does not say where the file's path goes, or names a commit and none is given, or
+            the commit has other characters than revisions of published sources have.
 
     Example:
-        >>> places_at("https://host/{file}#L{line}").line("m.py", 3)
-        '[line 3](https://host/m.py#L3)'
+        >>> places_at("https://host/{commit}/{file}#L{line}", "v2").line("m.py", 3)
+        '[line 3](https://host/v2/m.py#L3)'
     """
     if address and "{file}" not in address:
         raise KwindexError(f"the address {address!r} has no {{file}}; write https://host/{{file}}#L{{line}}")
-    return Places(address)
+    if "{commit}" in address and not commit:
+        raise KwindexError(f"the address {address!r} has {{commit}}; say what the sources are with --commit REV")
+    if commit and (len(commit) > _LONGEST_COMMIT or not _COMMIT.fullmatch(commit)):
+        raise KwindexError(
+            f"the commit {commit!r} is no revision; give a hash, a tag or a branch: ASCII letters, digits and . _ + - /"
+        )
+    return Places(address.replace("{commit}", commit), commit)
 
 
 def _write_lists(tree: Tree, folder: Path, title: str) -> None:
