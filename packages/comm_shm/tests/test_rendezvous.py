@@ -1,7 +1,8 @@
 """What the cards of the ranks say, and what follows from them."""
 
+import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 
 import pytest
@@ -44,6 +45,17 @@ def test_cards_are_exchanged_anew_each_time():
 def test_ranks_without_a_card_are_named():
     with pytest.raises(RankTimeoutError, match=r"no sign of rank 0, 2 within 0\.05 s; need all 3 ranks"):
         rendezvous.exchange(dist.HashStore(), 1, 3, HERE, timedelta(milliseconds=50))
+
+
+def test_a_rank_that_has_ended_is_named_unless_it_has_left_its_card():
+    store = dist.HashStore()
+    with pytest.raises(RankFailedError, match="rank 2, which has ended before it came to create the group"):
+        rendezvous.exchange(store, 1, 3, HERE, timedelta(seconds=50), lambda: [2])
+    with pytest.raises(RankTimeoutError, match=r"no sign of rank 0, 2 within 0\.05 s"):
+        rendezvous.exchange(store, 1, 3, HERE, timedelta(milliseconds=50), list)
+    store = dist.HashStore()
+    store.set("shm/0/1", json.dumps(asdict(HERE)))
+    assert rendezvous.exchange(store, 1, 2, HERE, timedelta(seconds=5), lambda: [0]) == [HERE] * 2
 
 
 def test_a_process_is_told_from_a_later_one_with_its_id():

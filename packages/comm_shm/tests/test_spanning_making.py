@@ -105,6 +105,27 @@ def test_the_rank_that_serves_the_store_is_named_by_those_who_lose_it(fleet, lay
     assert all("rank 0, " in said for said in words), words  # there is no store in which they could agree on one
 
 
+@pytest.mark.parametrize("layout", ["aaa", "aab"])
+def test_a_rank_that_dies_before_it_comes_to_a_further_group_is_named_within_a_second(fleet, layout):
+    def body(rank, world, store):
+        joined(rank, world, store, layout, timeout=LIMIT)
+        if rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if rank == 2:
+            return None
+        began = time.monotonic()
+        kind, said = attempt(lambda: dist.new_group([0, 1], backend="shm"))
+        return kind, said, time.monotonic() - began
+
+    first, second, _ = fleet.run(body, 3)
+    assert second == ("died", -9)
+    how, (kind, said, took) = first
+    assert how == "returned"
+    assert kind is RankFailedError
+    assert "got rank 1, which has ended before it came to create the group" in said
+    assert took < 1.0
+
+
 def test_who_gives_up_tells_the_others_why(fleet):
     def body(rank, world, store):
         if rank != 3:

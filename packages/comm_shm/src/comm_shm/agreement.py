@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import torch
+import torch.distributed as dist
 
 from comm_core.errors import CommError, MismatchError, TransportError
 from comm_shm import codes
@@ -76,6 +78,14 @@ def described(x: torch.Tensor | None) -> tuple[int, int]:
     return (codes.UNKNOWN, 0) if x is None else (codes.DTYPE_CODE.get(x.dtype, codes.UNKNOWN), x.numel())
 
 
+def acquainted(options: BackendOptions) -> Callable[[], list[int]] | None:
+    """Return what says which ranks of a group to come have ended, where a default group over shared memory knows it."""
+    known, above = dist.group.WORLD, options.global_ranks_in_group
+    if not isinstance(known, AgreeingGroup):
+        return None
+    return lambda: [above.index(rank) for rank in known.ended() if rank in above]
+
+
 class AgreeingGroup(NamedGroup):
     """A group whose ranks compare what they are about to do before any of them does it.
 
@@ -105,6 +115,10 @@ class AgreeingGroup(NamedGroup):
             RankFailedError: a rank died or left; it is named.
         """
         self._announce(collective, (codes.COLLECTIVE_CODE[collective], codes.UNKNOWN, 0, 0))
+
+    def ended(self) -> list[int]:
+        """Return the ranks whose processes are known to have ended: those of other hosts are not."""
+        return [rank for rank, state in enumerate(self._native.states(self._handle)) if codes.RankState(*state).dead]
 
     def refuse(self, where: str, why: str, error: CommError, x: torch.Tensor | None = None) -> NoReturn:
         """Give up a call that this rank has got wrong; where the call came in, the other ranks are told.

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from comm_core import compat
 from comm_core.errors import ArgumentError, TransportError
 from comm_shm import in_torch, rendezvous
-from comm_shm.agreement import BackendOptions, JoinOptions, Refused
+from comm_shm.agreement import BackendOptions, JoinOptions, Refused, acquainted
 from comm_shm.availability import why_not
 from comm_shm.calls import Step
 from comm_shm.codes import RankState
@@ -65,7 +65,7 @@ def _met(options: BackendOptions, missing: str | None, door: Door) -> SharedMemo
     except (TransportError, OSError) as error:
         card = rendezvous.own_card(str(error))
     try:
-        cards = rendezvous.exchange(options.store, rank, world, card, options.timeout)
+        cards = rendezvous.exchange(options.store, rank, world, card, options.timeout, acquainted(options))
         impossible = rendezvous.unable(cards)
         if impossible is not None:
             raise impossible

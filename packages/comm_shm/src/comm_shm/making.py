@@ -28,14 +28,13 @@ from comm_shm import doors, first_error, rendezvous
 from comm_shm.agreement import BackendOptions
 from comm_shm.faults import Scene
 from comm_shm.hosts import split
-from comm_shm.rendezvous import Card
+from comm_shm.rendezvous import LAST_S, Card, pauses
 from comm_shm.torch_compat import AskedStore, prefixed
 
 if TYPE_CHECKING:
     from comm_shm.torch_compat import Store
 
 _WHERE = 'backend "shm"'
-_FIRST_S, _LAST_S = 0.0005, 0.1  # between two looks around, soon and later
 ENDING_S = 0.3  # for what has been told to end, and for the kernel to tell of a rank that took the store with it
 _FAREWELL_S = 0.4  # in which the others are told
 _HINT = "look at its output; then create the group again"
@@ -116,7 +115,7 @@ class Making:
 
     def _wait(self, keys: Sequence[str], grace_s: float) -> None:
         deadline = time.monotonic() + self._timeout.total_seconds() + grace_s
-        for pause in _pauses():
+        for pause in pauses():
             if self._store.check(list(keys)):
                 return
             self._check(pause)
@@ -148,7 +147,7 @@ class Making:
         self._thread = threading.Thread(target=run, name="comm_shm connections", daemon=True)
         weakref.finalize(self, _end, self._given_up, self._thread)  # also when the program ends
         self._thread.start()
-        while not ended.wait(_LAST_S):
+        while not ended.wait(LAST_S):
             self.look()
         if errors:
             self.look(ENDING_S)
@@ -160,7 +159,7 @@ class Making:
 
         def come(inner: Store, keys: list[str], limit: timedelta) -> None:
             deadline = time.monotonic() + limit.total_seconds()
-            for pause in _pauses():
+            for pause in pauses():
                 if inner.check(keys):
                     return
                 if self._given_up.wait(pause):
@@ -193,7 +192,7 @@ class Making:
                 raise
             stands = False
         if stands:
-            raise first_error.told(self._store, timedelta(seconds=_LAST_S)) or self._ended("a rank that has ended")
+            raise first_error.told(self._store, timedelta(seconds=LAST_S)) or self._ended("a rank that has ended")
         for descriptor, _ in events:
             peer, watched = self._watched[descriptor]
             who = self._scene.name(peer)
@@ -258,7 +257,7 @@ class Making:
         deadline = time.monotonic() + _FAREWELL_S
         with contextlib.suppress(RuntimeError):
             self._store.set(f"told/{self._rank}", "")
-            for pause in _pauses():
+            for pause in pauses():
                 heard = self._store.check([f"told/{peer}" for peer in range(len(self._cards))])
                 if heard or time.monotonic() >= deadline or self._given_up.wait(pause):
                     break
@@ -285,14 +284,6 @@ class Making:
             else:
                 rendezvous.close_pidfds([watched])
         self._watched = {}
-
-
-def _pauses() -> Iterator[float]:
-    """Yield how long to wait between looking around and looking around again, in seconds."""
-    pause = _FIRST_S
-    while True:
-        yield pause
-        pause = min(1.5 * pause, _LAST_S)
 
 
 def _end(given_up: threading.Event, thread: threading.Thread) -> None:

@@ -9,7 +9,8 @@ import contextlib
 import json
 import os
 import select
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 HOST = "COMM_SHM_HOST"
 _WHERE = 'backend "shm"'
+FIRST_S, LAST_S = 0.0005, 0.1  # between two looks around, soon and later
 _ENDING_MS = 500  # between the kernel's closing a process's descriptors and its telling of the end
 _GLOO = 'use backend="gloo" for this group'
 
@@ -88,29 +90,83 @@ def born(pid: int) -> int:
     return int(stat.rpartition(")")[2].split()[19])  # field 22 of proc(5); the name before it may hold spaces
 
 
-def exchange(store: Store, rank: int, world: int, card: Card, timeout: timedelta) -> list[Card]:
+def exchange(
+    store: Store,
+    rank: int,
+    world: int,
+    card: Card,
+    timeout: timedelta,
+    ended: Callable[[], list[int]] | None = None,
+) -> list[Card]:
     """Leave a card, wait for all others, and return them by rank.
+
+    Args:
+        store: where the cards are left.
+        rank: this rank.
+        world: how many there are.
+        card: this rank's.
+        timeout: how long to wait.
+        ended: returns the ranks of which it is known from another group that their processes have ended.
 
     Raises:
         RankTimeoutError: some ranks left none within the time; they are named.
+        RankFailedError: one that has left none has ended.
     """
     # A store can outlive its group: each time a rank comes back under the same name it starts a new round.
     turn = store.add(f"shm/{rank}/turn", 1)
     keys = [f"shm/{peer}/{turn}" for peer in range(world)]
     store.set(keys[rank], json.dumps(asdict(card)))
-    try:
-        store.wait(keys, timeout)
-    except RuntimeError as error:  # each kind of store has its own subclass of it
-        absent = [str(peer) for peer, key in enumerate(keys) if not store.check([key])]
-        if not absent:
-            raise
+    absent = _awaited(store, keys, timeout) if ended is None else _watched(store, keys, timeout, ended)
+    if absent:
         raise RankTimeoutError(
             _WHERE,
-            got=f"no sign of rank {', '.join(absent)} within {timeout.total_seconds():g} s",
+            got=f"no sign of rank {', '.join(map(str, absent))} within {timeout.total_seconds():g} s",
             need=f"all {world} ranks to create the group",
             hint="see whether those ranks started and make the same init_process_group or new_group calls",
-        ) from error
+        )
     return [Card(**json.loads(store.get(key))) for key in keys]
+
+
+def _awaited(store: Store, keys: Sequence[str], timeout: timedelta) -> list[int]:
+    """Wait for cards; return the ranks that have left none when the time is over."""
+    try:
+        store.wait(list(keys), timeout)
+    except RuntimeError:  # each kind of store has its own subclass of it
+        absent = _missing(store, keys)
+        if not absent:
+            raise
+        return absent
+    return []
+
+
+def _watched(store: Store, keys: Sequence[str], timeout: timedelta, ended: Callable[[], list[int]]) -> list[int]:
+    """Do as `_awaited`, and look meanwhile whether a rank has ended that has left none."""
+    deadline = time.monotonic() + timeout.total_seconds()
+    for pause in pauses():
+        if store.check(list(keys)):
+            break
+        gone = ended()  # before this look at who is missing
+        absent = _missing(store, keys)
+        for peer in gone:
+            if peer in absent:
+                got = f"rank {peer}, which has ended before it came to create the group"
+                raise RankFailedError(_WHERE, got=got, need="every rank", hint="look at its output")
+        if absent and time.monotonic() >= deadline:
+            return absent
+        time.sleep(pause)
+    return []
+
+
+def _missing(store: Store, keys: Sequence[str]) -> list[int]:
+    return [peer for peer, key in enumerate(keys) if not store.check([key])]
+
+
+def pauses() -> Iterator[float]:
+    """Yield how long to wait between looking around and looking around again, in seconds."""
+    pause = FIRST_S
+    while True:
+        yield pause
+        pause = min(1.5 * pause, LAST_S)
 
 
 def forget(store: Store, rank: int) -> None:
