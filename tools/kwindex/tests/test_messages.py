@@ -426,3 +426,37 @@ def test_a_deprecation_is_told_in_literals_that_are_joined(entries_of: Index) ->
     text = "def f():\n    warnings.warn(' '.join(['f is', 'deprecated, use g_h']))\n"
     found = [entry.signature for entry in entries_of(text) if entry.kind == "deprecation"]
     assert found == ["f is deprecated, use g_h"]
+
+
+TABLE = "SAID = {'odd': '{} is odd', 2: f'{n} is two'}\nROWS = ['first %s', 'second']\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("raise E(SAID[kind])", ["E: {n} is two", "E: {} is odd"]),
+        ("raise E(SAID[kind].format(x))", ["E: {n} is two", "E: {} is odd"]),
+        ("raise E(SAID['odd'].format(x))", ["E: {} is odd"]),
+        ("raise E(ROWS[1])", ["E: second"]),
+        ("raise E(ROWS[i] % x + '!')", ["E: first {…}!", "E: second!"]),
+        ("raise E('it: ' + ROWS[-1])", ["E: it: second"]),
+        ("raise E(SAID['gone'])", []),
+        ("raise E(ROWS[2])", []),
+        ("raise E(ROWS[:1])", []),
+        ("raise E(ROWS[i])\nROWS = []", []),
+        ("raise E(ROWS[i])\ndef f(ROWS): raise E(ROWS[0])", ["E: first %s", "E: second"]),
+        ("raise E(ROWS[i])\ndef f():\n    global ROWS\n    ROWS = g()", []),
+        ("MIXED = {1: 'a text', 2: 3}\nraise E(MIXED[i])", []),
+        ("MORE = {**SAID, 1: 'a text'}\nraise E(MORE[i])", []),
+        ("NUMBERS = [1, 2]\nraise E(NUMBERS[i])", []),
+        ("raise E(lib.ROWS[i])", []),
+    ],
+)
+def test_messages_that_stand_in_tables(entries_of: Index, text: str, found: list[str]) -> None:
+    assert sorted(signature for _, _, signature, _ in told(entries_of(TABLE + text), "error")) == found
+
+
+def test_all_messages_of_a_table_are_listed(entries_of: Index) -> None:
+    rows = ", ".join(f"{n}: 'message {n}'" for n in range(30))
+    text = f"SAID = {{{rows}}}\nraise E(SAID[kind])"
+    assert len(told(entries_of(text), "error")) == 30

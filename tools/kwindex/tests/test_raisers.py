@@ -136,6 +136,31 @@ def test_an_instance_calls_the_method_of_its_own_class(entries_of: Index) -> Non
     ]
 
 
+def test_a_method_that_a_class_leaves_open_raises_as_the_classes_that_derive_from_it_say(entries_of: Index) -> None:
+    text = (
+        "class A:\n    def fail(self, text):\n        'Raises.'\n        raise NotImplementedError('abstract')\n"
+        "    def shout(self, text):\n        print(text)\n"
+        "    def f(self, x):\n        self.fail(f'no {x} here')\n        self.shout('not an error')\n"
+        "        x.fail('of another thing')\n"
+        "class B(A):\n    def fail(self, text):\n        raise RuntimeError(text)\n"
+        "    def shout(self, text):\n        raise KeyError(text)\n"
+        "class C(B):\n    def fail(self, text):\n        raise lib.Odd(text)\n"
+        "class D(other.A):\n    def fail(self, text):\n        raise OSError(text)\n"
+        "class E(E):\n    def fail(self, text):\n        raise OSError(text)\n"
+    )
+    assert errors_of(entries_of(text)) == [
+        ("m.A.fail", 4, "NotImplementedError: abstract"),
+        ("m.A.f", 8, "RuntimeError: no {x} here"),
+        ("m.A.f", 8, "lib.Odd: no {x} here"),
+    ]
+
+
+def test_what_torch_says_of_triton_kernels_is_found(torch_folder: Path, tmp_path: Path) -> None:
+    build([torch_folder / "_higher_order_ops/triton_kernel_wrap.py"], tmp_path / "out")
+    said = {entry.signature for entry in read_index(tmp_path / "out") if entry.kind == "error"}
+    assert {"RuntimeError: Only tuple grids are supported", "RuntimeError: Grid can have at most rank 3"} <= said
+
+
 def test_what_a_function_raises_for_one_call_is_listed_once(entries_of: Index) -> None:
     text = "def f(msg):\n    raise E(msg)\nf('it is bad'); f('it is bad')\n"
     text += "def g(msg):\n" + "".join(f"    if x:\n        raise E{n}(msg)\n" for n in range(9)) + "g('any of these')\n"

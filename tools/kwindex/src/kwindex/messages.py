@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from kwindex.render import cut, expression, string_of
+from kwindex.tabled import rows
 
 LONGEST_TEMPLATE = 380
 _HOLE = "{…}"
@@ -27,6 +28,9 @@ class Names(Protocol):
     @property
     def values(self) -> "Look":
         """What gives the expressions that a name may be bound to."""
+
+    def surely(self, name: str) -> Sequence[ast.expr]:
+        """Returns the one expression that a name stands for, nothing where it may be another."""
 
     def returned(self, call: ast.Call, text_of: Callable[[ast.expr], str]) -> "tuple[Sequence[ast.expr], Names]":
         """Returns the expressions that a call may return, and what tells of the names in them."""
@@ -51,7 +55,7 @@ class Looked:
 
     def __init__(self, look: Look = unknown) -> None:
         self.given: dict[str, str] = {}
-        self.values = look
+        self.values, self.surely = look, unknown
 
     def returned(self, call: ast.Call, text_of: Callable[[ast.expr], str]) -> "tuple[Sequence[ast.expr], Names]":
         """Returns nothing."""
@@ -74,7 +78,7 @@ def templates(nodes: Sequence[ast.expr], names: Names = UNKNOWN) -> list[str]:
     """
     reader = _Reader(names)
     found: dict[str, None] = {}
-    while reader.turn < min(reader.turns, _MOST):
+    while reader.turn < min(reader.turns, reader.most):
         parts = [text for node in nodes if _HOLES.sub("", text := reader.text_of_turn(node)).strip()]
         if parts:
             found[cut(_HOLE.join(cut(part, LONGEST_TEMPLATE) for part in parts), LONGEST_TEMPLATE)] = None
@@ -96,7 +100,7 @@ class _Reader:
     """Reads string expressions; where one may be several texts, `turn` says which, and `turns` how many there are."""
 
     def __init__(self, names: Names) -> None:
-        self.turn, self.turns = 0, 1
+        self.turn, self.turns, self.most = 0, 1, _MOST
         self._names = names
         self._calls = 0
 
@@ -122,6 +126,8 @@ class _Reader:
             return self._called(node, depth)
         if isinstance(node, ast.IfExp):
             return self._one_of((node.body, node.orelse), depth)
+        if isinstance(node, ast.Subscript):
+            return self._row(rows(node, self._names.surely), depth)
         return self._one_of(self._names.values(node.id), depth) if isinstance(node, ast.Name) else ""
 
     def _called(self, node: ast.Call, depth: int) -> str:
@@ -152,6 +158,14 @@ class _Reader:
             return string_of(node) or ""
         given = self._names.given.get(node.value.id, "") if isinstance(node.value, ast.Name) else ""
         return given or "{" + expression(node.value, 40).replace("{", "(").replace("}", ")") + "}"
+
+    def _row(self, found: Sequence[ast.expr], depth: int) -> str:
+        """Returns the text of one of a table's rows, which are not read where the table is."""
+        self.most = max(self.most, len(found))
+        names, self._names = self._names, UNKNOWN
+        text = self._one_of(found, depth)
+        self._names = names
+        return text
 
     def _one_of(self, nodes: Sequence[ast.expr], depth: int) -> str:
         self.turns = max(self.turns, len(nodes))

@@ -65,8 +65,7 @@ class Callees(Generic[What]):
 
     def told(self, call: ast.Call, around: Around) -> Iterator[tuple[What, Told]]:
         """Yields what the function does that is called, with what it is told."""
-        function = self._called(call.func, around)
-        if function is not None:
+        for function in self._called(call.func, around):
             told = Told(function, dict(passed(call, function, _tells_instance(call.func, function))))
             yield from ((what, told) for what in [*self._what[function]])  # what is told may be noted meanwhile
 
@@ -80,14 +79,47 @@ class Callees(Generic[What]):
                 if places and places[-1].node is holder:
                     yield f"{holder.name}.{name}", function, [*self._what[function]]
 
-    def _called(self, callee: ast.expr, around: Around) -> Function | None:
-        """Returns the function that is called by its name, or as `self.f` or `A.f` the one of that class."""
+    def _called(self, callee: ast.expr, around: Around) -> list[Function]:
+        """Returns the function that is called by its name, or as `self.f` or `A.f` the one of that class.
+
+        Where the class leaves `self.f` to those that derive from it, these are several.
+        """
         if isinstance(callee, ast.Name):
-            return self._known.get((self._shadows.binder(callee.id, around), callee.id))
+            function = self._known.get((self._shadows.binder(callee.id, around), callee.id))
+            return [function] if function is not None else []
         if not isinstance(callee, ast.Attribute) or not isinstance(callee.value, ast.Name):
-            return None
+            return []
         owner = self._class_by(callee.value.id, around)
-        return self._known.get((owner, callee.attr)) if owner is not None else None
+        function = self._known.get((owner, callee.attr)) if owner is not None else None
+        if function is not None:
+            return [function]
+        is_own = owner is not None and callee.value.id in _OWN and callee.attr in self.names
+        return self._instead(owner, callee.attr) if owner is not None and is_own else []
+
+    def _instead(self, owner: ast.ClassDef, name: str) -> list[Function]:
+        """Returns what classes that derive from one have for a method that it leaves open."""
+        own = [one for one in owner.body if isinstance(one, _FUNCTIONS) and one.name == name]
+        if len(own) != 1 or not is_left_open(own[0]):
+            return []
+        return [
+            function
+            for (holder, known), function in self._known.items()
+            if known == name and isinstance(holder, ast.ClassDef) and self._derives(holder, owner)
+        ]
+
+    def _derives(self, node: ast.ClassDef, owner: ast.ClassDef) -> bool:
+        """Says whether a class derives from another one, through classes of the module."""
+        left, seen = [node], {node}
+        while left:
+            for base in left.pop().bases:
+                places = self._shadows.places(base.id, self._tree) if isinstance(base, ast.Name) else []
+                found = places[-1].node if places else None
+                if found is owner:
+                    return True
+                if isinstance(found, ast.ClassDef) and found not in seen:
+                    seen.add(found)
+                    left.append(found)
+        return False
 
     def _class_by(self, name: str, around: Around) -> ast.ClassDef | None:
         """Returns the class that a name stands for, that of the method around for its instance."""
@@ -139,6 +171,24 @@ class Readers(Callees[str]):
         for parameter, told in self.told(call, around):
             if (value := told.passed.get(parameter)) is not None:
                 yield value
+
+
+def is_left_open(function: Function) -> bool:
+    r"""Says whether a method does nothing: classes that derive from its own are to have another.
+
+    Example:
+        >>> texts = "def f(self):\n 'Does it.'\n raise NotImplementedError", "def f(self): ...", "def f(self): g()"
+        >>> [is_left_open(ast.parse(text).body[0]) for text in texts]
+        [True, True, False]
+    """
+    return all(map(_is_nothing, function.body))
+
+
+def _is_nothing(node: ast.stmt) -> bool:
+    if isinstance(node, ast.Raise):
+        made = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+        return isinstance(made, ast.Name) and made.id == "NotImplementedError"
+    return isinstance(node, ast.Pass) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
 
 
 def positional(function: Function) -> list[str]:

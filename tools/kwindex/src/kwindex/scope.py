@@ -203,6 +203,18 @@ class Scope:
             return []
         return [one.value for one in places if one.value is not None]
 
+    def surely(self, name: str) -> list[ast.expr]:
+        r"""Returns what `once` does, nothing where an expression or another function may bind the name anew.
+
+        Example:
+            >>> module = Scope("module", "m", None, node=ast.parse("a = [1]\nb = [2]\ndef f():\n    global b"))
+            >>> [len(module.surely(name)) for name in "ab"]
+            [1, 0]
+        """
+        found = self.once(name)
+        holder = self.binding(name)[0] if found else None
+        return found if holder is not None and not holder.binds_by_the_way(name) else []
+
     def _noting(self, name: str) -> "Scope | None":
         scope: Scope | None = self
         while scope is not None and name not in scope._values:
