@@ -72,3 +72,57 @@ def test_the_lowerings_of_inductors_own_operators_are_found(torch_folder: Path, 
     build([torch_folder / file for file in files], tmp_path / "out")
     lowered = {entry.name for entry in read_index(tmp_path / "out") if entry.kind == "lowering"}
     assert {"prims::inductor_seed", "prims::inductor_random", "prims::prepare_softmax_online"} <= lowered
+
+
+DOOR = "from lib.ops import add, cond, seed as sown, twice\nfrom lib.ops import unsure\nadd = None\n"
+OUTER = "from lib.door import cond, sown, twice\nfrom lib.door import add\nif cond:\n    from lib import maker\n"
+GUEST = (
+    "from lib.door.outer import add, cond, sown, twice\nimport lib.door.outer as outer\n"
+    "make_fallback(sown)\nregister_lowering(outer.cond)(f)\n"
+    "make_fallback(twice)\nmake_fallback(add)\nmake_fallback(outer.maker)\nmake_fallback(outer.gone)\n"
+)
+
+
+@pytest.fixture
+def doors(tree: Callable[..., Path]) -> Path:
+    files = {"lib/__init__.py": "", "lib/maker.py": MAKER, "lib/ops.py": OPS, "lib/guest.py": GUEST}
+    files |= {"lib/door/__init__.py": DOOR, "lib/door/outer/__init__.py": OUTER}
+    return tree(files) / "lib"
+
+
+def test_an_operator_is_known_through_the_packages_that_hand_its_name_on(doors: Path, tmp_path: Path) -> None:
+    build([doors], tmp_path / "out")
+    entries: list[Entry] = [entry for entry in read_index(tmp_path / "out") if entry.file.endswith("guest.py")]
+    assert [(e.kind, e.name, e.line) for e in entries if "::" in e.name] == [
+        ("lowering", "mine::inner_seed", 3),
+        ("lowering", "higher_order::cond", 4),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("door/__init__.py", ""),
+        ("door/__init__.py", DOOR.replace("cond, seed as sown", "seed as cond")),
+        ("door/outer/__init__.py", "from lib.ops import seed as sown, seed as cond\n"),
+        ("ops.py", OPS.replace("'inner_seed'", "'outer_seed'").replace("'cond'", "'when'")),
+        ("maker.py", MAKER.replace("mine::", "yours::")),
+    ],
+)
+def test_an_edit_of_what_hands_on_gives_the_bytes_of_a_build_from_nothing(
+    doors: Path, edit_and_undo: Callable[[Path, str, str], None], file: str, text: str
+) -> None:
+    edit_and_undo(doors, file, text)
+
+
+def test_names_that_hand_each_other_on_in_a_circle_come_to_an_end(tree: Callable[..., Path], tmp_path: Path) -> None:
+    files = {"lib/a/__init__.py": "from lib.b import op\n", "lib/b/__init__.py": "from lib.a import op\n"}
+    files |= {"lib/__init__.py": "", "lib/user.py": "from lib.a import op\nmake_fallback(op)\n"}
+    build([tree(files) / "lib"], tmp_path / "out")
+    assert not [entry for entry in read_index(tmp_path / "out") if entry.kind == "lowering"]
+
+
+def test_torchs_lowerings_of_operators_of_a_package_are_found(torch_folder: Path, tmp_path: Path) -> None:
+    build([torch_folder / "_higher_order_ops", torch_folder / "_inductor/lowering.py"], tmp_path / "out")
+    lowered = {entry.name for entry in read_index(tmp_path / "out") if entry.kind == "lowering"}
+    assert {"higher_order::inline_asm_elementwise", "higher_order::invoke_quant"} <= lowered

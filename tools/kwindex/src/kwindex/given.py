@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from kwindex.link import LONGEST_CHAIN
 from kwindex.messages import replaced_by
 from kwindex.model import Entry, Want, in_order
 from kwindex.render import LONGEST_SUMMARY, cut
@@ -68,7 +69,7 @@ def maker(by_place: Sequence[str], defaults: Mapping[str, str], makings: Iterabl
 
 
 def operator(op: str, target: str = "", told: str = "") -> str:
-    """Returns what is told of a name: the operator that it is, or the function of another module that makes it.
+    """Returns what is told of a name: the operator that it is, or the function or name of another module it comes of.
 
     Example:
         >>> operator("mine::add")
@@ -84,14 +85,22 @@ def changed_with(changed: set[str], gives: Gives) -> set[str]:
         >>> sorted(changed_with({"lib.make(::)"}, {"m.add(=)": operator("", "lib.make(::)", "{}"), "n.f()": "a* |"}))
         ['lib.make(::)', 'm.add(=)']
     """
-    named = (name for name in gives if name.endswith(IS_OP)) if changed else ()
-    return changed | {name for name in named if json.loads(gives[name])[1] in changed}
+    made_by = {name: json.loads(gives[name])[1] for name in gives if name.endswith(IS_OP)} if changed else {}
+    more = changed
+    while more:  # the names that hand on a name which has changed
+        more = {name for name, target in made_by.items() if target in more} - changed
+        changed = changed | more
+    return changed
 
 
 def _op_of(given: str, gives: Gives) -> str:
     """Returns the operator that a name is, '' where that is not sure."""
     op, target, told = json.loads(given)
-    made = [*_makings(told, gives[target])] if target in gives else []
+    for _ in range(LONGEST_CHAIN):
+        if op or not target.endswith(IS_OP):
+            break
+        op, target, told = json.loads(gives[target]) if target in gives else ("", "", "")
+    made = [*_makings(told, gives[target])] if told and target in gives else []
     found = {name for making, name in made if making.kind == "op"}
     return op or (found.pop() if len(found) == 1 else "")
 

@@ -21,13 +21,17 @@ def linked(parts: Sequence[Part], before: Tables | None) -> list[Part]:
         before: The index before, where a part's source is its number in it: that is linked as its files were then.
     """
     files = _Files(before)
-    known = gives_of(before.section("gives")) if before is not None else {}
-    gives: dict[str, str] = {}
-    for part in parts:
-        gives.update(gives_of(files.section(part, _GIVES)))
+    told = before.section("gives") if before is not None else b""
+    tells = b"".join(files.section(part, _GIVES) for part in parts)
+    wanting = [bool(files.section(part, _WANTS)) for part in parts]
+    if tells == told and not any(
+        wants and not isinstance(part.source, int) for part, wants in zip(parts, wanting, strict=True)
+    ):
+        return [*parts]  # as after most edits: then nothing of it need be read
+    gives, known = gives_of(tells), gives_of(told)
     changed = {name for name in gives.keys() | known.keys() if gives.get(name) != known.get(name)}
     changed = changed_with(changed, gives)
-    return [files.linked(part, gives, changed) if files.section(part, _WANTS) else part for part in parts]
+    return [files.linked(part, gives, changed) if wants else part for part, wants in zip(parts, wanting, strict=True)]
 
 
 class _Files:

@@ -80,7 +80,7 @@ class Statements:
         self.record.entries.extend(self._uses.entries(self.record.file, self.record.module))
         for found in (*self._raisers.settled(self._makers.calls, self.record.file), *self._makers.settled()):
             self.record.keep(found)
-        self.record.gives.update(bound_ops.given(self.module, self.record.wants))
+        self.record.gives.update(bound_ops.given(self.module, self.record, self._is_package))
         self.record.gives.update(self._makers.given(self.record.module) | self._raisers.given(self.record.module))
 
     def add(self, kind: str, name: str, lines: tuple[int, int], signature: str, summary: str = "") -> None:
