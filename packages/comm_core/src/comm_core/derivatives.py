@@ -10,6 +10,7 @@ import torch
 from comm_core.collective import Collective, Missing, Params
 from comm_core.errors import GradientError
 from comm_core.reduce_ops import REDUCE_OPS
+from comm_core.tracing import is_traced
 
 
 def check_gradient(entry: Collective) -> None:
@@ -37,3 +38,17 @@ def is_expanded(entry: Collective, x: torch.Tensor, params: Params) -> bool:
 def summed(params: Params) -> Params:
     """Return the parameters of the linear collective that a reduction is, of its input times its partial derivative."""
     return {**params, "reduce_op": "sum"}
+
+
+def after(x: torch.Tensor, cotangent: torch.Tensor) -> torch.Tensor:
+    """Return what a call has saved, in a graph as what depends on a cotangent of its shape too.
+
+    A compiler may put what depends on saved tensors alone into forward or into backward, as costs less memory on its
+    rank; but a collective has to be in the same one on all ranks.
+
+    Example:
+        >>> x = torch.ones(2)
+        >>> after(x, torch.zeros(2)) is x
+        True
+    """
+    return torch.where(cotangent.isnan(), x, x) if is_traced(x) else x

@@ -15,7 +15,7 @@ from comm_core.catalog import BY_KEY
 from comm_core.collective import Collective, Params
 from comm_core.compat import forward_ad_active, functions_transformed, is_transformed, sees_saved_tensors
 from comm_core.compiled_groups import compiled_group
-from comm_core.derivatives import check_gradient, is_expanded, is_linear, summed
+from comm_core.derivatives import after, check_gradient, is_expanded, is_linear, summed
 from comm_core.errors import ArgumentError, CommError
 from comm_core.groups import AnyGroup, GroupLike, as_group
 from comm_core.outbox import finished, to_send
@@ -294,13 +294,15 @@ class Differentiable(torch.autograd.Function):
         rule = cast(Callable[..., torch.Tensor], entry.gradient)
         if is_linear(entry, ctx.params):
             return rule(emit, cotangent, **ctx.params), None, None, None, None
-        return rule(emit, cotangent, **summed(ctx.params)) * partial(ctx), None, None, None, None
+        pulled = rule(emit, cotangent, **summed(ctx.params))
+        x, y = ctx.saved_tensors[:2]
+        return pulled * partial(ctx, after(x, pulled), after(y, cotangent)), None, None, None, None
 
 
-def partial(ctx: Any) -> torch.Tensor:
+def partial(ctx: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Return the partial derivative of a recorded reduction by this rank's input."""
     rule = cast(Callable[..., torch.Tensor], BY_KEY[ctx.key].partial)
-    return rule(GroupEmit(ctx.group), *ctx.saved_tensors[:2], **ctx.params)
+    return rule(GroupEmit(ctx.group), x, y, **ctx.params)
 
 
 def keep(
@@ -330,7 +332,7 @@ def tangent(ctx: Any, x: torch.Tensor, *_: None) -> tuple[torch.Tensor, torch.Te
     """Give the forward-mode derivative, a linear collective of the tangents, and the tie's, which has no elements."""
     params, its_tie = ctx.params, ctx.saved_tensors[-1]
     if not is_linear(BY_KEY[ctx.key], params):
-        x, params = x * partial(ctx), summed(params)
+        x, params = x * partial(ctx, *ctx.saved_tensors[:2]), summed(params)
     pushed = tied_to(recorded(x, ctx.key, ctx.group, params, finished), its_tie)
     return pushed, tie(pushed)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -42,7 +43,7 @@ def gradient(emit: Emit, cotangent: torch.Tensor, *, reduce_op: str, dst: int) -
 
 
 def partial(emit: Emit, x: torch.Tensor, y: torch.Tensor, *, reduce_op: str, dst: int) -> torch.Tensor:
-    return partial_derivative(emit, x, emit("broadcast", y, src=dst), reduce_op)
+    return partial_derivative(emit, x, y, reduce_op, functools.partial(emit, "broadcast", src=dst))
 
 
 def wire_bytes(input_bytes: int, world: int, rank: int, *, reduce_op: str, dst: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -55,7 +56,7 @@ def gradient(emit: Emit, cotangent: torch.Tensor, *, reduce_op: str, dim: int) -
 
 
 def partial(emit: Emit, x: torch.Tensor, y: torch.Tensor, *, reduce_op: str, dim: int) -> torch.Tensor:
-    return partial_derivative(emit, x, emit("all_gather", y, dim=dim), reduce_op)
+    return partial_derivative(emit, x, y, reduce_op, functools.partial(emit, "all_gather", dim=dim))
 
 
 def wire_bytes(input_bytes: int, world: int, rank: int, *, reduce_op: str, dim: int) -> int:

@@ -219,7 +219,7 @@ def gradient(emit: Emit, cotangent: torch.Tensor, *, reduce_op: str, dim: int, s
 
 
 def partial(emit: Emit, x: torch.Tensor, y: torch.Tensor, *, reduce_op: str, dim: int, sizes: Shape) -> torch.Tensor:
-    return partial_derivative(emit, x, emit("all_gather_v", y, dim=dim, sizes=sizes), reduce_op)
+    return partial_derivative(emit, x, y, reduce_op, functools.partial(emit, "all_gather_v", dim=dim, sizes=sizes))
 
 
 def wire_bytes(input_bytes: int, world: int, rank: int, *, reduce_op: str, dim: int, sizes: Shape) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 import torch
@@ -23,15 +24,23 @@ class Emit(Protocol):
         ...
 
 
-def partial_derivative(emit: Emit, x: torch.Tensor, reduced: torch.Tensor, reduce_op: str) -> torch.Tensor:
+def partial_derivative(
+    emit: Emit,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    reduce_op: str,
+    whole: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> torch.Tensor:
     """Return how the reduction over ranks changes with this rank's `x`, element by element.
 
     min and max: an even share among the ranks that hold the extremum (a NaN counts as one). product: the product of
-    the other ranks' elements, which is right where some are zero, and costs a gather of all ranks' inputs.
+    the other ranks' elements, which is right where some are zero, and costs a gather of all ranks' inputs. `whole`
+    gives the reduction of what a rank has of it, `y`, and runs on all ranks or none.
     """
     if reduce_op == "product":
         factors = emit("all_gather", x.unsqueeze(0), dim=0)
         return torch.cat([factors[: emit.rank], factors[emit.rank + 1 :]]).prod(0)
+    reduced = y if whole is None else whole(y)
     holds = ((x == reduced) | (x.isnan() & reduced.isnan())).to(x.dtype)
     return holds / emit("all_reduce", holds, reduce_op="sum")
 
