@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch._dynamo.backends.common import aot_autograd
+from torch._dynamo.testing import CompileCounterWithBackend
 
 import functional_collectives as fc
 from comm_core.testing import run_ranks
@@ -77,6 +78,100 @@ def differences(group, call):
 @pytest.mark.parametrize("call", CALLS)
 def test_compiled_code_makes_of_every_form_what_eager_code_makes(call):
     assert run_ranks(differences, 2, args=(call,), timeout=300.0) == [[], []]
+
+
+PARTS = {
+    "the whole": lambda y: y,
+    "a row": lambda y: y[1],
+    "rows": lambda y: y[1:],
+    "columns": lambda y: y[:, 1:3],
+    "turned": lambda y: y.t()[1:],
+    "every fifth": lambda y: y.view(-1)[::5],
+}
+USES = {  # of what is written to, and of what is outside autograd
+    "written to": lambda p: (p.mul_(2), p.sum())[1],
+    "a part written to": lambda p: (p[1:].mul_(3), p.sum())[1],
+    "set to zero": lambda p: (p.zero_(), (p + 1).sum())[1],
+    "detached": lambda p: (p.detach() * p).sum(),
+    "a part of what was detached": lambda p: (p.detach()[1:] * p[1:]).sum(),
+    "detached and written to": lambda p: (p.detach().mul_(2), p.sum())[1],
+    "its data": lambda p: (p.data * p).sum(),
+}
+
+
+def used(run, group, of, records):
+    """Return what a program makes of a part in flight, what is then in the part and the whole, and the gradient."""
+    w = torch.arange(12.0).view(3, 4).requires_grad_(records)
+    y = fc.all_reduce(w, "sum", group)
+    part = of(y)
+    loss = run(part)
+    loss = loss + (part * part).sum()
+    if loss.requires_grad:
+        loss.backward()
+    return [loss.detach(), part.detach().clone(), y.detach().clone(), torch.zeros(()) if w.grad is None else w.grad]
+
+
+def used_otherwise(group):
+    """Return which parts compiled code uses otherwise than eager code."""
+    found = []
+    for name, use in USES.items():
+        for part, of in PARTS.items():
+            for records in (False, True):
+                torch.compiler.reset()
+                compiled = torch.compile(use, backend=aot_autograd(fw_compiler=plain_inputs), fullgraph=True)
+                try:
+                    expected = used(use, group, of, records)
+                    torch.testing.assert_close(used(compiled, group, of, records), expected)
+                except Exception as error:
+                    found.append(f"{part}, {name}, {records=}: {error}")
+    return found
+
+
+def test_compiled_code_writes_to_parts_and_detaches_them_as_eager_code_does():
+    assert run_ranks(used_otherwise, 2, timeout=300.0) == [[], []]
+
+
+def compiled_for_sizes(group):
+    """Return how often compiled code is made anew for parts of four sizes, in flight and as plain tensors."""
+
+    def count(of, start):
+        torch.compiler.reset()
+        counter = CompileCounterWithBackend("aot_eager")
+        compiled = torch.compile(lambda p: p * 2, backend=counter, fullgraph=True)
+        for rows in range(3, 7):
+            x = torch.arange(rows * 4.0).view(rows, 4)
+            assert torch.equal(compiled(of(start(x))), of(x) * 2), rows
+        return counter.frame_count
+
+    parts = {**PARTS, "viewed": lambda y: y.view(-1), "a detached part": lambda y: y[2:].detach()}
+    return {
+        name: (count(of, lambda x: fc.all_reduce(x, "max", group)), count(of, lambda x: x))
+        for name, of in parts.items()
+    }
+
+
+def test_parts_of_another_size_are_compiled_as_often_as_plain_ones():
+    for counts in run_ranks(compiled_for_sizes, 2, timeout=300.0):
+        assert {name: in_flight for name, (in_flight, _) in counts.items()} == {
+            name: plain for name, (_, plain) in counts.items()
+        }
+        assert counts["rows"] == (2, 2)
+
+
+def detached_and_given_back(group):
+    """Return what a graph gives of the part that it detaches, writes to and gives back, and the part."""
+    found = []
+    for of in PARTS.values():
+        torch.compiler.reset()
+        part = of(fc.all_reduce(torch.arange(12.0).view(3, 4), "max", group))
+        given = torch.compile(lambda p: p.detach().add_(1), backend="aot_eager", fullgraph=True)(part)
+        found.append((given.tolist(), part.tolist(), (of(torch.arange(12.0).view(3, 4)) + 1).tolist()))
+    return found
+
+
+def test_a_graph_gives_back_the_part_that_it_has_detached_and_written_to():
+    for given, part, expected in run_ranks(detached_and_given_back, 2, timeout=300.0)[0]:
+        assert given == part == expected
 
 
 PAIRS = {  # of inputs that share memory

@@ -12,6 +12,7 @@ import torch
 from comm_core import Pending, compat
 from comm_core.errors import ArgumentError, GradientError
 from functional_collectives import torch_compat
+from functional_collectives.asked import asked_by, written_lists
 from functional_collectives.unfinished import Unfinished, View, ViewOp
 
 
@@ -43,6 +44,7 @@ class AsyncCollectiveTensor(torch.Tensor):
     _pending: Unfinished
     _shares_writes = True
     _given = False  # the buffer itself, by `wait`
+    _is_by_layout = False  # as a view: by its sizes, strides and offset alone
 
     @staticmethod
     def __new__(cls, pending: Unfinished, like: torch.Tensor, device: torch.device) -> AsyncCollectiveTensor:
@@ -79,7 +81,7 @@ class AsyncCollectiveTensor(torch.Tensor):
         """Defer views, wait for everything else; `alias` is how `wait` comes here."""
         kwargs = kwargs or {}
         base = args[0] if args else None
-        special = _special(func)
+        special = asked_by(func)
         if special and isinstance(base, AsyncCollectiveTensor):
             if special == "wait":
                 return func(base.trigger_wait())
@@ -159,7 +161,9 @@ class AsyncCollectiveTensor(torch.Tensor):
         base = self._base if self.storage_offset() and self._is_view() and not torch_compat.is_watched() else None
         if base is None or base.dtype is not self.dtype:
             return super().detach()
-        return base.detach().as_strided(self.size(), self.stride(), self.storage_offset())
+        part: Any = base.detach().as_strided(self.size(), self.stride(), self.storage_offset())
+        part._is_by_layout = True
+        return cast(torch.Tensor, part)
 
     @property
     def data(self) -> torch.Tensor:
@@ -236,6 +240,14 @@ class AsyncCollectiveTensor(torch.Tensor):
     def __dlpack__(self, **options: Any) -> Any:
         return self.wait().__dlpack__(**options)
 
+    def _view_func_unsafe(self, new_base: torch.Tensor, number: Any = None, tensor: Any = None) -> torch.Tensor:
+        """Take this view of another base, as a compiler does (2.11 to 2.14).
+
+        For dynamic shapes it makes a symbol of each number of the view, and fails where one, such as where a slice
+        begins, is no size of the result: so only those of a layout become symbols.
+        """
+        return cast(Any, super())._view_func_unsafe(new_base, number if self._is_by_layout else None, tensor)
+
     def __tensor_flatten__(self) -> tuple[list[str], None]:
         """Name the tensor inside, for compiled graphs."""
         return ["elem"], None
@@ -246,6 +258,8 @@ class AsyncCollectiveTensor(torch.Tensor):
     ) -> AsyncCollectiveTensor:
         """Wrap a finished tensor again."""
         elem = inner["elem"]
+        if elem.stride() != stride:  # a graph that writes to a part gives what is to be copied there
+            elem = torch.ops.aten.copy.default(elem.new_empty_strided(size, stride), elem)
         return AsyncCollectiveTensor(Pending(elem), elem, elem.device)
 
     def __coerce_same_metadata_as_tangent__(
@@ -255,34 +269,9 @@ class AsyncCollectiveTensor(torch.Tensor):
         return self.trigger_wait() if expected_type is torch.Tensor else None
 
 
-@functools.cache
-def _special(func: Any) -> str:
-    """Say what an op asks of a result in flight other than its values; empty where it is those."""
-    if func is torch.ops.aten.alias.default:
-        return "wait"
-    if func is torch.ops.aten.detach.default:
-        return "keeps"  # the class: `torch.nn.Parameter` asks for that
-    if torch.Tag.inplace_view in func.tags:
-        return "reshapes"
-    if func.is_view:
-        return "view"
-    return "lists" if _written_lists(func) else ""
-
-
-@functools.cache
-def _written_lists(func: Any) -> tuple[tuple[int, str], ...]:
-    """Return place and name of each list of tensors that an op writes to."""
-    arguments = enumerate(func._schema.arguments)
-    return tuple(
-        (i, each.name)
-        for i, each in arguments
-        if each.alias_info and each.alias_info.is_write and str(each.type) == "List[Tensor]"
-    )
-
-
 def _count_writes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Tell autograd of writes to the tensors of a list: torch leaves that to the op, which saw what is inside."""
-    for place, name in _written_lists(func):
+    for place, name in written_lists(func):
         written = args[place] if place < len(args) else kwargs[name]
         torch.autograd.graph.increment_version([each for each in written if not each.is_inference()])
         _check_written(written, args)
@@ -368,19 +357,33 @@ def _in_flight(base: AsyncCollectiveTensor) -> bool:
 
 
 def _deferred_view(base: AsyncCollectiveTensor, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run a view op on metadata now and on the values later; None when it copies or conjugates."""
+    """Run a view op on metadata now and on the values later; None when it copies or conjugates.
+
+    What is there is taken now: the op on a compiler's stand-in belongs to the modes that are active now. None too when
+    that is a tensor by which writes are followed, to which a wrapper has to add nothing.
+    """
     if torch.is_inference_mode_enabled() is not base.is_inference():  # a view is an inference tensor where its base is
         with torch.inference_mode(base.is_inference()):
             return _deferred_view(base, func, args, kwargs)
-    like = torch.empty_strided(base.size(), base.stride(), dtype=base.dtype, device="meta")
-    if base.storage_offset():  # autograd finds a part of a view by its place in memory
-        like.set_(like.untyped_storage(), base.storage_offset(), base.size(), base.stride())
-    metas = func(like, *args, **kwargs)
-    several = not isinstance(metas, torch.Tensor)
+    done = base._pending.done
+    like = base.trigger_wait() if done else _metadata(base)
+    if torch_compat.is_functional(like):
+        return None
+    found = func(like, *args, **kwargs)
+    several = not isinstance(found, torch.Tensor)
     op, views = ViewOp(func, args, kwargs), []
-    for index, meta in enumerate(metas if several else [metas]):
-        if not torch_compat.shares_storage(meta, like) or meta.is_conj() or meta.is_neg():
+    for index, view in enumerate(found if several else [found]):
+        if not torch_compat.shares_storage(view, like) or view.is_conj() or view.is_neg():
             return None
         take = functools.partial(op.take, index if several else None)
-        views.append(AsyncCollectiveTensor(View(base._pending, take), meta, base.device))
+        pending = Pending(view) if done else View(base._pending, take)
+        views.append(AsyncCollectiveTensor(pending, view, base.device))
     return views if several else views[0]
+
+
+def _metadata(base: AsyncCollectiveTensor) -> torch.Tensor:
+    """Return a tensor of a result's layout without values; autograd finds a part of a view by its place in memory."""
+    like = torch.empty_strided(base.size(), base.stride(), dtype=base.dtype, device="meta")
+    if base.storage_offset():
+        like.set_(like.untyped_storage(), base.storage_offset(), base.size(), base.stride())
+    return like

@@ -22,6 +22,7 @@ __all__ = [
     "collectives_in_graphs",
     "forward_ad_active",
     "inflight_inputs",
+    "is_functional",
     "is_leaf_or_view_of_one",
     "is_transformed",
     "is_watched",
@@ -114,6 +115,14 @@ def wrapper(cls: type[torch.Tensor], like: torch.Tensor, device: torch.device) -
 def shares_storage(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Tell whether two tensors are views of one storage; works for meta tensors too (2.11 to 2.14)."""
     return a.untyped_storage()._cdata == b.untyped_storage()._cdata
+
+
+def is_functional(x: torch.Tensor) -> bool:
+    """Tell whether a compiler follows the writes to a tensor, which it then makes without any (2.11 to 2.14).
+
+    Asked by its name: the module that has the class takes long to import.
+    """
+    return type(x).__name__ == "FunctionalTensor"
 
 
 def is_leaf_or_view_of_one(x: torch.Tensor) -> bool:
