@@ -154,6 +154,15 @@ def sees_saved_tensors() -> bool:
     return bool(_modes()) and torch._C._autograd._saved_tensors_hooks_is_enabled()  # type: ignore[attr-defined]
 
 
+# Which backward this thread runs, a number; -1 outside of any (2.11 to 2.14).
+current_backward = torch._C._current_graph_task_id
+
+
+def after_backward(call: Callable[[], None]) -> None:
+    """Have something called when the backward that this thread runs has ended well (2.11 to 2.14)."""
+    cast(Any, torch.autograd.Variable)._execution_engine.queue_callback(call)
+
+
 def dispatch_modes_active() -> bool:
     """Tell whether a dispatch mode such as FakeTensorMode or make_fx watches the ops (2.11 to 2.14)."""
     return bool(torch._C._len_torch_dispatch_stack())

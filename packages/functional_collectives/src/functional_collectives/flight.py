@@ -9,6 +9,7 @@ import torch
 from comm_core import Pending
 from comm_core.callsite import caller, place
 from comm_core.pending import note, noted
+from comm_core.recomputed import hold
 from functional_collectives.async_tensor import AsyncCollectiveTensor
 
 
@@ -51,6 +52,7 @@ def in_flight(pending: Pending) -> torch.Tensor:
     if pending.done:
         return pending.tensor
     note(pending, caller())
+    hold(pending)
     if pending.is_buffer:
         return AsyncCollectiveTensor.over_buffer(pending)
     buffer = pending.tensor
