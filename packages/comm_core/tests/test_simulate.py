@@ -209,12 +209,13 @@ def test_a_disagreement_is_told_to_every_rank_and_they_can_go_on() -> None:
 
 
 def test_an_error_is_not_shared_between_ranks() -> None:
-    def body(group: SimulatedGroup) -> int:
+    def body(group: SimulatedGroup) -> MismatchError:
         with pytest.raises(MismatchError) as caught:
             run(catalog.BROADCAST, torch.ones(2), group, src=group.rank)
-        return id(caught.value)
+        return caught.value
 
-    assert len(set(World(3).run(body))) == 3
+    errors = World(3).run(body)  # all alive when they are compared: one that is gone gives its place to another
+    assert len({id(error) for error in errors}) == 3
 
 
 def test_what_leaves_by_system_exit_leaves_by_system_exit() -> None:
