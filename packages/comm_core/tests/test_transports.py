@@ -135,6 +135,6 @@ def gathered_in_one_piece(group: Any) -> list[Any]:
     return [torch.equal(one, other) for one, other in zip(together, alone, strict=True)]
 
 
-@pytest.mark.world(1, 2, 3, backend="gloo")
+@pytest.mark.world(1, 2, 3)
 def test_a_list_gathered_in_one_piece_is_each_tensor_gathered_alone(world: Ranks) -> None:
     assert world.run(gathered_in_one_piece) == [[True] * 4] * world.size

@@ -558,6 +558,6 @@ def _written_and_sent(group):
     return said
 
 
-@pytest.mark.world(1, 2, backend="gloo")
+@pytest.mark.world(1, 2)
 def test_a_collective_of_what_was_written_elsewhere_does_not_lose_its_gradient(world):
     assert world.run(_written_and_sent) == [[True] * 2] * world.size

@@ -69,7 +69,7 @@ def _unwaited(group):
     return [str(one.message) for one in seen]
 
 
-@pytest.mark.world(2, 3, backend="gloo")
+@pytest.mark.world(2, 3)
 def test_a_wait_that_never_comes_is_reported_with_its_line(world):
     for said in world.run(_unwaited):
         (only,) = said
@@ -103,7 +103,7 @@ def _part_written_checked(group, name):
         return _part_written(group, name)
 
 
-@pytest.mark.world(2, backend="gloo")
+@pytest.mark.world(2)
 @pytest.mark.parametrize("name", STARTS)
 def test_a_write_to_a_part_of_a_tensor_while_it_is_sent_is_reported_and_one_beside_it_is_not(world, name):
     for rank, (onto, beside) in enumerate(world.run(_part_written_checked, name)):

@@ -134,7 +134,7 @@ def said(group, row, odd, error):
     return row, group.rank == odd, type(error).__name__, str(error), after
 
 
-@pytest.mark.world(2, 3, backend="gloo")
+@pytest.mark.world(2, 3)
 @pytest.mark.parametrize("name", RIGHT)
 def test_a_mistake_on_one_rank_ends_the_call_on_every_rank(world, name):
     """The others hear of it while they wait: a `MismatchError`, and not that somebody has not come in time."""

@@ -214,7 +214,7 @@ def _gradients(group):
     return wrong
 
 
-@pytest.mark.world(1, 3, backend="gloo", timeout=120.0)
+@pytest.mark.world(1, 3, timeout=120.0)
 def test_gradients_are_those_of_the_functions(world):
     assert world.run(_gradients) == [[]] * world.size
 

@@ -110,7 +110,7 @@ def _ran(group, backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.world(1, 2, 3, backend="gloo", timeout=300.0)
+@pytest.mark.world(1, 2, 3, timeout=300.0)
 def test_a_call_writes_what_it_writes_in_eager_code_ended_at_once_or_later(world, backend):
     assert world.run(_ran, backend) == [[]] * world.size
 
@@ -159,7 +159,7 @@ def _gradients(group):
     return wrong
 
 
-@pytest.mark.world(1, 3, backend="gloo", timeout=120.0)
+@pytest.mark.world(1, 3, timeout=120.0)
 def test_gradients_are_alike_ended_at_once_or_later(world):
     assert world.run(_gradients) == [[]] * world.size
 
