@@ -16,10 +16,10 @@ _LEFT: dict[int, list[Pending]] = {}  # by the backward in which they were start
 
 
 def hold(pending: Pending) -> None:
-    """Hold what a checkpoint starts again until the backward around it has ended; only there is what is saved seen."""
-    backward = compat.current_backward()
-    if backward < 0 or not compat.sees_saved_tensors():
+    """Hold what is started in a backward until that has ended, if a checkpoint starts it: who sees what is saved."""
+    if not compat.sees_saved_tensors():
         return
+    backward = compat.current_backward()
     left = _LEFT.get(backward)
     if left is None:
         left = _LEFT[backward] = []

@@ -8,6 +8,7 @@ import torch
 
 from comm_core import Pending
 from comm_core.callsite import caller, place
+from comm_core.compat import current_backward
 from comm_core.pending import note, noted
 from comm_core.recomputed import hold
 from functional_collectives.async_tensor import AsyncCollectiveTensor
@@ -52,7 +53,8 @@ def in_flight(pending: Pending) -> torch.Tensor:
     if pending.done:
         return pending.tensor
     note(pending, caller())
-    hold(pending)
+    if current_backward() >= 0:
+        hold(pending)
     if pending.is_buffer:
         return AsyncCollectiveTensor.over_buffer(pending)
     buffer = pending.tensor
