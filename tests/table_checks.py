@@ -460,6 +460,7 @@ def stages_of_collectives(rows: Rows) -> None:
     most = int(re.findall(r"#define ONE_SHOT_BYTES (\d+)", source)[0])
     way = {f"all_reduce up to {most // 1024} KiB": "one_shot", "all_reduce above": "two_shot"}
     for name, *cells in rows:
-        body = re.findall(rf"(?s)^shm_status shm_{name.split()[0]}\(.*?^}}", source, re.MULTILINE)[0]
+        function = rf"(?s)^(?:shm_status shm_|static shm_status ){name.split()[0]}(?:_of_much)?\(.*?^}}"
+        body = "".join(re.findall(function, source, re.MULTILINE))
         given = re.findall(rf"shm_stages {way.get(name, 'stages')} = {{(.*?)}}", body)[0]
         assert [bool(cell) for cell in cells] == [f".{stage} =" in given for stage in ("put", "reduce", "take")], name

@@ -236,8 +236,7 @@ shm_status shm_all_reduce(shm_group *group, shm_call *call, const shm_patience *
     call->in = call->out;
     if (group->world == 1)
         return shm_run(group, call, &(shm_course){.pieces = 1}, &alone, patience);
-    if ((size_t)call->header.numel * call->width <= least(group->slot_bytes, ONE_SHOT_BYTES))
-        {
+    if ((size_t)call->header.numel * call->width <= least(group->slot_bytes, ONE_SHOT_BYTES)) {
         shm_course course = cut_whole(group, call);
         return shm_run(group, call, &course, &one_shot, patience);
     }
