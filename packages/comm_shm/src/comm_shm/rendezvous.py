@@ -145,14 +145,12 @@ def _watched(store: Store, keys: Sequence[str], timeout: timedelta, ended: Calla
     for pause in pauses():
         if store.check(list(keys)):
             break
-        gone = ended()  # before this look at who is missing
-        absent = _missing(store, keys)
-        for peer in gone:
-            if peer in absent:
-                got = f"rank {peer}, which has ended before it came to create the group"
-                raise RankFailedError(_WHERE, got=got, need="every rank", hint="look at its output")
-        if absent and time.monotonic() >= deadline:
-            return absent
+        gone = [peer for peer in ended() if not store.check([keys[peer]])]  # it may have left one before it ended
+        if gone:
+            got = f"rank {gone[0]}, which has ended before it came to create the group"
+            raise RankFailedError(_WHERE, got=got, need="every rank", hint="look at its output")
+        if time.monotonic() >= deadline:
+            return _missing(store, keys)
         time.sleep(pause)
     return []
 
