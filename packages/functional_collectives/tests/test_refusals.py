@@ -146,6 +146,36 @@ def test_a_mistake_on_one_rank_ends_the_call_on_every_rank(world, name):
             assert after == world.size, row
 
 
+WRITTEN = {
+    "all_reduce_inplace": "tensor",
+    "all_gather_tensor_inplace": "output_tensor",
+    "reduce_scatter_tensor_inplace": "output",
+    "all_to_all_inplace": "output",
+    "reduce_scatter_inplace": "output",
+}
+
+
+def each_expanded_output(group):
+    """Let the last rank give each in-place form an output of which all elements are one."""
+    rows = []
+    for name, of in WRITTEN.items():
+        right = RIGHT[name](group.world, _ones(group.world, torch.float32))
+        given = {**right, of: torch.ones(()).expand(right[of].shape)} if group.rank == group.world - 1 else right
+        with fc.checked(timeout_s=20), pytest.raises(errors.CommError) as caught:
+            getattr(fc, name)(**given, group=group)
+        rows.append(said(group, name, group.world - 1, caught.value))
+    return rows
+
+
+@pytest.mark.world(2)
+def test_an_output_of_which_elements_are_one_is_refused_before_the_ranks_meet(world):
+    for of_rank in world.run(each_expanded_output):
+        for row, wrong, kind, words, after in of_rank:
+            assert kind == ("ArgumentError" if wrong else "MismatchError"), (row, words)
+            assert not wrong or "of which several elements are one" in words
+            assert after == world.size, row
+
+
 def test_every_public_function_and_every_parameter_of_it_has_its_mistake():
     public = {of.__name__ for name in fc.__all__ if inspect.isfunction(of := getattr(fc, name))}
     assert RIGHT.keys() <= public <= RIGHT.keys() | NO_MEETING.keys()

@@ -21,7 +21,7 @@ from comm_core.catalog import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, REDUCE_SCATTER
 from comm_core.checking import refusing
 from comm_core.collective import Params
 from comm_core.derivatives import is_linear
-from comm_core.errors import CommError, DtypeError, GradientError, ShapeError
+from comm_core.errors import ArgumentError, CommError, DtypeError, GradientError, ShapeError
 from comm_core.groups import AnyGroup
 from comm_core.premul import premultiplied
 from comm_core.settling import settled
@@ -260,17 +260,34 @@ def kept(entry: Collective, out: torch.Tensor, x: torch.Tensor, params: Params) 
     return x.clone() if watched or torch_compat.shares_storage(out, x) else x
 
 
+def is_expanded(out: torch.Tensor) -> bool:
+    """Tell whether several elements of a tensor are one in memory, as `expand` makes them.
+
+    Example:
+        >>> is_expanded(torch.ones(1).expand(3)), is_expanded(torch.ones(3))
+        (True, False)
+    """
+    return any(stride == 0 and size > 1 for stride, size in zip(out.stride(), out.shape, strict=True))
+
+
 def check_output(out: torch.Tensor, x: torch.Tensor, shape: tuple[int, ...], where: str) -> None:
-    """Refuse an output that the result does not fit into, or that autograd would refuse after the ranks have met.
+    """Refuse an output that the result does not fit into, or that torch would refuse after the ranks have met.
 
     Raises:
-        DtypeError, ShapeError, GradientError: as said.
+        DtypeError, ShapeError, ArgumentError, GradientError: as said.
     """
     if not isinstance(out, torch.Tensor) or out.dtype != x.dtype or out.device != x.device:
         got = f"{out.dtype} on {out.device}" if isinstance(out, torch.Tensor) else f"a {type(out).__name__}"
         raise DtypeError(where, f"an output that is {got}", f"a tensor of {x.dtype} on {x.device}")
     if tuple(out.shape) != shape:
         raise ShapeError(where, f"an output of shape {tuple(out.shape)}", f"one of shape {shape}")
+    if not torch.compiler.is_compiling() and is_expanded(out):
+        raise ArgumentError(
+            where,
+            f"an output of strides {tuple(out.stride())}, of which several elements are one",
+            "an output with a place of its own for each element",
+            "pass out.clone()",
+        )
     if torch.is_grad_enabled() and out.requires_grad and torch_compat.is_leaf_or_view_of_one(out):
         raise GradientError(
             where,
