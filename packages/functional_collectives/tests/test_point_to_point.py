@@ -6,7 +6,7 @@ import torch.distributed as dist
 
 import functional_collectives as fc
 from comm_core import World
-from comm_core.errors import CommError, DeadlockError, MismatchError
+from comm_core.errors import CommError, DeadlockError, MismatchError, UnwaitedWarning
 
 
 def _pipeline(group):
@@ -62,6 +62,25 @@ def _batch(group):
     floats = [found[4 * peer + 1] for peer in range(n)]
     torch.stack([y.sum() * (peer + 1) for peer, y in enumerate(floats)]).sum().backward()
     return [y.tolist() for y in floats], [found[4 * peer + 3].tolist() for peer in range(n)], x.grad.tolist()
+
+
+def _left_by_an_error(group):
+    """Between two exchanges there is one that nobody waits for, as an error has come in between."""
+    import functional_collectives as fc
+
+    other, found = 1 - group.rank, []
+    for step in range(4):
+        mine = torch.full((8,), 10.0 * step + group.rank)
+        with pytest.warns(UnwaitedWarning, match="batch_p2p"):
+            fc.batch_p2p([fc.Send(mine, other), fc.Receive(torch.empty(8), other)], group)
+        received = fc.batch_p2p([fc.Send(mine + 100, other), fc.Receive(torch.empty(8), other)], group)[1]
+        found.append(received[0].item())
+    return found
+
+
+@pytest.mark.world(2)
+def test_a_message_that_nobody_waits_for_does_not_take_the_place_of_the_next(world):
+    assert world.run(_left_by_an_error) == [[101.0 + 10 * step - rank for step in range(4)] for rank in range(2)]
 
 
 def _squares_around(group):

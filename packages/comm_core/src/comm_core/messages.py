@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -29,6 +30,32 @@ class AllOf:
         """Wait for each; where one fails, that error is raised."""
         for work in self._works:
             work.wait()
+
+
+class Exchange(AllOf):
+    """Messages under way, which are held until they have arrived, also where nobody waits for them any more.
+
+    A receive that gloo forgets leaves what arrives for it to the next one, and each one after it waits.
+
+    Args:
+        works: what to wait for.
+    """
+
+    def __init__(self, works: Sequence[Waitable]) -> None:
+        super().__init__(works)
+        self._ended = False
+
+    def wait(self) -> None:
+        """Wait for each; where one fails, that error is raised."""
+        super().wait()
+        self._ended = True
+
+    def __del__(self) -> None:
+        if not self._ended and self._works and not sys.is_finalizing():
+            _left.append(self._works)
+
+
+_left: list[Sequence[Waitable]] = []  # by programs that were told so by an `UnwaitedWarning`
 
 
 class Pieces:

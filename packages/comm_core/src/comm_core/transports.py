@@ -17,7 +17,7 @@ from comm_core import compat
 from comm_core.errors import CommError, ReduceOpError, TransportError, first_line
 from comm_core.extents import total
 from comm_core.groups import AnyGroup
-from comm_core.messages import AllOf, Messages, Pieces, exchanged
+from comm_core.messages import AllOf, Exchange, Messages, Pieces, exchanged
 from comm_core.outbox import OUTBOX, Sent
 from comm_core.pending import Pending
 from comm_core.reduce_ops import c10d_op
@@ -253,7 +253,7 @@ class ProcessGroupTransport:
             out = x.new_empty(*enlarged(x, sum(rows for _, rows, _ in receives)))
         pieces = Pieces(_to_move(x), sends), Pieces(_to_move(out), receives)
         works = exchanged(self._group, *pieces, out, self._start)
-        work, name = AllOf(works), self._group.name
+        work, name = Exchange(works), self._group.name
         pending = Pending(out, work, pieces, "batch_p2p") if receives else Sent(out, work, pieces, name, self)
         pending.sends(x)
         return pending
