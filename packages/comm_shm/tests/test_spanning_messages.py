@@ -309,7 +309,8 @@ import os, sys
 import torch, torch.distributed as dist
 rank = int(sys.argv[1])
 os.environ["COMM_SHM_HOST"] = "aab"[rank]
-dist.init_process_group("shm", store=dist.FileStore(sys.argv[2], 3), rank=rank, world_size=3)
+store = dist.FileStore(sys.argv[2], 3)
+dist.init_process_group("shm", store=store, rank=rank, world_size=3)
 x = torch.zeros(1)
 if rank == 0:
     for _ in range(2):
@@ -317,6 +318,8 @@ if rank == 0:
 else:
     dist.send(torch.ones(1), 0)
 open_to_the_end = [dist.irecv(torch.zeros(1), None, tag=5), dist.irecv(torch.zeros(1), (rank + 1) % 3, tag=6)]
+store.set(f"open/{rank}", "")  # whoever ends earlier ends what others receive from anybody
+store.wait([f"open/{each}" for each in range(3)])
 print("through", x.item(), flush=True)
 """
 
