@@ -15,8 +15,7 @@ import nox
 
 ROOT = Path(__file__).resolve().parent
 ENV = ROOT / ".nox" / "commbook"
-AT_ONCE = min(4, (os.cpu_count() or 1) + 1)  # one more than cores, as some wait for other processes
-BESIDE = ("--numprocesses", str(AT_ONCE), "--dist", "loadfile")
+BESIDE = ("--numprocesses", "auto", "--maxprocesses", "4", "--dist", "loadfile")
 CONSTRAINTS = ROOT / "constraints" / "cpu-2.13.txt"
 DISTRIBUTIONS = sorted(
     file.parent for where in ("packages", "tools") for file in ROOT.glob(f"{where}/*/pyproject.toml")
@@ -90,8 +89,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests that need no GPU, docstring and page examples among them (`-- WORDS` go to pytest).
 
-    A process for each core and one more, four at most, takes a file at a time: `-- -n 0` runs all in one, as a debugger
-    needs it.
+    A process for each core, four at most, takes a file at a time: `-- -n 0` runs all in one, as a debugger needs it.
     """
     run(session, "-m", "pytest", "-m", "not gpu and not browser", *BESIDE, *session.posargs)
 
