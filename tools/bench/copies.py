@@ -19,8 +19,6 @@ from comm_core.testing.allocations import allocated
 
 WORLDS = (2, 3, 4)
 LIMIT = 1.0  # copies, to two decimals
-MISSED = {("reduce_scatter_v", "of a view"), ("reduce_scatter_v", "even, of a view")}  # in groups of 3 or more
-MISSED_LIMIT = 2.0  # copies: what is sent and what arrives
 IN_PLACE = "in place"  # how the variants begin whose result takes no room
 ROWS = 480  # what groups of 1 to 6 ranks split evenly
 

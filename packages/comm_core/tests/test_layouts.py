@@ -106,21 +106,27 @@ def test_every_layout_has_the_values_of_the_definition(world: Ranks, body: Calla
         assert world.simulate(body) == [[]] * world.size
 
 
+SPARED = [{"_PAGE": 0}, {"_PAGE": 0, "_SPARED": 0}]  # what the inputs here are all smaller than
+
+
 @ALL
-def test_blocks_are_reduced_alike_where_a_page_counts(world: Ranks, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No input here is larger than a page, so only so do those take the ways that larger ones take."""
-    monkeypatch.setattr(reduce_scatter_v, "_PAGE", 0)
+@pytest.mark.parametrize("spared", SPARED)
+def test_blocks_are_reduced_alike_where_a_page_counts(
+    world: Ranks, spared: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only so do inputs as small as these take the ways that larger ones take."""
+    for name, many in spared.items():
+        monkeypatch.setattr(reduce_scatter_v, name, many)
     assert world.simulate(reduced) == [[]] * world.size
-    assert world.run(reduced_exactly) == [[]] * world.size
+    assert world.run(reduced_exactly, spared) == [[]] * world.size
 
 
-def reduced_exactly(group: Any) -> list[str]:
+def reduced_exactly(group: Any, spared: dict[str, int]) -> list[str]:
     """As `reduced`, in a process of its own, which other tests use as well."""
-    page, reduce_scatter_v._PAGE = reduce_scatter_v._PAGE, 0
-    try:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for name, many in spared.items():
+            monkeypatch.setattr(reduce_scatter_v, name, many)
         return wrong(group, reductions)
-    finally:
-        reduce_scatter_v._PAGE = page
 
 
 def launched(group: Any) -> tuple[bool, list[list[float]]]:

@@ -32,8 +32,7 @@ def bench():
 def test_a_call_makes_at_most_one_copy_beside_its_result(bench, world):
     copies = bench.copies(world)
     assert [name for name in FREE if copies[name] > bench.LIMIT - 1] == []
-    limits = {name: bench.MISSED_LIMIT if name in bench.MISSED and world > 2 else bench.LIMIT for name in copies}
-    assert {name: many for name, many in copies.items() if many > limits[name]} == {}
+    assert {name: many for name, many in copies.items() if many > bench.LIMIT} == {}
 
 
 def test_what_is_freed_again_is_counted_too():

@@ -160,10 +160,17 @@ def prefixes_in_rank_order(word: str, tensors: Sequence[torch.Tensor]) -> list[t
     return [_given_back(word, total, tensors[0].dtype) for total in totals]
 
 
-def reduce_into(word: str, tensors: Sequence[torch.Tensor], place: int) -> torch.Tensor:
+def reduce_into(word: str, tensors: Sequence[torch.Tensor], place: int, among: int | None = None) -> torch.Tensor:
     """Combine one tensor of each rank as `reduce_in_rank_order` does, into the one at `place`, and return that.
 
     The tensors are overwritten, so that no room is taken for what is between.
+
+    Args:
+        word: the reduce op.
+        tensors: one of each rank, rank 0 first.
+        place: which of them the result is written to.
+        among: what `avg` divides by, where that is not their number: a reduction that goes on later divides by 1 now,
+            where it `goes_on`, and by the number of all ranks in the end.
 
     Example:
         >>> reduce_into("sum", [torch.tensor([1]), torch.tensor([2]), torch.tensor([3])], 1)
@@ -173,15 +180,25 @@ def reduce_into(word: str, tensors: Sequence[torch.Tensor], place: int) -> torch
         return tensors[place].copy_(reduce_in_rank_order(word, tensors))
     if tensors[0].dtype in _SIGNED:
         signed = _signed_in_place(word, tensors)
-        reduce_into(word, signed, place)
+        reduce_into(word, signed, place, among)
         _signed_in_place(word, signed[place : place + 1])
         return tensors[place]
     step, total = _step(word, tensors[0].dtype), tensors[0]
     for rank, x in enumerate(tensors[1:], 1):
         total = step(total, x, out=tensors[place] if rank >= place else total)
     if REDUCE_OPS[word].divides:
-        _divisible(total).div_(len(tensors))
+        _divisible(total).div_(len(tensors) if among is None else among)
     return total
+
+
+def goes_on(dtype: torch.dtype) -> bool:
+    """Return whether a reduction may stop and go on with the same result, as where each step is in the dtype itself.
+
+    Example:
+        >>> goes_on(torch.bfloat16), goes_on(torch.float8_e5m2)
+        (True, False)
+    """
+    return not (dtype.is_floating_point and dtype.itemsize == 1)
 
 
 def prefixes_into(word: str, tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
@@ -300,7 +317,7 @@ def _divisible(x: torch.Tensor) -> torch.Tensor:
 
 
 def _is_narrow(x: torch.Tensor) -> bool:
-    return x.is_floating_point() and x.element_size() == 1
+    return not goes_on(x.dtype)
 
 
 def _step(word: str, dtype: torch.dtype) -> Combine:

@@ -89,8 +89,8 @@ def reduce_scatter_v(
 
     Returns:
         This rank's block of the reduction, in flight. The ranks reduce in rank order themselves, so any dtype that the
-        transport moves is reduced. That takes the room of one payload beside the result; along another dim than 0, in
-        a group of n ranks, that of 2 (n - 1) / n.
+        transport moves is reduced. That takes the room of one payload beside the result at most; 128 KiB more may be
+        taken where the blocks of a view along dim 0 are copied for a single exchange.
 
     Shapes: the input's, with `scatter_dim` this rank's share.
 

@@ -16,12 +16,14 @@ from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.extents import check_sizes, normalize_dim, total
 from comm_core.messages import AllOf
 from comm_core.pending import Pending
-from comm_core.reduce_ops import check_dtype, reduce_in_rank_order, reduce_into, reduce_word
+from comm_core.reduce_ops import check_dtype, goes_on, reduce_in_rank_order, reduce_into, reduce_word
 from comm_core.rows import reduce_rows
 from comm_core.tracing import is_traced
 from comm_core.transports import Transport
 
-_PAGE = 4096  # bytes that blocks may take above a payload as they arrive: less than a second exchange is worth
+# Bytes that may be taken above a payload, less than a second exchange is worth:
+_PAGE = 4096  # as the blocks arrive
+_SPARED = 128 << 10  # where they are copied as well before they are sent, as those of a view along dim 0
 
 
 def check(x: torch.Tensor, world: int, rank: int, *, reduce_op: object, dim: int, sizes: Sequence[int]) -> Params:
@@ -62,13 +64,16 @@ def way(shape: Sequence[int], dim: int, sizes: Sequence[int], itemsize: int) -> 
     Example:
         >>> [way((12, 2000), 0, sizes, 4).name for sizes in ([4, 4, 4], [3, 4, 5], [2, 2, 8])]
         ['AT_ONCE', 'BOTH_SIDES', 'IN_PARTS']
+        >>> way((12, 20_000), 0, [4, 4, 4], 4).name
+        'BOTH_SIDES'
     """
     world, numel = len(sizes), math.prod(shape)
     if world <= 2 or numel == 0:
         return Way.AT_ONCE
     if math.prod(shape[:dim]) > 1:
         return Way.IN_PARTS
-    if _above(shape, sizes, dim) * itemsize <= _PAGE:
+    copied = (world - 2) * max(sizes) * math.prod(beside(shape, dim))  # above a payload, for a rank with a view
+    if _above(shape, sizes, dim) * itemsize <= _PAGE and copied * itemsize <= _SPARED:
         return Way.AT_ONCE
     return Way.BOTH_SIDES if (world - 1) * max(sizes) <= sum(sizes) else Way.IN_PARTS
 
@@ -81,11 +86,11 @@ def _above(shape: Sequence[int], sizes: Sequence[int], dim: int) -> int:
 def kernel(wire: Transport, x: torch.Tensor, *, reduce_op: str, dim: int, sizes: Shape) -> Pending:
     """Each rank gets all ranks' blocks and reduces them itself: the fewest bytes, and any dtype that moves.
 
-    Blocks that each lie in one piece, as along dim 0, are sent as they are: all at once where they are nearly even;
-    else this rank's own goes straight to where the result will be, and those of the ranks after it apart from those
-    before it. Other blocks are copied together, in parts where that would take more than the room of one payload. The
-    blocks of a view along dim 0 are copied for the same exchanges, which takes more in a group of three or more: its
-    rank alone knows that it is one, and the others have to make the same exchanges.
+    Blocks that each lie in one piece, as along dim 0, are sent as they are: all at once where they are small; else this
+    rank's own goes straight to where the result will be, and those of the ranks after it apart from those before it.
+    A rank whose blocks are those of a view makes the same exchanges, one after the other: it copies them, and reduces
+    what has come from the ranks before it to have the room again. Other blocks are copied together, in parts where that
+    would take more than the room of one payload.
     """
     rank, shape = wire.rank, tuple(x.shape)
     own, counts = resized(shape, dim, sizes[rank]), numels(shape, dim, sizes)
@@ -110,23 +115,52 @@ def _all_in_a_row(wire: Transport, row: torch.Tensor, counts: Sequence[int], own
 def _both_sides(
     wire: Transport, x: torch.Tensor, blocks: Sequence[torch.Tensor], dim: int, result: torch.Tensor, reduce_op: str
 ) -> Pending:
-    """Send what comes before and what comes after this rank's own block, and reduce what arrives."""
-    rank, world, own = wire.rank, wire.world, result.numel()
-    counts, room = [block.numel() for block in blocks], x.new_empty(own * (world - 1))
-    before, after = [peer < rank for peer in range(world)], [peer > rank for peer in range(world)]
+    """Send what comes before and what comes after this rank's own block apart, and reduce what arrives."""
+    if not x.is_contiguous() and goes_on(x.dtype):
+        return _one_side_first(wire, x, blocks, result, reduce_op)
+    rank, own = wire.rank, result.numel()
+    counts, room = [block.numel() for block in blocks], x.new_empty(own * (wire.world - 1))
     if x.is_contiguous():
         row = x.reshape(-1)
-        lower, upper = row[: sum(counts[:rank])], row[sum(counts[: rank + 1]) :]
+        before, after = row[: sum(counts[:rank])], row[sum(counts[: rank + 1]) :]
     else:
-        lower, upper = packed(x, blocks[:rank]), packed(x, blocks[rank + 1 :])
-    works = [
-        wire.all_to_all(upper, _where(before, [own] * world), _where(after, counts), room[: own * rank]),
-        wire.all_to_all(lower, _where(after, [own] * world), _where(before, counts), room[own * rank :]),
-    ]
+        before, after = packed(x, blocks[:rank]), packed(x, blocks[rank + 1 :])
+    works = [_to_after(wire, after, counts, room[: own * rank]), _to_before(wire, before, counts, room[own * rank :])]
     both = Pending(room, AllOf(works), what="reduce_scatter_v")
     if x.is_contiguous():
         both.sends(x)
     return both.then(_reducing(wire, result, reduce_op), tuple(result.shape))
+
+
+def _one_side_first(
+    wire: Transport, x: torch.Tensor, blocks: Sequence[torch.Tensor], result: torch.Tensor, reduce_op: str
+) -> Pending:
+    """Make the exchanges of `_both_sides` in the same room, one after the other; the second is under way at the end."""
+    rank, world, own = wire.rank, wire.world, result.numel()
+    counts = [block.numel() for block in blocks]
+    before, after, behind = sum(counts[:rank]), sum(counts[rank + 1 :]), own * rank
+    room = x.new_empty(max(after + behind, before + own * (world - 1) - behind))
+    sent = packed(x, blocks[rank + 1 :], room)
+    first = _to_after(wire, sent, counts, room[after : after + behind]).wait()
+    reduce_into(reduce_op, [*first.view(rank, *result.shape).unbind(0), result], rank, among=1)
+    sent = packed(x, blocks[:rank], room)
+    second = _to_before(wire, sent, counts, room[before : before + own * (world - 1) - behind])
+    rest = (world - 1 - rank, *result.shape)
+    return second.then(
+        functools.partial(_reduce_onto, result, reduce_op=reduce_op, shape=rest, among=world), tuple(result.shape)
+    )
+
+
+def _to_after(wire: Transport, row: torch.Tensor, counts: Sequence[int], room: torch.Tensor) -> Pending:
+    """Send blocks to the ranks after this one, and receive from those before it."""
+    rank, rest = wire.rank, wire.world - wire.rank
+    return wire.all_to_all(row, [counts[rank]] * rank + [0] * rest, [0] * (rank + 1) + [*counts[rank + 1 :]], room)
+
+
+def _to_before(wire: Transport, row: torch.Tensor, counts: Sequence[int], room: torch.Tensor) -> Pending:
+    """Send blocks to the ranks before this one, and receive from those after it."""
+    rank, rest = wire.rank, wire.world - wire.rank
+    return wire.all_to_all(row, [0] * (rank + 1) + [counts[rank]] * (rest - 1), [*counts[:rank]] + [0] * rest, room)
 
 
 def _in_parts(
@@ -145,11 +179,6 @@ def _in_parts(
             room = x.new_empty(others), x.new_empty(of.numel() * (wire.world - 1))
         pending = _exchange(wire, x, part, of, room, reduce_op)
     return cast(Pending, pending).then(functools.partial(_instead, result=result), tuple(result.shape))
-
-
-def _where(these: Sequence[bool], counts: Sequence[int]) -> list[int]:
-    """Return the counts of these ranks, and none of the others."""
-    return [count if this else 0 for this, count in zip(these, counts, strict=True)]
 
 
 def _parts(blocks: Sequence[torch.Tensor], dim: int, many: int) -> list[list[torch.Tensor]]:
@@ -211,6 +240,11 @@ def _reduce_beside(result: torch.Tensor, row: torch.Tensor, *, reduce_op: str, r
     blocks = list(row.view(shape).unbind(0))
     blocks.insert(rank, result)
     return reduce_into(reduce_op, blocks, rank)
+
+
+def _reduce_onto(result: torch.Tensor, row: torch.Tensor, *, reduce_op: str, shape: Shape, among: int) -> torch.Tensor:
+    """Reduce what has been reduced already and the blocks of the ranks after this one, into the former."""
+    return reduce_into(reduce_op, [result, *row.view(shape).unbind(0)], 0, among)
 
 
 def gradient(emit: Emit, cotangent: torch.Tensor, *, reduce_op: str, dim: int, sizes: Shape) -> torch.Tensor:
