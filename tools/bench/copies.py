@@ -46,6 +46,7 @@ def even(group: Any) -> dict[tuple[str, str], tuple[Any, int]]:
     left, right = (group.rank - 1) % group.world, (group.rank + 1) % group.world
     messages = [fc.Send(x, right), fc.Receive(x, left)]
     of_views = [fc.Send(view, right), fc.Receive(view, left)]
+    learnt = [fc.Send(stepped(ROWS).requires_grad_(), right), fc.Receive(view, left)]
     found = {
         ("all_reduce", ""): lambda: wait(fc.all_reduce(x, "sum", group)),
         ("all_reduce", "of a view"): lambda: wait(fc.all_reduce(view, "sum", group)),
@@ -71,6 +72,7 @@ def even(group: Any) -> dict[tuple[str, str], tuple[Any, int]]:
         ("exscan", "of a view"): lambda: wait(fc.exscan(view, "max", group)),
         ("batch_p2p", ""): lambda: [wait(y) for y in fc.batch_p2p(messages, group)],
         ("batch_p2p", "of views"): lambda: [wait(y) for y in fc.batch_p2p(of_views, group)],
+        ("batch_p2p", "of views, with a gradient"): lambda: [wait(y) for y in fc.batch_p2p(learnt, group)],
     }
     return {name: (call, x.nbytes) for name, call in found.items()}
 
@@ -203,7 +205,7 @@ def main() -> None:
         many = {str(world): found[world][name, variant] for world in WORLDS}
         rows.append({"name": name, "variant": variant, "copies": many})
         verdict = "" if max(many.values()) <= LIMIT else "  more than one"
-        print(f"{name:<18}{variant:<24}" + "".join(f"{one:>7.2f}" for one in many.values()) + verdict)
+        print(f"{name:<18}{variant:<26}" + "".join(f"{one:>7.2f}" for one in many.values()) + verdict)
     if arguments.json is not None:
         result = {"claim": "copies", "limit": 1, "machine": machine(), "rows": rows}
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
