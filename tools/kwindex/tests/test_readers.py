@@ -72,6 +72,10 @@ def test_what_may_read_another_variable_is_no_reading(entries_of: Index, text: s
     assert variables(entries_of(f"import os\n{text}")) == {}
 
 
+def test_all_names_of_a_module_may_be_imported_whatever_it_is_called(entries_of: Index) -> None:
+    assert variables(entries_of("from eigenvector import *\nfrom lib.env import *\nx = env('NO') * ('NO')\n")) == {}
+
+
 def test_functions_that_hand_on_what_they_are_told_to_each_other_come_to_an_end(entries_of: Index) -> None:
     text = "import os\ndef f(a, b): return g(b, a) or os.environ[a]\ndef g(a, b): return f(a, b)\ng('X', 'Y')\n"
     assert set(variables(entries_of(text))) == {"X", "Y"}

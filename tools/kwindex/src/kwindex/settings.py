@@ -174,6 +174,8 @@ def may_ask(text: str, entries: Iterable[Entry]) -> bool:
 
 def _is_asked(text: str, entry: Entry) -> bool:
     last = entry.name.rpartition(".")[2]
+    if last == "*":
+        return False
     may_be = _ENV in target_of(entry.signature).rpartition(".")[2] and entry.signature.startswith("from ")
     called = rf"{last}\((?<!\w{last}\()"  # it begins with letters alone, which are found soon
     return may_be and re.search(rf"{called}\s*(?:\w+\s*=\s*)?['\"]", text) is not None
