@@ -113,6 +113,17 @@ def test_links_out_of_the_tree_are_followed_once(tree: Tree, tmp_path: Path) -> 
     assert found.problems == []
 
 
+def test_a_file_is_known_by_its_own_name_and_not_by_that_of_a_link(tree: Tree, tmp_path: Path) -> None:
+    root = tree({"m.py": "", "p/n.py": ""})
+    outside = tmp_path / "outside.py"
+    outside.write_text("")
+    for link, to in {"a.py": "m.py", "z.py": "m.py", "b.py": "p/n.py", "c.py": outside, "d.py": outside}.items():
+        (root / link).symlink_to(to if to is outside else root / to)
+    assert [source.file for source in discover([root]).files] == ["c.py", "m.py", "p/n.py"]
+    assert [source.file for source in discover([root / "a.py", root / "m.py"]).files] == ["m.py"]
+    assert [source.file for source in discover([root / "a.py"]).files] == ["a.py"]
+
+
 def test_what_is_not_a_file_is_reported_and_not_opened(tree: Tree) -> None:
     root = tree({"x.py": ""})
     os.mkfifo(root / "pipe.py")

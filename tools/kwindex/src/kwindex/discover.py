@@ -33,8 +33,8 @@ class Found(NamedTuple):
 def discover(sources: Sequence[str | Path]) -> Found:
     """Returns every Python file at or under the sources, each once, whatever the order of the sources.
 
-    Hidden folders, virtual environments and files that kwindex wrote are left out. A link to a folder is
-    followed, unless that folder is reached anyway.
+    Hidden folders, virtual environments and files that kwindex wrote are left out. A link to a folder or a file
+    is followed, unless that is reached anyway.
 
     Raises:
         KwindexError: A source does not exist.
@@ -46,6 +46,7 @@ def discover(sources: Sequence[str | Path]) -> Found:
     walk = _Walk(roots)
     for root in roots:
         walk.enter(root)
+    walk.take_links()
     packages = _Packages()
     label = _Labels(roots, [path for path, _ in walk.files], packages)
     files = [SourceFile(path, label(path), packages.module(path), size) for path, size in walk.files]
@@ -61,6 +62,12 @@ class _Walk:
         self.problems: list[tuple[str, str]] = []
         self._roots = [os.path.realpath(root) for root in roots]
         self._seen: set[str] = set()
+        self._links: list[tuple[str, str, os.stat_result]] = []
+
+    def take_links(self) -> None:
+        """Takes the files that links alone lead to, each under the first of them: any other has a name of its own."""
+        for link in sorted(self._links, key=lambda link: link[0]):
+            self._file(*link)
 
     def enter(self, path: str) -> None:
         """Takes a root: a file as it is, a folder with all that is in it."""
@@ -68,7 +75,7 @@ class _Walk:
             self._folders(path)
         elif os.path.basename(path) not in generated_files(os.path.dirname(path)):
             try:
-                self._file(path, os.path.realpath(path), os.stat(path))
+                self._file_or_link(os.path.islink(path), path, os.path.realpath(path), os.stat(path))
             except OSError as error:
                 self.problems.append((path, error.strerror or "cannot be read"))
 
@@ -112,6 +119,12 @@ class _Walk:
             if not is_link or self._follow(path, real):
                 yield path, real
         elif is_source and status is not None:
+            self._file_or_link(is_link, path, real, status)
+
+    def _file_or_link(self, is_link: bool, path: str, real: str, status: os.stat_result) -> None:
+        if is_link:
+            self._links.append((path, real, status))
+        else:
             self._file(path, real, status)
 
     def _follow(self, link: str, real: str) -> bool:
