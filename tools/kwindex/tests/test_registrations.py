@@ -129,6 +129,46 @@ def test_a_loop_over_a_table_of_schemas_defines_each(entries_of: Index) -> None:
     assert [entry.name for entry in entries_of(text) if entry.kind == "op"] == ["mine::a", "mine::b"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "for row in other():\n    lib.impl(row, f)\n",
+        "for row, f in other():\n    lib.impl(row, f)\n",
+        "def f(row):\n    lib.impl(row, g)\n",
+        "def f():\n    for row in other():\n        lib.impl(row, g)\n",
+        "row = other()\nlib.impl(row, f)\n",
+        "def f(table):\n    for row in table:\n        lib.impl(row, g)\n",
+        "table = [row for row in table if keeps(row)]\nfor row in table:\n    lib.impl(row, g)\n",
+    ],
+)
+def test_what_a_loop_went_over_is_not_what_its_name_is_elsewhere(entries_of: Index, text: str) -> None:
+    table = "table = ['a', 'b']\nfor row in table:\n    lib.impl(row, f)\n"
+    assert [entry.line for entry in entries_of(HEAD + table + text) if entry.kind == "kernel"] == [6, 6]
+
+
+@pytest.mark.parametrize("over", ["('a', 'b')", "['a', 'b']", "{'a': f, 'b': g}", "{'a': f, 'b': g}.items()"])
+def test_a_loop_over_literals_registers_each(entries_of: Index, over: str) -> None:
+    target = "row, made" if "items" in over else "row"
+    found = entries_of(HEAD + f"for {target} in {over}:\n    lib.impl(row, made, 'CPU')\n")
+    assert [entry.name for entry in found if entry.kind == "kernel"] == ["mine::a", "mine::b"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lib = other()\nlib.impl('a', f)\n",
+        "for lib in others:\n    lib.impl('a', f)\n",
+        "class C:\n    lib = other()\n    lib.impl('a', f)\n",
+        "def f(ops):\n    register_lowering(ops.a)(f)\n",
+        "def f():\n    ops = other()\n    register_lowering(ops.a)(f)\n",
+        "def f():\n    for ops in others:\n        register_lowering(ops.a)(f)\n",
+    ],
+)
+def test_a_name_that_is_bound_anew_is_no_library_and_no_operator(entries_of: Index, text: str) -> None:
+    head = HEAD + "ops = torch.ops.mine\n"
+    assert [entry.name for entry in entries_of(head + text) if entry.kind in ("kernel", "lowering")] == []
+
+
 def test_a_loop_that_cuts_the_name_from_each_schema_registers_for_it(entries_of: Index) -> None:
     head = HEAD + "table = ['a(int x) -> int', 'b() -> ()']\nfor row in table:\n"
     for cut in ("row[0 : row.index('(')]", "row[: row.find('(')]", "row.split('(')[0]", "row.partition('(')[0]"):

@@ -19,6 +19,8 @@ _DISPLAYS = (ast.List, ast.Tuple, ast.Set)
 _TABLES = (*_DISPLAYS, ast.Dict)
 _NAMES = (ast.Name, ast.Attribute)
 _OF_OTHER = "="
+_ANYTHING = Meaning("", "")
+"""Of a name that is bound to what nobody knows."""
 
 
 class Registration(NamedTuple):
@@ -172,6 +174,8 @@ def op_names(node: ast.expr, scope: Scope) -> list[str]:
     if text is not None:
         return [cut(text.split("(", 1)[0], 120)] if "::" in text or depths(text) else []
     dotted = scope.dotted(node)
+    if dotted.startswith((OPS, _SAME_OPS)) and _is_hidden(node, scope):
+        return []
     if dotted.startswith(_SAME_OPS):
         dotted = OPS + dotted.removeprefix(_SAME_OPS)
     if dotted.startswith(OPS) and dotted.count(".") >= 3:
@@ -231,36 +235,77 @@ def _of_class(node: ast.Attribute, scope: Scope) -> Meaning | None:
 def remember(target: str, value: ast.expr, scope: Scope) -> None:
     """Notes what a plain assignment says about later registrations in the same file."""
     if isinstance(value, ast.Constant):
-        return  # as most are
+        return  # as most are, and `lib = None` is no other library
+    made = _meaning_of(value, scope)
+    if made is not None:
+        scope.bind(target, made)
+    else:
+        _forget(target, scope)
+
+
+def go_over(node: ast.For | ast.AsyncFor, scope: Scope) -> None:
+    """Notes what a loop binds: each literal of the table that it goes over, or what is not known."""
+    over, target = node.iter, node.target
+    if isinstance(over, ast.Call) and isinstance(over.func, ast.Attribute) and over.func.attr == "items":
+        over = over.func.value
+        target = target.elts[0] if isinstance(target, ast.Tuple) and target.elts else target
+    table = _meaning_of(over, scope) if isinstance(over, _TABLES) else _table(over, scope)
+    for part in node.target.elts if isinstance(node.target, ast.Tuple) else (node.target,):
+        if isinstance(part, ast.Name):
+            _forget(part.id, scope)
+    if table is not None and isinstance(target, ast.Name):
+        scope.bind(target.id, table)
+
+
+def _forget(name: str, scope: Scope) -> None:
+    """Notes that what a name meant, here or around, is not what it means from here on."""
+    if scope.meaning(name) is not None:
+        scope.bind(name, _ANYTHING)
+
+
+def _table(node: ast.expr | None, scope: Scope) -> Meaning | None:
+    """Returns the table of literals that a name means."""
+    known = scope.meaning(node.id) if isinstance(node, ast.Name) else None
+    if known is None or known.what != "strings" or not isinstance(node, ast.Name):
+        return None
+    return known if scope.meant(node.id) is known else None
+
+
+def _meaning_of(value: ast.expr, scope: Scope) -> Meaning | None:
+    """Returns what a name means that is bound to a value."""
     if isinstance(value, _MAY_BE_LIBRARY):
         namespace = library_namespace(value, scope)
-        made = (
-            scope.meaning(value.func.id) if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) else None
-        )
         if namespace:
-            scope.bind(target, Meaning("library", namespace))
-        elif made is not None and made.what == "op class":
-            scope.bind(target, Meaning("op", made.text))
-    elif isinstance(value, ast.Attribute):
+            return Meaning("library", namespace)
+        called = value.func if isinstance(value, ast.Call) else None
+        made = scope.meaning(called.id) if isinstance(called, ast.Name) else None
+        return Meaning("op", made.text) if made is not None and made.what == "op class" else None
+    if isinstance(value, ast.Attribute):
         dotted = scope.dotted(value)
-        if dotted.startswith((OPS, _SAME_OPS, "torch.library")) or dotted in {"torch.ops", "torch._ops.ops"}:
-            scope.bind(target, Meaning("path", dotted))
-    elif isinstance(value, ast.Subscript):
-        if names := _names_of_schemas(value, scope):
-            scope.bind(target, Meaning("strings", "\n".join(names)))
-    elif isinstance(value, _TABLES) and (items := value.keys if isinstance(value, ast.Dict) else value.elts):
+        is_known = dotted.startswith((OPS, _SAME_OPS, "torch.library")) or dotted in {"torch.ops", "torch._ops.ops"}
+        return Meaning("path", dotted) if is_known else None
+    if isinstance(value, ast.Subscript):
+        names = _names_of_schemas(value, scope)
+        return Meaning("strings", "\n".join(names)) if names else None
+    if isinstance(value, _TABLES) and (items := value.keys if isinstance(value, ast.Dict) else value.elts):
         literals = [string_of(item) for item in items]
-        if all(literals):
-            scope.bind(target, Meaning("strings", "\n".join(item or "" for item in literals)))
+        return Meaning("strings", "\n".join(item or "" for item in literals)) if all(literals) else None
+    return None
 
 
 def _names_of_schemas(value: ast.Subscript, scope: Scope) -> list[str]:
     """Returns what stands before the brackets of a table's schemas, where an expression cuts that from each."""
-    first = first_name(value)
-    known = scope.meaning(first.id) if first is not None else None
-    if known is None or known.what != "strings" or is_cut(value) is None:
+    known = _table(first_name(value), scope)
+    if known is None or is_cut(value) is None:
         return []
     return [schema.split("(", 1)[0].strip() for schema in known.text.split("\n")]
+
+
+def _is_hidden(node: ast.expr, scope: Scope) -> bool:
+    """Says whether a function around binds the first name of a path for itself, as a parameter maybe."""
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return isinstance(node, ast.Name) and scope.meaning(node.id) is not scope.meant(node.id)
 
 
 def _is_imported(node: ast.expr, scope: Scope) -> bool:
@@ -298,8 +343,8 @@ def _definitions(call: ast.Call, scope: Scope) -> Iterator[Registration]:
 
 def _literals(node: ast.expr, scope: Scope) -> list[str]:
     """Returns the texts that an argument is: one, or each of the table that a loop goes over."""
-    known = scope.meaning(node.id) if isinstance(node, ast.Name) else None
-    if known is not None and known.what == "strings":
+    known = _table(node, scope)
+    if known is not None:
         return known.text.split("\n")
     text = text_of(node, scope)
     return [text] if text is not None else []

@@ -16,8 +16,8 @@ class Meaning(NamedTuple):
     """What a name stands for.
 
     `what` is "path" (a dotted name, in `text`), "library" (an operator library, its namespace in `text`),
-    "op" (an operator, as `namespace::name`), "op class" (a class whose instance is one) or
-    "strings" (a table of literals, one a line in `text`).
+    "op" (an operator, as `namespace::name`), "op class" (a class whose instance is one),
+    "strings" (a table of literals, one a line in `text`) or "" (nobody knows).
     """
 
     what: str

@@ -315,12 +315,7 @@ class Statements:
         self._push(node.body, scope, taken)
 
     def _loop(self, node: ast.For | ast.AsyncFor, scope: Scope) -> None:
-        goes_over, target = node.iter, node.target
-        if _last(goes_over) == "items" and isinstance(target, ast.Tuple) and target.elts:
-            goes_over, target = getattr(getattr(goes_over, "func", None), "value", goes_over), target.elts[0]
-        table = scope.meaning(goes_over.id) if isinstance(goes_over, ast.Name) else None
-        if table is not None and table.what == "strings" and isinstance(target, ast.Name):
-            scope.bind(target.id, table)
+        registrations.go_over(node, scope)
         self._push(node.orelse, scope)
         self._push(node.body, scope)
 
