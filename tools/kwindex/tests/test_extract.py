@@ -180,7 +180,9 @@ def test_odd_but_valid_files_are_read(data: bytes) -> None:
     assert extract(data, "m.py", "m")[0].name == "m"
 
 
-@pytest.mark.parametrize(("text", "last"), [("", 1), ("x = 1", 1), ("x = 1\n", 1), ("x = 1\ny = 2", 2), ("\n\n", 2)])
+@pytest.mark.parametrize(
+    ("text", "last"), [("", 1), ("x = 1", 1), ("x = 1\n", 1), ("x = 1\ny = 2", 2), ("\n\n", 2), ("x\ry\r\nz", 3)]
+)
 def test_a_module_ends_at_its_last_line(text: str, last: int) -> None:
     assert extract(text.encode(), "m.py", "m")[0].end_line == last
 

@@ -117,6 +117,50 @@ def test_a_page_tells_what_a_file_holds(shop: dict[str, str]) -> None:
     assert "| `test_cut` | `shop.saws.Saw`, `shop.saws.cut` | line 3 |" in shop["tests/test_saws.py_docs.md"]
 
 
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("", "0 lines, 0 bytes"),
+        ("x", "1 line, 1 byte"),
+        ("x\n", "1 line, 2 bytes"),
+        ("x\n\n", "2 lines, 3 bytes"),
+        ("x\r\ny\rz", "3 lines, 6 bytes"),
+        ("'\x0c\u2028'\ny", "2 lines, 8 bytes"),
+    ],
+)
+def test_a_page_tells_how_many_lines_python_counts(text: str, size: str, tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/m.py").write_bytes(text.encode())
+    pages = written(tmp_path / "src", tmp_path / "out")
+    assert f"| size | {size} |" in pages["m.py_docs.md"]
+    assert pages["index.md"].split("## Files")[1].count(f" | {size.split()[0]} | ") == 1
+
+
+def test_a_page_tells_when_each_import_runs(tree: Callable[..., Path], tmp_path: Path) -> None:
+    text = (
+        "import contextlib, typing as t\nif t.TYPE_CHECKING:\n    import a\n"
+        "try:\n    import b\nexcept ValueError:\n    import c\n"
+        "try:\n    import d\nexcept (OSError, ImportError):\n    import e\n"
+        "with contextlib.suppress(ImportError):\n    import f\n"
+        "match x:\n    case 1:\n        import g\n"
+        "def h():\n    if y:\n        import i\n"
+    )
+    page = written(tree({"m.py": text}), tmp_path / "out")["m.py_docs.md"]
+    rows = [row.split(" | ") for row in page.split("## Imports")[1].splitlines() if row.startswith("| `")]
+    assert {row[1].strip("`"): row[2] for row in rows} == {
+        "contextlib": "",
+        "t": "",
+        "a": "for type checkers",
+        "b": "",
+        "c": "after ValueError",
+        "d": "if it is there",
+        "e": "after (OSError, ImportError)",
+        "f": "if it is there",
+        "g": "",
+        "i": "in h, if y",
+    }
+
+
 def test_a_files_keywords_name_the_line_and_a_folders_the_file_too(shop: dict[str, str]) -> None:
     (own,) = [row for row in shop["shop/saws.py_kw.md"].splitlines() if row.startswith("| [`cut`]")]
     (below,) = [row for row in shop["shop/sub.md"].splitlines() if row.startswith("| [`cut`]")]

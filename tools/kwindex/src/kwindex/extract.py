@@ -15,6 +15,7 @@ from kwindex.named import may_name, variables_named
 from kwindex.parsing import decode, parse
 from kwindex.render import docstring_of, first_sentence
 from kwindex.scope import Scope
+from kwindex.spans import last_line
 from kwindex.statements import Statements
 
 _OWNERS = {"module", "class", "function", "method", "property", "nested function"}
@@ -49,10 +50,9 @@ def record_of(data: bytes, file: str, module: str) -> FileRecord:
     """
     text = decode(data)
     tree = parse(text)
-    lines = text.count("\n") + (not text.endswith("\n"))
     record = FileRecord.of(file, module)
     visitor = Statements(record, file.endswith(("/__init__.py", "/__init__.pyi")), tree)
-    visitor.add("module", module, (1, max(1, lines)), "", first_sentence(docstring_of(tree.body)))
+    visitor.add("module", module, (1, last_line(text)), "", first_sentence(docstring_of(tree.body)))
     visitor.run()
     if ALL in text:
         all_names.complete(record.entries, tree.body, module)

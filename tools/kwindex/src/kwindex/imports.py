@@ -7,6 +7,7 @@ from typing import NamedTuple
 from kwindex.render import expression
 
 TYPING = "for type checkers only"
+_ABSENCE = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"}
 
 
 class Binding(NamedTuple):
@@ -79,3 +80,30 @@ def conditions(test: ast.expr) -> tuple[str, str]:
         return f"if {expression(test)}", f"if {expression(test.operand)}"
     told = expression(test)
     return f"if {told}", f"unless {told}"
+
+
+def catches_absence(caught: ast.expr | None) -> bool:
+    """Says whether a handler of these errors is for a module that is missing, maybe among others.
+
+    Example:
+        >>> texts = "ImportError", "(A, Exception)", "KeyError"
+        >>> [catches_absence(ast.parse(text, mode="eval").body) for text in texts]
+        [True, True, False]
+    """
+    if isinstance(caught, ast.Tuple):
+        return any(map(catches_absence, caught.elts))
+    return caught is None or _last(caught) in _ABSENCE
+
+
+def suppresses_absence(made: ast.expr) -> bool:
+    """Says whether a `with` of this goes on where a module is missing.
+
+    Example:
+        >>> suppresses_absence(ast.parse("contextlib.suppress(ImportError)", mode="eval").body)
+        True
+    """
+    return isinstance(made, ast.Call) and _last(made.func) == "suppress" and any(map(catches_absence, made.args))
+
+
+def _last(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")

@@ -17,6 +17,17 @@ def one_ended(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
+def last_line(text: str) -> int:
+    r"""Returns the number of a source's last line, 1 where it has none.
+
+    Example:
+        >>> [last_line(text) for text in ("", "a", "a\n", "a\n\n", "a\rb\r\nc")]
+        [1, 1, 1, 2, 3]
+    """
+    text = one_ended(text)
+    return max(1, text.count("\n") + (not text.endswith("\n")))
+
+
 def holds(node: ast.AST, lines: list[int]) -> bool:
     r"""Says whether any of the lines, in order, is one of a node's; a node that has no lines of its own may hold any.
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from kwindex import bound_ops, registrations, tuples
-from kwindex.imports import TYPING, bindings, conditions
+from kwindex.imports import TYPING, bindings, catches_absence, conditions, suppresses_absence
 from kwindex.makers import Call, Makers, may_hand_on
 from kwindex.messages import checked, deprecated_by, deprecates, raised, replaced_by, says_deprecated, templates
 from kwindex.model import Entry, FileRecord, Want
@@ -34,7 +34,6 @@ from kwindex.typelike import constant_name, is_type_alias
 from kwindex.uses import CALLED, DECORATOR, Uses, called, decorator, remapped
 
 _PROPERTIES = {"property", "cached_property", "abstractproperty", "setter", "getter", "deleter"}
-_ABSENCE = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"}
 _BINDINGS = (ast.Assign, ast.AnnAssign)
 _Binding = ast.Assign | ast.AnnAssign
 _TOLD = frozenset((ast.Constant, ast.JoinedStr, ast.BinOp, ast.Call, ast.IfExp))
@@ -322,9 +321,9 @@ class Statements:
     def _try(self, node: ast.Try | ast.TryStar, scope: Scope) -> None:
         self._push(node.finalbody, scope)
         self._push(node.orelse, scope)
-        absence = any(_catches_absence(handler.type) for handler in node.handlers)
+        absence = any(catches_absence(handler.type) for handler in node.handlers)
         for handler in reversed(node.handlers):
-            self._push(handler.body, scope, "where another is missing" if _catches_absence(handler.type) else "")
+            self._push(handler.body, scope, "where another is missing" if catches_absence(handler.type) else "")
         self._push(node.body, scope, "may be missing" if absence else "")
 
     def _with(self, node: ast.With | ast.AsyncWith, scope: Scope) -> None:
@@ -333,7 +332,7 @@ class Statements:
             made = item.context_expr
             if isinstance(item.optional_vars, ast.Name):
                 registrations.remember(item.optional_vars.id, made, scope)
-            absence |= _last(made) == "suppress" and any(map(_catches_absence, getattr(made, "args", ())))
+            absence |= suppresses_absence(made)
         self._push(node.body, scope, "may be missing" if absence else "")
 
     def _match(self, node: ast.Match, scope: Scope) -> None:
@@ -368,12 +367,6 @@ _READERS: dict[type[ast.stmt], _Reader] = {
 """Statement -> how it is read. Statements that are not here neither bind names nor hold statements."""
 if hasattr(ast, "TypeAlias"):  # `type X = ...` came with Python 3.12
     _READERS[ast.TypeAlias] = Statements._type_statement
-
-
-def _catches_absence(caught: ast.expr | None) -> bool:
-    if isinstance(caught, ast.Tuple):
-        return any(map(_catches_absence, caught.elts))
-    return caught is None or _last(caught) in _ABSENCE
 
 
 def _lines(node: ast.stmt | ast.expr) -> tuple[int, int]:

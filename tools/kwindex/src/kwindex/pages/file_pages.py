@@ -144,20 +144,21 @@ def _overview(docstring: str) -> list[str]:
 def _facts(page: SourcePage, places: Places) -> list[str]:
     kind, rule = page.kind
     counted = Counter(entry.kind for entry in page.entries if entry.kind != "module")
-    counts = [
-        f"{counted[one.word]} {one.word if counted[one.word] == 1 else one.plural}"
-        for one in TABLE
-        if counted[one.word]
-    ]
+    counts = [_counted(counted[one.word], one.word, one.plural) for one in TABLE if counted[one.word]]
+    size = _counted(page.outline.lines, "line", "lines"), _counted(page.outline.size, "byte", "bytes")
     rows = [
         ("module", code(page.module)),
         ("what it is", f"{kind}: {rule}"),
-        ("size", f"{page.outline.lines:,} lines, {page.outline.size:,} bytes"),
+        ("size", ", ".join(size)),
         ("content", code(f"blake2b {page.outline.digest}")),
         ("commit", code(places.commit) if places.commit else ""),
         ("holds", ", ".join(counts)),
     ]
     return table(["fact", "value"], [row for row in rows if row[1]])
+
+
+def _counted(count: int, one: str, several: str) -> str:
+    return f"{count:,} {one if count == 1 else several}"
 
 
 def _structure(page: SourcePage, places: Places) -> list[str]:

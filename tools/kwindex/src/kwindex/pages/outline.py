@@ -5,10 +5,12 @@ import hashlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kwindex.imports import bindings
+from kwindex.imports import bindings, catches_absence, suppresses_absence
 from kwindex.parsing import decode, parse
 from kwindex.render import docstring_of, expression
+from kwindex.spans import last_line
 
+_THERE = "if it is there"
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
@@ -62,7 +64,7 @@ def outline(data: bytes, module: str, is_package: bool) -> Outline:
             if not isinstance(node, ast.ClassDef) and node.name.startswith("test"):
                 calls[line] = sorted(set(_calls(node, names)))
     return Outline(
-        lines=text.count("\n") + (not text.endswith("\n")),
+        lines=last_line(text) if text else 0,
         size=len(data),
         digest=hashlib.blake2b(data, digest_size=8).hexdigest(),
         docstring=docstring_of(tree.body) or "",
@@ -81,25 +83,31 @@ def _imports(body: list[ast.stmt], module: str, is_package: bool, when: str) -> 
                 yield Import(node.lineno, one.target, one.bound, when)
             continue
         for part, condition in _inside(node):
-            yield from _imports(part, module, is_package, condition or when)
+            yield from _imports(part, module, is_package, ", ".join(filter(None, (when, condition))))
 
 
 def _inside(node: ast.stmt) -> Iterator[tuple[list[ast.stmt], str]]:
     """Yields the bodies of a statement, with the condition under which each runs."""
     if isinstance(node, ast.If):
         test = ast.unparse(node.test)
-        checked = "for type checkers" if test in ("TYPE_CHECKING", "typing.TYPE_CHECKING") else f"if {test}"
+        checked = "for type checkers" if test.rpartition(".")[2] == "TYPE_CHECKING" else f"if {test}"
         yield node.body, checked
         yield node.orelse, f"unless {test}"
     elif isinstance(node, ast.Try | ast.TryStar):
-        yield node.body, "if it is there" if node.handlers else ""
+        yield node.body, _THERE if any(catches_absence(handler.type) for handler in node.handlers) else ""
         for handler in node.handlers:
             yield handler.body, f"after {ast.unparse(handler.type) if handler.type else 'any error'}"
         yield [*node.orelse, *node.finalbody], ""
     elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         yield node.body, f"in {node.name}"
-    elif isinstance(node, ast.ClassDef | ast.With | ast.AsyncWith | ast.For | ast.AsyncFor | ast.While):
+    elif isinstance(node, ast.With | ast.AsyncWith):
+        yield node.body, _THERE if any(suppresses_absence(item.context_expr) for item in node.items) else ""
+    elif isinstance(node, ast.Match):
+        yield from ((case.body, "") for case in node.cases)
+    elif isinstance(node, ast.ClassDef):
         yield node.body, ""
+    elif isinstance(node, ast.For | ast.AsyncFor | ast.While):
+        yield [*node.body, *node.orelse], ""
 
 
 def _calls(node: ast.AST, names: dict[str, str]) -> Iterator[str]:
