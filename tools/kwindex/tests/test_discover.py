@@ -58,6 +58,27 @@ def test_two_files_never_get_the_same_path(tree: Tree) -> None:
     assert labels(root / "old/p", root / "new/p") == {"old/p/__init__.py": "p", "new/p/__init__.py": "p"}
 
 
+def test_a_folder_in_a_package_is_in_it_without_an_init_of_its_own(tree: Tree) -> None:
+    files = (
+        "p/__init__.py",
+        "p/tests/test_a.py",
+        "p/tests/more/b.py",
+        "p/not-a-name/c.py",
+        "p/src/q/__init__.py",
+        "d/e.py",
+    )
+    root = tree(dict.fromkeys(files, ""))
+    assert labels(root) == {
+        "p/__init__.py": "p",
+        "p/tests/test_a.py": "p.tests.test_a",
+        "p/tests/more/b.py": "p.tests.more.b",
+        "p/not-a-name/c.py": "c",
+        "p/src/q/__init__.py": "q",
+        "d/e.py": "e",
+    }
+    assert labels(root / "p/tests") == {"test_a.py": "test_a", "more/b.py": "b"}  # what is above was not asked for
+
+
 def test_each_file_is_read_once_whatever_the_order_of_sources(tree: Tree) -> None:
     root = tree({"a/x.py": "", "a/b/y.py": ""})
     one = discover([root, root / "a", root / "a/x.py"])

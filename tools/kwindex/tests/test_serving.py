@@ -155,6 +155,25 @@ def test_hostile_messages(tmp_path: Path, line: str) -> None:
     assert json.loads(Server(tmp_path).answer(line) or "")["error"]["code"] in (-32700, -32602)
 
 
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [("NaN", -32700), ("-Infinity", -32700), ("1e400", -32600), ("[1]", -32600), ("{}", -32600), ("true", -32600)],
+)
+def test_what_is_no_id_is_refused_in_json_that_every_client_reads(tmp_path: Path, number: str, code: int) -> None:
+    def strange(text: str) -> None:
+        raise AssertionError(f"{text} is no JSON")
+
+    answer = Server(tmp_path).answer(f'{{"jsonrpc": "2.0", "id": {number}, "method": "ping"}}')
+    told = json.loads(answer or "", parse_constant=strange)
+    assert (told["id"], told["error"]["code"]) == (None, code)
+
+
+@pytest.mark.parametrize("number", ["7", "1.5", '"a"', "null", str(10**30)])
+def test_every_id_comes_back(tmp_path: Path, number: str) -> None:
+    answer = Server(tmp_path).answer(f'{{"jsonrpc": "2.0", "id": {number}, "method": "ping"}}')
+    assert answer == f'{{"jsonrpc": "2.0", "id": {number}, "result": {{}}}}'
+
+
 def test_no_index_is_an_error_of_the_tool(tmp_path: Path) -> None:
     call = {
         "jsonrpc": "2.0",

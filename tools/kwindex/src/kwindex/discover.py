@@ -47,7 +47,7 @@ def discover(sources: Sequence[str | Path]) -> Found:
     for root in roots:
         walk.enter(root)
     walk.take_links()
-    packages = _Packages()
+    packages = _Packages(roots)
     label = _Labels(roots, [path for path, _ in walk.files], packages)
     files = [SourceFile(path, label(path), packages.module(path), size) for path, size in walk.files]
     problems = [Problem(label(path), 0, why) for path, why in walk.problems]
@@ -148,10 +148,15 @@ def _inside(path: str, folder: str) -> bool:
 
 
 class _Packages:
-    """The packages that folders are, found by their `__init__.py`; each folder is looked at once."""
+    """The packages that folders are, found by their `__init__.py`; each folder is looked at once.
 
-    def __init__(self) -> None:
+    A folder without it in a package of the sources is in that package, as Python takes it.
+    """
+
+    def __init__(self, roots: list[str]) -> None:
+        self._roots = roots
         self._known: dict[str, tuple[str, str]] = {}
+        self._loose: dict[str, str] = {}
 
     def of(self, folder: str) -> tuple[str, str]:
         """Returns the folder above the topmost package that a folder is in, itself if in none; and its dotted name."""
@@ -175,10 +180,22 @@ class _Packages:
         """Returns the dotted name of a source file."""
         folder, name = os.path.split(path)
         stem = os.path.splitext(name)[0]
-        package = self.of(folder)[1]
+        package = self.of(folder)[1] or self._around(folder)
         if stem == "__init__":
             return printable(package or stem)
         return printable(f"{package}.{stem}" if package else stem)
+
+    def _around(self, folder: str) -> str:
+        """Returns the dotted name of a folder without `__init__.py` that is in a package of the sources, else ''."""
+        known = self._loose.get(folder)
+        if known is None:
+            above, name = os.path.split(folder)
+            known = ""
+            if name.isidentifier() and any(_inside(above, root) for root in self._roots):
+                package = self.of(above)[1] or self._around(above)
+                known = f"{package}.{name}" if package else ""
+            self._loose[folder] = known
+        return known
 
 
 class _Labels:

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable
+from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -221,14 +222,23 @@ def _failed(number: Any, code: int, why: str) -> str:
 
 def _message(line: str) -> dict[str, Any]:
     try:
-        message = json.loads(line)
+        message = json.loads(line, parse_constant=_no_number)
     except ValueError as error:
         raise Refused(_PARSE, f"not JSON: {error}") from None
     except RecursionError:
         raise Refused(_PARSE, "nested too deeply") from None
     if not isinstance(message, dict) or not isinstance(message.get("method"), str):
         raise Refused(_INVALID, "not a request of JSON-RPC 2.0 with a method")
+    number = message.get("id")
+    is_finite = isinstance(number, str | int | None) or (isinstance(number, float) and isfinite(number))
+    if not is_finite or isinstance(number, bool):
+        raise Refused(_INVALID, "id is neither a string nor a number")
     return message
+
+
+def _no_number(text: str) -> None:
+    """Refuses what Python reads and writes as a number, and JSON does not have."""
+    raise ValueError(f"{text} is no number")
 
 
 def serve(folder: str | Path, lines: Iterable[str], out: TextIO) -> None:
