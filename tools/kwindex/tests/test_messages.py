@@ -185,10 +185,12 @@ def test_a_docstring_may_say_that_something_is_deprecated(entries_of: Index) -> 
         "def f():\n    '''Does it.\n\n    .. deprecated:: 2.0\n        Use `lib.g` instead.\n\n    More.\n    '''\n"
         "class C:\n    'Was. .. deprecated:: no directive'\n"
         "class D:\n    '''Is.\n\n    .. deprecated:: use lib.E\n    '''\n"
+        "def h():\n    '''Does it.\n\n    .. deprecated:: 1.22.\n\n    More.\n    '''\n"
     )
     assert told(entries_of(text), "deprecation") == [
         ("m.f", 1, "2.0 Use `lib.g` instead.", "replaced by lib.g"),
         ("m.D", 11, "use lib.E", "replaced by lib.E"),
+        ("m.h", 16, "deprecated since 1.22.", ""),
     ]
 
 
@@ -278,6 +280,15 @@ def test_a_name_that_a_function_binds_for_itself_is_no_config_module(entries_of:
         f"{'other' if word in ('two', 'three', 'four') else 'lib'}.config.{word}" for word in wanted
     )
     assert [entry.name for entry in entries if entry.kind == "environment variable"] == ["ALSO", "YES"]
+
+
+def test_a_class_of_a_config_module_is_no_config_key(entries_of: Index) -> None:
+    text = (
+        "from lib.config import config as old\nfrom lib import config\nimport a.config.config as cfg\n"
+        "old.no, config.config.no, config.Config, config.A_B, cfg.x\n"
+    )
+    found = [entry.name for entry in entries_of(text) if entry.kind == "config key"]
+    assert found == ["a.config.config.x", "lib.config.A_B"]
 
 
 def test_a_config_key_is_all_that_is_read_of_a_config_module(entries_of: Index) -> None:

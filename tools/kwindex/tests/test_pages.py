@@ -191,6 +191,13 @@ def test_folders_say_what_is_in_them_and_how_they_stand(shop: dict[str, str]) ->
     assert "[`Plank`](wood/__init__.py_docs.md#Plank)" in below
 
 
+def test_the_folder_of_all_is_no_name_in_code(shop: dict[str, str]) -> None:
+    titles = [
+        shop[page].split("\n# ")[1].partition("\n")[0] for page in ("index.md", "doc.md", "sub.md", "shop/doc.md")
+    ]
+    assert titles == ["All files", "About all files", "Keywords of all files", "About `shop`"]
+
+
 def test_a_folder_of_nothing_but_one_folder_leads_to_its_keywords(tree: Callable[..., Path], tmp_path: Path) -> None:
     pages = written(tree({"a/b/m.py": "def f(): ...\n"}), tmp_path / "out")
     assert "All of them are in one folder: [`a/b/sub.md`](b/sub.md)." in pages["a/sub.md"]

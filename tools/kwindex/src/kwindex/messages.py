@@ -357,7 +357,8 @@ def deprecated_by(docstring: str | None) -> str:
         '2.0 Use g.'
     """
     found = _DIRECTIVE.search(docstring) if docstring and ".. deprecated::" in docstring else None
-    return cut(found[1], LONGEST_TEMPLATE).strip() if found else ""
+    said = cut(found[1], LONGEST_TEMPLATE).strip() if found else ""
+    return f"deprecated since {said}" if said and not said.strip("v0123456789.") else said
 
 
 _NAME = r"(?::\w+:)?[`'\"]*@?(?P<name>[A-Za-z_]\w*(?:(?:\.|::)\w+)*(?:\(\))?)"
@@ -396,5 +397,4 @@ def replaced_by(text: str) -> str:
         >>> replaced_by("f is old, use `g`"), replaced_by("f is old")
         ('replaced by g', '')
     """
-    instead = replacement(text)
-    return f"replaced by {instead}" if instead else ""
+    return f"replaced by {instead}" if (instead := replacement(text)) else ""

@@ -340,9 +340,14 @@ def _config_key(node: ast.expr, owner: str, imports: Imports) -> str:
             return ""
         place = rest.index(_CONFIG) + 1
         path, rest = path + rest[:place], rest[place:]
-    if rest[0].startswith("__"):
+    of_config = path[-2:-1] == [_CONFIG] and not known.is_module
+    if rest[0].startswith("__") or rest[0] == _CONFIG or of_config or _is_class(rest[-1]):
         return ""
     return ".".join([*path, *rest])
+
+
+def _is_class(word: str) -> bool:
+    return word[:1].isupper() and not word.isupper()
 
 
 def _chain(node: ast.expr) -> list[str]:

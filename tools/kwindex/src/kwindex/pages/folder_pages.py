@@ -56,7 +56,7 @@ def index_page(folder: str, tree: Tree) -> str:
         if dirname(problem.file) == folder
     ]
     links = " · ".join(_around(folder, here))
-    lines = [MARK, "", f"# {code(folder or 'all files')}", "", links, ""]
+    lines = [MARK, "", f"# {code(folder) if folder else 'All files'}", "", links, ""]
     lines += section("Files", table(["file", "keywords", "sort", "lines", "what it is"], files))
     lines += section("Folders", table(["folder", "files", "what it is"], inside))
     lines += section("Not read", table(["file", "line", "why"], unread))
@@ -71,7 +71,7 @@ def doc_page(folder: str, tree: Tree) -> str:
     kinds = Counter(page.kind[0] for page in below)
     text = _docstring(folder, tree)
     here = path_in(folder, DOC)
-    lines = [MARK, "", f"# About {code(folder or 'all files')}", "", " · ".join(_around(folder, here)), ""]
+    lines = [MARK, "", f"# About {code(folder) if folder else 'all files'}", "", " · ".join(_around(folder, here)), ""]
     lines += section("In its own words", block(text) if text else [])
     lines += section(
         "Files by what they are", table(["kind", "files"], [(k, str(n)) for k, n in sorted(kinds.items())])
@@ -89,7 +89,8 @@ def sub_page(folder: str, tree: Tree, places: Places) -> str:
     many for a page shows those of its own files and leads to the pages of the folders in it.
     """
     here = path_in(folder, SUB)
-    lines = [MARK, "", f"# Keywords below {code(folder or 'all files')}", "", " · ".join(_around(folder, here)), ""]
+    title = f"# Keywords {f'below {code(folder)}' if folder else 'of all files'}"
+    lines = [MARK, "", title, "", " · ".join(_around(folder, here)), ""]
     inside = [other for other in tree.folders if other and dirname(other) == folder]
     if len(inside) == 1 and not tree.folders[folder]:
         lead = link(code(path_in(inside[0], SUB)), here, path_in(inside[0], SUB))
