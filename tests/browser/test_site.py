@@ -57,6 +57,14 @@ def test_escape_closes_and_typing_in_a_field_does_not_open(page: playwright.Page
     ready(page)
     page.keyboard.press("Escape")
     assert page.locator("dialog.kwindex[open]").count() == 0
+    page.keyboard.press("/")
+    find(page, "agit")
+    page.keyboard.press("Escape")  # which alone would empty the field
+    assert page.locator("dialog.kwindex[open]").count() == 0
+    page.keyboard.press("/")
+    page.keyboard.type("psum")  # in the place of what was asked before
+    assert page.locator("dialog.kwindex input").input_value() == "psum"
+    page.keyboard.press("Escape")
     page.evaluate("() => { const field = document.createElement('input'); document.body.append(field); field.focus() }")
     page.keyboard.press("k")
     assert page.locator("dialog.kwindex[open]").count() == 0
@@ -96,6 +104,16 @@ def test_it_works_from_a_file(browser: playwright.Browser) -> None:
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile(r"comm_core/simulate/index\.html#comm_core\.simulate\.World$"))
     page.close()
+
+
+def test_no_button_leads_to_the_search_that_the_theme_has_not_from_a_file(browser: playwright.Browser) -> None:
+    phone = browser.new_page(viewport={"width": 360, "height": 740})
+    phone.set_default_timeout(LIMIT_MS)
+    phone.goto((SITE / "index.html").as_uri())
+    phone.wait_for_function("() => document.querySelector('.md-search').hidden")
+    shown = phone.locator(".md-header__inner > :is(label, button):visible")
+    assert [one.get_attribute("for") or one.inner_text() for one in shown.all()] == ["__drawer", "/"]
+    phone.close()
 
 
 def test_a_screen_reader_is_told_what_is_chosen(page: playwright.Page, address: str) -> None:

@@ -173,9 +173,11 @@
   );
   dialog.addEventListener("keydown", (event) => {
     event.stopPropagation(); // keys of the palette are not keys of the page
+    if (event.isComposing) return; // they choose a letter, as of Chinese
     const steps = { ArrowDown: 1, ArrowUp: -1 };
     if (event.key in steps) choose(chosen + steps[event.key]);
     else if (event.key === "Enter") go();
+    else if (event.key === "Escape") dialog.close(); // of itself it would only empty a field that is not empty
     else return;
     event.preventDefault();
   });
