@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from kwindex.syntax import syntax_tree
@@ -234,3 +235,7 @@ def test_the_private_name_finder_finds_what_it_should() -> None:
         "torch.distributed._world",
         "torch.distributed.distributed_c10d._get_default_group",
     }
+
+
+def test_no_example_fails_by_the_time_that_it_takes() -> None:
+    assert hypothesis.settings.default.deadline is None
