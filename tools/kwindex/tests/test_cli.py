@@ -111,6 +111,19 @@ def test_nothing_found(index: Path, command: Command) -> None:
     assert "did you mean all_reduce?" in done.stderr
     done = command("search", "zzqx", "--index", index, "--json")
     assert (done.returncode, json.loads(done.stdout)) == (1, [])
+    assert done.stderr.endswith("; try a part of the name, or words of what it does\n")
+
+
+def test_what_filters_keep_away_is_told_and_their_words_are_no_names(index: Path, command: Command) -> None:
+    done = command("search", "in:nowhere", "allreduce", "--index", index)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith("nothing found for 'in:nowhere allreduce'; without its filters there is m.all_reduce\n")
+    for query in ("kind:class zzqx", "in:all_reduce zzqx"):
+        done = command("search", query, "--index", index)
+        assert done.returncode == 1
+        assert "did you mean" not in done.stderr
+    done = command("search", "kind:function", "reduce_evrything", "--index", index)
+    assert "did you mean all_reduce?" in done.stderr
 
 
 def test_files_that_cannot_be_read(tree: Tree, tmp_path: Path, command: Command) -> None:

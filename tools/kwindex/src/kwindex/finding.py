@@ -10,6 +10,7 @@ from typing import Any
 
 from kwindex.cli import NOTHING_FOUND, OK, USAGE
 from kwindex.errors import KwindexError
+from kwindex.grammar import words
 from kwindex.rank import Hit
 from kwindex.ready import open_searcher
 from kwindex.searcher import Searcher
@@ -68,10 +69,18 @@ def _run_searches(options: argparse.Namespace) -> int:
 
 
 def _say_nothing_found(query: str, searcher: Searcher) -> int:
-    near = searcher.suggest(query)
-    hint = f"; did you mean {', '.join(near)}?" if near else f" among {len(searcher.entries)} entries"
-    print(f"kwindex: nothing found for {query!r}{hint}", file=sys.stderr)
+    print(f"kwindex: nothing found for {query!r}{_hint(query, searcher)}", file=sys.stderr)
     return NOTHING_FOUND
+
+
+def _hint(query: str, searcher: Searcher) -> str:
+    """Returns what may lead on where a query found nothing."""
+    asked = words(query)
+    if asked and asked != " ".join(query.split()) and (kept := searcher.search(asked, 1)):
+        return f"; without its filters there is {kept[0].entry.name}"
+    if near := searcher.suggest(query):
+        return f"; did you mean {', '.join(near)}?"
+    return f" among {len(searcher.entries)} entries; try a part of the name, or words of what it does"
 
 
 def shown(hits: Iterable[Hit], coloured: bool, paths: Mapping[str, str]) -> Iterable[str]:

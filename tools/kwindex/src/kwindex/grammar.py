@@ -40,7 +40,7 @@ class Request(NamedTuple):
         asked: dict[str, list[str]] = {"kind": [], "in": [], "pkg": []}
         for found in _FILTER.finditer(text):
             asked[found[1]].append(found[2] if found[2] is not None else found[3])
-        text = " ".join(_FILTER.sub(" ", text).split())
+        text = words(text)
         noted = re.match(NOTED, text)
         if noted is not None:
             text = noted[1].strip()
@@ -77,6 +77,16 @@ class Request(NamedTuple):
         if entry.kind in UNNAMED:
             return self.text in entry.signature
         return self.text in (entry.name, short(entry.name)) or entry.name.endswith((f".{self.text}", f"::{self.text}"))
+
+
+def words(text: str) -> str:
+    """Returns a query without its filters.
+
+    Example:
+        >>> words("in:distributed all  reduce kind:op")
+        'all reduce'
+    """
+    return " ".join(_FILTER.sub(" ", text).split())
 
 
 def _is_in(package: str, entry: Entry) -> bool:

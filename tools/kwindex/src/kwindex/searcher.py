@@ -5,7 +5,7 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from kwindex.best import Best, Judged, always
-from kwindex.grammar import Request
+from kwindex.grammar import Request, words
 from kwindex.kinds import KINDS, TABLE, UNNAMED
 from kwindex.link import LONGEST_CHAIN, is_definition, target_of
 from kwindex.model import Entry
@@ -120,7 +120,7 @@ class Searcher:
         """Returns names that may be meant by a query that found nothing."""
         from kwindex.suggestions import near_names  # seldom needed, and not before there is nothing else to say
 
-        return near_names(text, self.tables, self._names, limit)
+        return near_names(words(text), self.tables, self._names, limit)
 
     def linked(self, entry: Entry) -> Entry:
         """Returns an import with the summary of what it brings, every other entry as it is."""
