@@ -45,6 +45,31 @@ def test_functions_that_take_and_return_these_types(entries_of: Index, query: st
     assert found(entries_of(SOURCE), query)[0] == first
 
 
+@pytest.mark.parametrize(
+    ("query", "first"),
+    [
+        ("AssertionError: Expected CellVariable, got 3 in load_cell", "A.B.C.D.cell"),
+        ("AssertionError: expected int, got 3", "anything"),
+        ("RuntimeError: exactly one of size and scale", "_other"),
+        ("lib.errors.RuntimeError: exactly one of size and scale", "_other"),
+        ("AssertionError: exactly one of size and scale", "one"),
+        ("exactly one of size and scale", "one"),
+        ("RuntimeError: must be given exactly one of size and", "_longer"),
+    ],
+)
+def test_of_messages_that_a_text_is_the_one_that_tells_most_is_first(entries_of: Index, query: str, first: str) -> None:
+    index = entries_of(
+        "def anything(x, y): raise AssertionError(f'expected {x}, got {y}')\n"
+        "class A:\n class B:\n  class C:\n   class D:\n"
+        "    def cell(z): raise AssertionError(f'Expected CellVariable, got {z} in load_cell')\n"
+        "def one(): raise AssertionError('exactly one of size and scale')\n"
+        "def _other(): raise RuntimeError('exactly one of size and scale')\n"
+        "def longer(): raise AssertionError('must be given exactly one of size and scale, in this order')\n"
+        "def _longer(): raise RuntimeError('must be given exactly one of size and scale, in this order')\n"
+    )
+    assert found(index, query)[0] == first
+
+
 @pytest.mark.parametrize("query", ["bytes -> int", "Tensor, Tensor -> Tensor", "-> Tensors", "int -> ProcessGroup"])
 def test_types_that_no_function_has(entries_of: Index, query: str) -> None:
     assert found(entries_of(SOURCE), query) == []

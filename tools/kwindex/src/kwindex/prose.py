@@ -12,6 +12,9 @@ from kwindex.signatures import GAP, Asked
 from kwindex.tables import Tables
 
 MESSAGE = 880
+"""For a text that is the message; a letter of it more counts more than where it is raised."""
+SAME_ERROR = 10
+"""For a message of the error that a pasted text begins with."""
 MESSAGE_BEGUN = 600
 MESSAGE_PART = 560
 ERROR_CLASS = 150
@@ -60,22 +63,25 @@ class Prose:
 
     def messages(self, text: str) -> Iterator[tuple[int, Match]]:
         """Yields the entries whose message a pasted text is, begins or is a part of."""
-        pasted = self._told(text)
+        error, said = self._split(text)
+        pasted, error = plain(said), error.rpartition(".")[2]
         if len(pasted) < _LEAST_PASTED or " " not in pasted:
             return
         for longest, head, line, number in self._messages:
             if longest in pasted or head in pasted:
                 message = Message.parse(line)
                 if longest in pasted and message.answers(pasted):
-                    yield number, Match(MESSAGE + min(message.letters // 8, 60), "raises this message")
+                    points = MESSAGE + min(message.letters, 100) + self._is_of(number, error)
+                    yield number, Match(points, "raises this message")
                 elif letters := message.begun(pasted):
-                    yield number, Match(MESSAGE_BEGUN + min(letters // 2, 100), "raises a message that begins so")
+                    points = MESSAGE_BEGUN + min(letters // 2, 100) + self._is_of(number, error)
+                    yield number, Match(points, "raises a message that begins so")
             elif pasted in longest:
                 yield number, Match(MESSAGE_PART, "part of the message")
 
-    def _told(self, text: str) -> str:
-        """Returns a pasted text as messages are compared, without the error's name that a traceback has before it."""
-        return plain(self._split(text)[1])
+    def _is_of(self, number: int, error: str) -> int:
+        """Returns what a message is worth for being of the error that a pasted text names."""
+        return SAME_ERROR if error and self._tables.entry(number).signature.startswith(f"{error}: ") else 0
 
     def error(self, text: str) -> str:
         """Returns the name of the class that a pasted text begins with, "" where the index has none of that name."""

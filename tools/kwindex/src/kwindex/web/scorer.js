@@ -865,28 +865,26 @@ globalThis.kwindexScorer = (() => {
 
     byMessage(text, offer) {
       const P = this.P;
-      const pasted = this.told(text);
+      const [error, said] = this.split(text);
+      const pasted = plain(said);
+      const start = error ? `${error.slice(error.lastIndexOf(".") + 1)}: ` : "";
+      const isOf = (entry) => (start && entry.kind === "error" && entry.template.startsWith(start) ? P.SAME_ERROR : 0);
       if (pasted.length < P.LEAST_PASTED || !pasted.includes(" ")) return;
       for (const [entry, told] of this.part("messages") || []) {
         const { longest } = told;
         const head = told.pieces[0].slice(0, P.HEAD);
         if (pasted.includes(longest) || pasted.includes(head)) {
           if (pasted.includes(longest) && answers(told, pasted)) {
-            offer(entry, P.MESSAGE + Math.min(Math.floor(told.letters / 8), 60), "raises this message");
+            offer(entry, P.MESSAGE + Math.min(told.letters, 100) + isOf(entry), "raises this message");
           } else {
             const letters = begun(told, pasted);
-            const points = P.MESSAGE_BEGUN + Math.min(Math.floor(letters / 2), 100);
+            const points = P.MESSAGE_BEGUN + Math.min(Math.floor(letters / 2), 100) + isOf(entry);
             if (letters) offer(entry, points, "raises a message that begins so");
           }
         } else if (longest.includes(pasted)) {
           offer(entry, P.MESSAGE_PART, "part of the message");
         }
       }
-    }
-
-    // A pasted text as messages are compared, without the error's name that a traceback has before it.
-    told(text) {
-      return plain(this.split(text)[1]);
     }
 
     // The name of the error that a pasted text begins with, and the rest; of a traceback its end is taken.
