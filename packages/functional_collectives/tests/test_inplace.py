@@ -479,6 +479,51 @@ def test_a_result_written_over_its_input_has_the_gradient_of_what_the_input_was(
     assert World(size).run(_over_its_input, op, where) == [True] * size
 
 
+def _times_a_factor(group):
+    """Gradients of the factor of each rank, and of what it multiplies, of the functional form and of those in place."""
+
+    def functional(x, f):
+        return fc.all_reduce(x, fc.premul_sum(f), group)
+
+    def in_place(x, f):
+        return fc.all_reduce_inplace(x, fc.premul_sum(f), group)
+
+    def of_a_view(x, f):
+        fc.all_reduce_inplace(x.view(2, 2)[:], fc.premul_sum(f), group)
+        return x
+
+    def scattered_onto_itself(x, f):
+        return fc.reduce_scatter_tensor_inplace(x[: 4 // group.world], x, fc.premul_sum(f), group) * 1
+
+    def scattered(x, f):
+        return fc.reduce_scatter_tensor(x, fc.premul_sum(f), 0, group)
+
+    def gradients(call, compiled):
+        x, f = torch.arange(4.0, requires_grad=True), torch.tensor(2.0 + group.rank, requires_grad=True)
+
+        def loss(x, f):
+            y = call(x * 1, f)
+            return (y * torch.arange(1.0 + group.rank, 1.0 + group.rank + len(y))).sum()
+
+        (torch.compile(loss, backend="aot_eager", fullgraph=True) if compiled else loss)(x, f).backward()
+        return x.grad.tolist(), f.grad.item()
+
+    ways = [False] if group.is_simulated else [False, True]
+    reduced = [gradients(call, how) for call in (functional, in_place, of_a_view) for how in ways]
+    return reduced, [gradients(call, how) for call in (scattered, scattered_onto_itself) for how in ways]
+
+
+@pytest.mark.world(1, 2)
+def test_a_factor_that_requires_grad_may_be_that_of_a_result_written_over_what_it_multiplies(world):
+    n = world.size
+    weights = [sum(place + rank + 1.0 for rank in range(n)) for place in range(4)]
+    own = [place % (4 // n) + place // (4 // n) + 1.0 for place in range(4)]
+    for rank, found in enumerate(world.run(_times_a_factor)):
+        for gradients, weight in zip(found, (weights, own), strict=True):
+            want = [w * (2.0 + rank) for w in weight], sum(place * w for place, w in enumerate(weight))
+            assert gradients == [want] * len(gradients)
+
+
 def test_the_two_conventions_differ_by_the_size_of_the_group():
     def body(group):
         grads = []

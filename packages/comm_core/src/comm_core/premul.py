@@ -62,8 +62,16 @@ def premul_sum(factor: complex | torch.Tensor) -> PremulSum:
     return PremulSum(factor)
 
 
-def premultiplied(x: torch.Tensor, params: dict[str, Any], where: str) -> tuple[torch.Tensor, dict[str, Any]]:
+def premultiplied(
+    x: torch.Tensor, params: dict[str, Any], where: str, written: bool = False
+) -> tuple[torch.Tensor, dict[str, Any]]:
     """Return the tensor and the parameters of the sum that a premultiplied one is; other calls come back as they are.
+
+    Args:
+        x: this rank's tensor.
+        params: the call's parameters, as they were given.
+        where: the collective.
+        written: the result may be written over `x`, whose values the gradient of a factor needs: that takes a copy.
 
     Raises:
         ReduceOpError: the dtype has no product with such a factor.
@@ -91,4 +99,6 @@ def premultiplied(x: torch.Tensor, params: dict[str, Any], where: str) -> tuple[
         raise ReduceOpError(where, f"premul_sum of {x.dtype} by a complex factor", need, "cast the tensor to complex")
     if isinstance(factor, torch.Tensor):
         factor = factor.reshape(()).to(device=x.device, dtype=x.dtype)
+        if written and torch.is_grad_enabled() and factor.requires_grad:
+            x = x.clone()
     return x * factor, {**params, "reduce_op": "sum"}

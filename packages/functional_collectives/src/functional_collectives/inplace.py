@@ -230,7 +230,7 @@ def fitting(
     Raises:
         CommError: it does not, or an argument is wrong.
     """
-    x, params = premultiplied(settled(x, entry.name), params, entry.name)
+    x, params = premultiplied(settled(x, entry.name), params, entry.name, written=True)
     try:
         parsed = entry.check(x, on.world, on.rank, **params)
     except CommError as error:  # anew, by position: of an error's arguments Dynamo shows only those
