@@ -1,5 +1,6 @@
 """Traced and compiled calls over every spelling of a group, and a result that only some ranks use."""
 
+import itertools
 import warnings
 
 import pytest
@@ -172,3 +173,45 @@ def test_dynamo_warns_of_nothing_whatever_names_the_group(fake_world, monkeypatc
             assert torch.compile(broken, backend="eager")(torch.ones(2)).tolist() == [2.0, 2.0]
             with pytest.raises(ReduceOpError, match="summ"):
                 torch.compile(wrong, backend="eager")(torch.ones(2))
+
+
+def _conjugated(group, backend):
+    """For each call, whether a graph sends what eager code does of a conjugated or negated view, and its gradient."""
+    n = group.world
+    on = {
+        "all_reduce": lambda x: fc.all_reduce(x, "sum", group),
+        "reduce": lambda x: fc.reduce(x, "avg", 1, group),
+        "all_gather": lambda x: fc.all_gather_tensor(x, 0, group),
+        "reduce_scatter_v": lambda x: fc.reduce_scatter_v(x, "sum", 0, group),
+        "all_to_all": lambda x: fc.all_to_all_single(x, None, None, group),
+        "permute": lambda x: fc.permute_tensor(x, list(range(n))[::-1], group),
+        "gather": lambda x: fc.gather(x, 1, 0, group),
+        "scatter": lambda x: fc.scatter(x, 1, 0, group),
+        "scan": lambda x: fc.scan(x, "sum", group),
+        "broadcast": lambda x: fc.broadcast(x, 1, group),
+    }
+    views = {"conj": lambda z: z.conj(), "neg": lambda z: z.conj().imag}
+    found = {}
+    for (name, call), (kind, view) in itertools.product(on.items(), views.items()):
+
+        def program(z, call=call, view=view):
+            y = call(view(z))
+            return (y * y).real + 2 * (y * y).imag if y.is_complex() else y * y
+
+        torch._dynamo.reset()
+        pairs = []
+        for fn in (program, torch.compile(program, fullgraph=True, backend=backend)):
+            z = (torch.arange(2.0 * n) + group.rank + 1j).requires_grad_()
+            y = fn(z)
+            y.sum().backward()
+            pairs.append((y.tolist(), z.grad.tolist()))
+        found[name, kind] = pairs[0] == pairs[1]
+    return found
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.world(2, timeout=120.0)
+def test_a_view_that_is_conjugated_in_a_graph_is_sent_as_it_looks(world, backend):
+    for found in world.run(_conjugated, backend):
+        assert len(found) == 20
+        assert all(found.values()), found

@@ -103,7 +103,7 @@ class TracedTransport:
     ) -> Pending:
         """Trace `_c10d_functional.all_to_all_single`; of pairs for complex numbers, which torch's op does not move."""
         x, input_splits = given_to_all(self._group, x, output_splits, input_splits)
-        moved = torch.view_as_real(x) if x.is_complex() else x
+        moved = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
         sent = torch.ops._c10d_functional.all_to_all_single(moved, output_splits, input_splits, self._name)
         if not x.is_complex():
             return self.begun(sent, out)
