@@ -328,3 +328,32 @@ def test_linearize_of_torch_parts_a_collective_from_its_wait():
         return "all_gather_into_tensor" in folded, "wait_tensor" in folded
 
     assert World(1).run(body) == [(True, False)]
+
+
+def test_a_batch_of_nothing_is_a_batch():
+    """Of several tensors in one message, too; a hessian at an empty tensor is such a batch."""
+
+    def body(group):
+        n, rank = group.world, group.rank
+
+        def several(x):
+            peers = (rank + 1) % n, (rank - 1) % n
+            return [
+                fc.all_reduce(x, "max", group),
+                *fc.all_reduce_coalesced([x, x[:1]], "sum", group),
+                *fc.reduce_scatter_tensor_coalesced([x, x], "avg", [0, 0], group),
+                *fc.all_gather_into_tensor_coalesced([x, x], group),
+                *fc.batch_p2p([fc.Send(x, peers[0]), fc.Receive(x, peers[1])], group),
+                fc.isend(x, peers[0], group),
+                fc.irecv(x, peers[1], group),
+            ]
+
+        def loss(x):
+            return torch.stack([(y * y).sum() for y in several(x)]).sum()
+
+        x = torch.empty(0, 2 * n)
+        slope = torch.func.vmap(torch.func.grad(loss))(x)
+        return [tuple(y.shape) for y in [*torch.func.vmap(several)(x), slope]]
+
+    whole, one, part, all_, none = (0, 6), (0, 1), (0, 2), (0, 18), (0, 0)
+    assert World(3).run(body) == [[whole, whole, one, part, part, all_, all_, none, whole, none, whole, whole]] * 3

@@ -254,7 +254,7 @@ def pieces(whole: torch.Tensor, shapes: Sequence[tuple[int, ...]]) -> list[torch
     """Return the tensors that lie in a result one behind the other; of one in flight, by one view each."""
     sizes = [math.prod(shape) for shape in shapes]
     if type(whole) is not AsyncCollectiveTensor or whole.requires_grad:
-        return [part.view(shape) for part, shape in zip(whole.view(-1).split(sizes), shapes, strict=True)]
+        return [part.view(shape) for part, shape in zip(whole.view(sum(sizes)).split(sizes), shapes, strict=True)]
     starts = itertools.accumulate(sizes[:-1], initial=0)
     return [whole.as_strided(shape, row_major(shape), start) for shape, start in zip(shapes, starts, strict=True)]
 
@@ -305,10 +305,10 @@ def packed(xs: Tensors, world: int, parsed: Sequence[dict[str, Any]]) -> torch.T
         [[0, 1, 8], [2, 3, 9]]
     """
     cut = [blocks(x, world, params.get("dim")) for x, params in zip(xs, parsed, strict=True)]
+    rows, widths = cut[0].shape[0], [math.prod(of_ranks.shape[1:]) for of_ranks in cut]
     if not all(is_unrecorded(x) for x in xs):
-        return torch.cat([of_ranks.reshape(of_ranks.shape[0], -1) for of_ranks in cut], 1)
-    widths = [math.prod(of_ranks.shape[1:]) for of_ranks in cut]
-    matrix = xs[0].new_empty((cut[0].shape[0], sum(widths)))
+        return torch.cat([of_ranks.reshape(rows, width) for of_ranks, width in zip(cut, widths, strict=True)], 1)
+    matrix = xs[0].new_empty((rows, sum(widths)))
     start = 0
     for of_ranks, width in zip(cut, widths, strict=True):
         matrix.narrow(1, start, width).view(of_ranks.shape).copy_(of_ranks)

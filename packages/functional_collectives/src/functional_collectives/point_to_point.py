@@ -89,7 +89,7 @@ def isend(
         [[], [1.0, 2.0]]
     """
     with refusing(group, "batch_p2p", {"sends": [(dst, 0, tag)]}):
-        x = settled(x, "isend").reshape(-1)
+        x = in_row(settled(x, "isend"))
     entry = under(BATCH_P2P, backward)
     return comm_core.start(entry, x, in_flight, group, sends=[(dst, x.shape[0], tag)], receives=[])
 
@@ -205,16 +205,21 @@ def in_a_row(sent: Sequence[torch.Tensor], received: Sequence[torch.Tensor]) -> 
     """
     both = [*sent, *received]
     if len(both) == 1:
-        return sent[0].reshape(-1) if sent else nothing_of(received[0])
+        return in_row(sent[0]) if sent else nothing_of(received[0])
     if all(is_unrecorded(x) for x in both):
         return packed(both[0], sent, both[0].new_empty(sum(x.numel() for x in sent)))
     columns = [*sent, *(nothing_of(x) for x in received)]  # not rows, as of empty ones cat has no gradient
-    return torch.cat([x.reshape(-1, 1) for x in columns]).reshape(-1)
+    return in_row(torch.cat([x.reshape(x.numel(), 1) for x in columns]))
 
 
 def nothing_of(x: torch.Tensor) -> torch.Tensor:
     """Return a row of no elements that has a tensor's gradient, and takes no copy of it."""
-    return (x[:0] if x.ndim else x.reshape(1)[:0]).reshape(-1)
+    return in_row(x[:0] if x.ndim else x.reshape(1)[:0])
+
+
+def in_row(x: torch.Tensor) -> torch.Tensor:
+    """Return a tensor's elements in a row; the size is named, as of an empty batch under vmap torch cannot infer it."""
+    return x.reshape(x.numel())
 
 
 def named_in(ops: object) -> dict[str, list[tuple[int, int, int]]]:
