@@ -1,6 +1,7 @@
 """torch.func over every entry of the catalogue: grad, vmap, jvp, jacrev, jacfwd and what they make together.
 
-Beside them `autograd.functional.jacobian(vectorize=True)`, whose batch of cotangents torch.func knows nothing of.
+Beside them `autograd.functional`, whose batches of cotangents and tangents torch.func knows nothing of, and
+`autograd.forward_ad`.
 
 On each rank a function takes a vector and gives a vector: something that is not linear, the collective, something that
 is not linear. The oracle is the same in one process (`lists.py`), where torch differentiates through all ranks at once,
@@ -20,7 +21,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+from torch.autograd import forward_ad, functional
+from torch.func import grad, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
 
 from comm_core import SimulatedGroup, World, run
 from comm_core.catalog import CATALOG
@@ -106,7 +108,7 @@ def transforms(f: Vector, z: torch.Tensor, t: torch.Tensor, batch: torch.Tensor)
         "grad": grad(loss)(z),
         "vjp": vjp(f, z)[1](torch.ones_like(f(z)))[0],
         "jacrev": jacrev(f)(z),
-        "jacobian": torch.autograd.functional.jacobian(f, z, vectorize=True),
+        "jacobian": functional.jacobian(f, z, vectorize=True),
         "grad of grad": pushed(z),
         "third": grad(lambda z: (pushed(z) * t).sum())(z),
         "jacrev of grad": jacrev(slope)(z),
@@ -125,7 +127,18 @@ def forward_transforms(f: Vector, z: torch.Tensor, t: torch.Tensor, batch: torch
     def pushed(z: torch.Tensor) -> torch.Tensor:
         return jvp(f, (z,), (t,))[1]  # type: ignore[no-any-return]
 
+    def dual_of_grad() -> torch.Tensor:
+        with forward_ad.dual_level():
+            leaf = z.clone().requires_grad_()
+            (slope,) = torch.autograd.grad(f(forward_ad.make_dual(leaf, t)).sum(), leaf, create_graph=True)
+            return forward_ad.unpack_dual(slope).tangent.detach()
+
     return {
+        "dual of grad": dual_of_grad(),
+        "jacobian, forward": functional.jacobian(f, z, vectorize=True, strategy="forward-mode"),
+        "hessian, forward": functional.hessian(
+            lambda z: f(z).sum(), z, vectorize=True, outer_jacobian_strategy="forward-mode"
+        ),
         "vmap of grad": vmap(grad(lambda z: f(z).sum()))(batch),
         "jvp": pushed(z),
         "jacfwd": jacfwd(f)(z),
@@ -137,9 +150,15 @@ def forward_transforms(f: Vector, z: torch.Tensor, t: torch.Tensor, batch: torch
     }
 
 
-def of_ours(group: Any, name: str, drawn: list[Case], bent: int | None = None) -> list[dict[str, torch.Tensor]]:
+def linear_map(f: Vector, z: torch.Tensor, t: torch.Tensor, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"linearize": linearize(f, z)[1](t)}
+
+
+def of_ours(
+    group: Any, name: str, drawn: list[Case], bent: int | None = None, linear: bool = False
+) -> list[dict[str, torch.Tensor]]:
     found = []
-    done = transforms if isinstance(group, SimulatedGroup) else forward_transforms
+    done = linear_map if linear else transforms if isinstance(group, SimulatedGroup) else forward_transforms
     for case in drawn:
         at, long = lengths(name, case)
 
@@ -184,13 +203,13 @@ def of_one_process(name: str, case: Case, bent: int | None) -> Wanted:
         return {
             "value": world(*zs)[rank],
             **dict.fromkeys(("grad", "vjp"), slope(*zs)[rank]),
-            "jvp": tangent[rank],
+            **dict.fromkeys(("jvp", "linearize"), tangent[rank]),
             **dict.fromkeys(("jacrev", "jacobian"), sum(jacobian[other][rank] for other in ranks)),
-            "jacfwd": sum(jacobian[rank][other] for other in ranks),
-            **dict.fromkeys(("grad of grad", "jvp of grad", "grad of jvp"), curved[rank]),
+            **dict.fromkeys(("jacfwd", "jacobian, forward"), sum(jacobian[rank][other] for other in ranks)),
+            **dict.fromkeys(("grad of grad", "jvp of grad", "grad of jvp", "dual of grad"), curved[rank]),
             "third": third[rank],
             **dict.fromkeys(("jacrev of grad", "batch of cotangents"), sum(curves[other][rank] for other in ranks)),
-            "hessian": sum(curves[rank][other] for other in ranks),
+            **dict.fromkeys(("hessian", "hessian, forward"), sum(curves[rank][other] for other in ranks)),
             **dict.fromkeys(
                 ("vmap of grad of grad", "grad of vmap of grad"), torch.stack([curved_of[i][rank] for i in every])
             ),
@@ -252,6 +271,20 @@ def test_forward_mode_on_real_ranks(world_backend: str, bent: int | None) -> Non
     by_rank = run_ranks(all_of_ours, 2, world_backend, args=(drawn, bent))
     for name, of in drawn.items():
         judge(name, of, [found[name] for found in by_rank], wanted_on_two_ranks(bent)[name])
+
+
+def all_linearized(group: Any, drawn: dict[str, list[Case]]) -> dict[str, list[dict[str, torch.Tensor]]]:
+    return {name: of_ours(group, name, of, linear=True) for name, of in drawn.items()}
+
+
+def test_linearize_on_real_ranks(world_backend: str) -> None:
+    """Each case is traced, which takes its time: so the first and the last reduce op of each entry."""
+    of_two = {name: cases(name, 2, 0) for name in ENTRIES}
+    drawn = {name: of if len(of) == 1 else [of[0], of[-1]] for name, of in of_two.items()}
+    by_rank = run_ranks(all_linearized, 2, world_backend, timeout=150.0, args=(drawn,))
+    for name, of in drawn.items():
+        wanted = [of_one_process(name, case, None) for case in of]
+        judge(name, of, [found[name] for found in by_rank], wanted)
 
 
 def batched(group: Any, name: str, drawn: list[Case]) -> list[torch.Tensor]:

@@ -147,6 +147,15 @@ def forward_ad_active() -> bool:
     return torch.autograd.forward_ad._current_level >= 0
 
 
+def records_tangents(x: torch.Tensor) -> bool:
+    """Tell whether make_fx records forward-mode AD of real tensors, as `torch.func.linearize` does (2.11 to 2.14)."""
+    if torch.compiler.is_compiling() or type(x) is not torch.Tensor or not _modes() or not forward_ad_active():
+        return False
+    from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+    return get_proxy_mode() is not None
+
+
 def sees_saved_tensors() -> bool:
     """Tell whether something sees what is saved for backward: a hook, as a checkpoint's, or a mode (2.11 to 2.14)."""
     if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:

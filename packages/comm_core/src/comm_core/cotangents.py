@@ -18,7 +18,7 @@ from comm_core.execution import Finish, GroupEmit, Recorded
 from comm_core.groups import AnyGroup
 from comm_core.outbox import Sent, finished
 from comm_core.pending import Pending
-from comm_core.ties import applied_unseen, tied
+from comm_core.ties import anew, applied_unseen, tied
 
 
 def recorded_messages(x: torch.Tensor, key: str, group: AnyGroup, params: Params, finish: Finish) -> torch.Tensor:
@@ -67,7 +67,7 @@ class Awaited(torch.autograd.Function):
         """Return the tensor."""
         ctx.arrival = arrival
         last_in_backward(ctx)
-        return x.view_as(x)
+        return anew(x)
 
     @staticmethod
     def backward(ctx: Any, cotangent: torch.Tensor) -> tuple[torch.Tensor, None]:

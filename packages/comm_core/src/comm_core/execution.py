@@ -21,7 +21,7 @@ from comm_core.groups import AnyGroup, GroupLike, as_group
 from comm_core.outbox import finished, to_send
 from comm_core.pending import Pending
 from comm_core.premul import premultiplied
-from comm_core.settling import settled
+from comm_core.settling import settled, unfolded
 from comm_core.simulate import SimulatedGroup
 from comm_core.ties import applied_unseen, tie, tied, tied_to
 from comm_core.tracing import is_plain, is_traced, node, transforms_active
@@ -184,7 +184,7 @@ def is_differentiated(x: torch.Tensor) -> bool:
 def move(entry: Collective, x: torch.Tensor, group: AnyGroup, params: Params, finish: Finish) -> torch.Tensor:
     """Move the bytes of one call whose parameters `check` has parsed: as ops of a graph, or on the transport."""
     if is_traced(x):
-        return entry.kernel(traced_transport(group), x, **params).wait()
+        return entry.kernel(traced_transport(group), unfolded(x), **params).wait()
     if finish is finished and "receives" in params:
         x = to_send(x, params["receives"])
     return finish(launch_parsed(entry, x, group, params))
@@ -333,7 +333,7 @@ def tangent(ctx: Any, x: torch.Tensor, *_: None) -> tuple[torch.Tensor, torch.Te
     params, its_tie = ctx.params, ctx.saved_tensors[-1]
     if not is_linear(BY_KEY[ctx.key], params):
         x, params = x * partial(ctx, *ctx.saved_tensors[:2]), summed(params)
-    pushed = tied_to(recorded(x, ctx.key, ctx.group, params, finished), its_tie)
+    pushed = tied_to(GroupEmit(ctx.group)(ctx.key, x, **params), its_tie)
     return pushed, tie(pushed)
 
 

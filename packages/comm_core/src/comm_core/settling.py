@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 
-from comm_core.compat import forward_ad_active, is_transformed
+from comm_core.compat import forward_ad_active, is_transformed, records_tangents
 from comm_core.errors import DtypeError
 from comm_core.inductor_compat import keep_reads
 from comm_core.tracing import node, transforms_active
@@ -38,6 +38,19 @@ def wait(x: torch.Tensor) -> torch.Tensor:
 def wait_in_graph(x: torch.Tensor) -> torch.Tensor:
     """Wait under torch.func inside a compiled graph: torch's op has no rule for a transform."""
     return Waited.apply(x)  # type: ignore[no-untyped-call]
+
+
+def unfolded(x: torch.Tensor) -> torch.Tensor:
+    """Return a tensor that `torch.func.linearize` takes for no constant.
+
+    It computes ahead of time what depends on the point alone; it takes a collective for such a thing and its wait for
+    none, and would read a result that has not arrived. What is behind a wait it leaves alone.
+
+    Example:
+        >>> unfolded(torch.ones(2))
+        tensor([1., 1.])
+    """
+    return torch.ops._c10d_functional.wait_tensor(x) if records_tangents(x) else x
 
 
 def settled(x: torch.Tensor, where: str) -> torch.Tensor:

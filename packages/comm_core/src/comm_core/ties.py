@@ -14,6 +14,8 @@ from typing import Any, cast
 
 import torch
 
+from comm_core.compat import forward_ad_active
+
 
 def tie(x: torch.Tensor) -> torch.Tensor:
     """Return what a recorded call of a tensor gives back beside its result."""
@@ -68,13 +70,27 @@ def tied_to(x: torch.Tensor, tie: torch.Tensor) -> torch.Tensor:
     return cast(torch.Tensor, Tied.apply(x, tie))  # type: ignore[no-untyped-call]
 
 
+def anew(x: torch.Tensor) -> torch.Tensor:
+    """Return what the forward of an identity may return: a view; in forward mode a copy.
+
+    There torch asks that the tangent of a view be a view of the tangent, which no batch of tangents can be, nor what is
+    tied to a tie's tangent (2.11 to 2.14).
+
+    Example:
+        >>> x = torch.ones(2)
+        >>> anew(x).data_ptr() == x.data_ptr()
+        True
+    """
+    return x.clone() if forward_ad_active() else x.view_as(x)
+
+
 class Tied(torch.autograd.Function):
     """The identity of its first argument, which autograd believes to depend on the second, a tie."""
 
     @staticmethod
     def forward(x: torch.Tensor, tie: torch.Tensor) -> torch.Tensor:
         """Return the tensor; a view of an expanded one would take no tangent."""
-        return x.view_as(x) if x.is_contiguous() else x.contiguous()
+        return anew(x) if x.is_contiguous() else x.contiguous()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from comm_core.catalog.rules import Emit, batch_first
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
+from comm_core.compat import forward_ad_active
 from comm_core.pending import Pending
 from comm_core.transports import Transport
 
@@ -29,6 +30,8 @@ def oracle(inputs: Sequence[torch.Tensor], params: Sequence[Params]) -> list[tor
 
 
 def kernel(wire: Transport, x: torch.Tensor) -> Pending:
+    if not torch.compiler.is_compiling() and forward_ad_active():
+        x = x.detach()  # of the tensor itself, torch asks that the tangent be itself too
     return wire.wait(x)
 
 
