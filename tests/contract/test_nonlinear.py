@@ -1,6 +1,7 @@
 """Gradients of min, max and product over ranks, against autograd of the definition in one process."""
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -150,6 +151,38 @@ def test_a_nan_takes_the_gradient_of_its_place() -> None:
         return x.grad.tolist()  # type: ignore[union-attr]
 
     assert World(2).run(body) == [[1.0, 0.0], [1.0, 2.0]]
+
+
+def nans(group: Any) -> dict[tuple[str, str, int], list[bool]]:
+    """Where there are NaNs in a result, when one rank in turn has nothing else and the others have ones."""
+    n, found = group.world, {}
+    entries: dict[str, dict[str, Any]] = {
+        "all_reduce": {},
+        "reduce_scatter_v": {"dim": 0, "sizes": [4] * n},
+        "scan": {"reverse": False},
+    }
+    for (name, params), op, at in itertools.product(entries.items(), ("min", "max"), range(n)):
+        x = torch.full((4 * n,), float("nan") if group.rank == at else 1.0)
+        found[name, op, at] = run(CATALOG[name], x, group, reduce_op=op, **params).isnan().tolist()
+    return found
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_a_nan_is_the_extremum_and_gloo_may_lose_it_alike_on_all_ranks(world_backend: str, world: int) -> None:
+    """docs/understand/gradients.md says so; where the ranks reduce themselves, gloo only moves."""
+    ranks = range(world)
+    for loses, by_rank in (
+        (False, World(world).run(nans)),
+        (world_backend == "gloo", run_ranks(nans, world, world_backend)),
+    ):
+        for name, op, at in by_rank[0]:
+            given = [found[name, op, at] for found in by_rank]
+            wanted = {
+                "all_reduce": given[:1] * world if loses else [[True] * 4 * world] * world,
+                "reduce_scatter_v": [[True] * 4] * world,
+                "scan": [[rank >= at] * 4 * world for rank in ranks],
+            }
+            assert given == wanted[name], (loses, name, op, at)
 
 
 def forward_mode(group: Any) -> list[Any]:
