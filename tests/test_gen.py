@@ -24,6 +24,7 @@ from tools.gen import (
     originals,
     palette,
     quality_page,
+    reference,
     site,
 )
 from tools.gen.sources import GENERATED, ROOT, Output, distributions
@@ -158,6 +159,13 @@ def test_the_concordance_links_what_is_ours() -> None:
     assert concordance.here({"name": "y", "none": "not needed"}, found) == "none needed: not needed"
     (counted,) = concordance.summary({"a/_b.py": [row, {"name": "y", "comes_with": "func_map"}]})[2:]
     assert counted == "| [a/_b.py](#a_bpy) | 2 | 1 | 1 | 0 |"
+
+
+def test_every_public_name_says_what_it_is() -> None:
+    rows = [row for row in reference.all_names(distributions()).splitlines() if row.startswith("| [`")]
+    assert [row for row in rows if row.endswith("|  |")] == []
+    assert "| The same as `all_gather_tensor`. |" in next(row for row in rows if "`all_gather_single`" in row)
+    assert "| `BACKEND = 'shm'` |" in next(row for row in rows if "`BACKEND`" in row)
 
 
 def test_a_public_name_links_to_where_it_is_defined() -> None:

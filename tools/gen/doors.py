@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import cast
@@ -9,6 +10,9 @@ from typing import cast
 import griffe
 
 from .sources import ROOT, Distribution
+
+ANOTHER = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*")
+SHORT = 40
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,20 @@ def describe(door: griffe.Module, name: str) -> PublicName:
     imported = door.imports.get(name)
     found = door.modules_collection[imported] if imported else door.members[name]
     target = found.final_target if isinstance(found, griffe.Alias) else found
-    return PublicName(name, target.path, target.kind.value, signature(target), first_sentence(target))
+    summary = first_sentence(target) or stands_for(target)
+    return PublicName(name, target.path, target.kind.value, signature(target), summary)
+
+
+def stands_for(target: griffe.Object) -> str:
+    """What a name without a docstring is: the same as another one, a short value, or something of a type."""
+    if not isinstance(target, griffe.Attribute):
+        return ""
+    value = str(target.value or "")
+    if ANOTHER.fullmatch(value):
+        return f"The same as `{value}`."
+    if 0 < len(value) <= SHORT:
+        return f"`{target.name} = {value}`"
+    return f"`{target.name}: {target.annotation}`" if target.annotation else ""
 
 
 def signature(target: griffe.Object) -> str:
