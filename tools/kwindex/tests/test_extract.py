@@ -149,6 +149,15 @@ def test_signature_summary_and_lines_of_a_decorated_function(entries_of: Index) 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="`type X = ...` came with Python 3.12")
 def test_type_statement(entries_of: Index) -> None:
     assert entries_of("type X = int | None\n")[1].signature == "type X = int | None"
+    text = (
+        "type X[T] = list[T]\ndef f[T: (int, str), *Ts, **P](x: T) -> T: ...\nclass C[T](B[T]): ...\nclass D[T]: ...\n"
+    )
+    assert [entry.signature for entry in entries_of(text)[1:]] == [
+        "type X[T] = list[T]",
+        "f[T: (int, str), *Ts, **P](x: T) -> T",
+        "class C[T](B[T])",
+        "class D[T]",
+    ]
 
 
 @pytest.mark.parametrize(

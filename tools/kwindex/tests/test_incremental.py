@@ -200,4 +200,4 @@ def test_what_is_told_of_a_file_changes_only_with_the_version() -> None:
     record = record_of(SAMPLE.encode(), "m.py", "m")
     piece = make(record.entries, gives=gives_data(record.gives), wants=wants_data(record.wants))
     told = hashlib.blake2b(b"".join(piece), digest_size=8).hexdigest()
-    assert (_VERSION.partition(",")[0], told) == ("kwindex 25", "81e677fe419931cf")
+    assert (_VERSION.partition(",")[0], told) == ("kwindex 26", "81e677fe419931cf")

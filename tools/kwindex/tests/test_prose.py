@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from kwindex import Entry, Searcher
+from kwindex.link import bases_of
 from kwindex.signatures import Asked, types_of
 
 Index = Callable[[str], list[Entry]]
@@ -208,3 +209,14 @@ def test_two_words_of_one_summary_come_before_names_that_are_nearly_so(entries_o
     index = entries_of('def missing():\n    """Tells which ranks have died."""\nclass RankHavoc: ...\n')
     assert found(index, "ranks have") == ["missing"]  # and not RankHavoc, from which two letters differ
     assert found(index, "rank havok") == ["RankHavoc"]
+
+
+@pytest.mark.parametrize("named", ["f", "f[T]", "f[T: (int, str), **P]"])
+def test_what_a_function_is_generic_in_is_no_parameter(named: str) -> None:
+    assert types_of(f"{named}(x: T) -> list[T]") == types_of("f(x: T) -> list[T]")
+
+
+@pytest.mark.parametrize("named", ["C", "C[T]", "C[T: (int, str), **P]"])
+def test_what_a_class_is_generic_in_is_no_base(named: str) -> None:
+    assert bases_of(f"class {named}(lib.B[T], D, metaclass=M)") == bases_of("class C(lib.B[T], D, metaclass=M)") != []
+    assert bases_of(f"class {named}") == []

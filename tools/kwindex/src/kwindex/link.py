@@ -84,7 +84,7 @@ def bound_to(entry: Entry) -> str:
     return target_of(entry.signature).partition(".")[0] if binds_first else target_of(entry.signature)
 
 
-_BASES = re.compile(r"^class \w+\((.*?)\)?$")
+_BASES = re.compile(r"^class \w+(?:\[.*?\](?=\())?\((.*?)\)?$")
 
 
 def bases_of(signature: str) -> list[str]:

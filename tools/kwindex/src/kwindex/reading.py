@@ -12,7 +12,7 @@ from kwindex.model import Problem
 from kwindex.pieces import make
 from kwindex.tables import Piece
 
-_VERSION = f"kwindex 25, Python {sys.version_info[0]}.{sys.version_info[1]}"
+_VERSION = f"kwindex 26, Python {sys.version_info[0]}.{sys.version_info[1]}"
 """What a piece depends on besides its source; change the number with every change of what is extracted."""
 
 

@@ -196,7 +196,13 @@ def function_signature(node: Function) -> str:
     """
     word = "async " if isinstance(node, ast.AsyncFunctionDef) else ""
     result = f" -> {expression(node.returns)}" if node.returns else ""
-    return cut(f"{word}{node.name}({parameters(node.args)}){result}", LONGEST_SIGNATURE)
+    return cut(f"{word}{node.name}{generic_in(node)}({parameters(node.args)}){result}", LONGEST_SIGNATURE)
+
+
+def generic_in(node: ast.stmt) -> str:
+    """Returns the type parameters of a definition, in their brackets; only Python 3.12 and newer ones have any."""
+    told = getattr(node, "type_params", None)
+    return f"[{', '.join(map(ast.unparse, told))}]" if told else ""
 
 
 def class_signature(node: ast.ClassDef) -> str:
@@ -208,7 +214,8 @@ def class_signature(node: ast.ClassDef) -> str:
     """
     bases = [expression(base) for base in node.bases]
     bases += [f"{word.arg or '**'}={expression(word.value)}" for word in node.keywords]
-    return cut(f"class {node.name}({', '.join(bases)})" if bases else f"class {node.name}", LONGEST_SIGNATURE)
+    head = f"class {node.name}{generic_in(node)}"
+    return cut(f"{head}({', '.join(bases)})" if bases else head, LONGEST_SIGNATURE)
 
 
 def assignment(name: str, annotation: ast.expr | None, value: ast.expr | None) -> str:

@@ -70,7 +70,9 @@ def types_of(signature: str) -> str:
         >>> types_of("f(self, x: torch.Tensor, *, n: int = 3, **rest) -> list[str]")
         'list[str]\x1ftensor\x1fint\x1f?'
     """
-    _, opened, rest = signature.partition("(")
+    head, opened, rest = signature.partition("(")
+    if "[" in head:  # the function is generic: its type parameters come first
+        _, opened, rest = signature.partition("](")
     if not opened or (": " not in rest and "->" not in rest):
         return ""
     inner, _, result = rest.rpartition(")")

@@ -24,6 +24,7 @@ from kwindex.render import (
     expression,
     first_sentence,
     function_signature,
+    generic_in,
     string_of,
     unpacked,
     unpacking,
@@ -220,7 +221,7 @@ class Statements:
         self.add(kind, scope.qualify(name), _lines(node), signature, first_sentence(self._notes.get(node)))
 
     def _type_statement(self, node: Any, scope: Scope) -> None:
-        signature = f"type {node.name.id} = {expression(node.value)}"
+        signature = f"type {node.name.id}{generic_in(node)} = {expression(node.value)}"
         self.add("type alias", scope.qualify(node.name.id), _lines(node), signature)
 
     def _import(self, node: ast.Import | ast.ImportFrom, scope: Scope) -> None:
