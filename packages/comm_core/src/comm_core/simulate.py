@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast
 import torch
 
 from comm_core import compat
+from comm_core.baton import Baton
 from comm_core.catalog import ALL_GATHER, ALL_GATHER_V, ALL_REDUCE, ALL_TO_ALL, BROADCAST, REDUCE, REDUCE_SCATTER
 from comm_core.catalog.rules import as_rank
 from comm_core.collective import Collective, Lowering, Params
@@ -63,7 +64,9 @@ class World:
         self.size = size
 
     def run(self, fn: Callable[..., T], *args: Any) -> list[T]:
-        """Call `fn(group, *args)` once per rank, at the same time, and return the results in rank order.
+        """Call `fn(group, *args)` once per rank and return the results in rank order.
+
+        Each rank has a thread, and they take turns: one runs until it waits for another.
 
         Raises:
             RankFailedError: a rank raised an error of the user's; it is the cause, and the rank is named.
@@ -89,6 +92,7 @@ class _Session:
         self.size = size
         self.results: list[Any] = [None] * size
         self.changed = threading.Condition()
+        self.baton = Baton()
         self.meetings: dict[tuple[tuple[int, ...], int, int], Meeting] = {}  # of the n-th call on the m-th group
         self.open: dict[int, list[Part]] = {rank: [] for rank in range(size)}  # what each rank has not picked up
         self.waiting: dict[int, Part] = {}
@@ -132,6 +136,10 @@ class _Session:
         return name
 
     def rank_main(self, rank: int, fn: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        with self.baton.turn():
+            self.rank_turns(rank, fn, args)
+
+    def rank_turns(self, rank: int, fn: Callable[..., Any], args: tuple[Any, ...]) -> None:
         group = SimulatedGroup(self, rank, tuple(range(self.size)))
         _simulated.group = group
         try:
@@ -164,16 +172,18 @@ class _Session:
         return part
 
     def wait(self, part: Part) -> None:
-        """Block until a meeting is over: held, or hopeless."""
+        """Block until a meeting is over: held, or hopeless. Meanwhile other ranks have their turns."""
         me = part.group.ranks[part.group.rank]
         with self.changed:
             if part in self.open[me]:
                 self.open[me].remove(part)
-            if not part.meeting.over:
-                self.waiting[me] = part
-                self.end_hopeless_meetings()
-                self.changed.wait_for(lambda: part.meeting.over)
-                self.waiting.pop(me, None)
+            if part.meeting.over:
+                return
+        with self.baton.passed_on(), self.changed:
+            self.waiting[me] = part
+            self.end_hopeless_meetings()
+            self.changed.wait_for(lambda: part.meeting.over)
+            self.waiting.pop(me, None)
 
     def end_hopeless_meetings(self) -> None:
         """End the waits that nobody can end any more, with the same error on each of their ranks."""

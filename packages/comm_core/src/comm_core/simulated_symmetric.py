@@ -159,7 +159,7 @@ class SimulatedBuffer(PeerBuffer):
             DeadlockError: it can never come.
         """
         key, shared, session = self._key("wait", rank, self.rank, channel), self._shared, self._group.session
-        with session.changed:
+        with session.baton.passed_on(), session.changed:
             if not shared.signals[key]:
                 # A meeting at which everybody is but the source, so that the session sees whom this rank waits for.
                 others: dict[int, Any] = {peer: None for peer in range(self.world) if peer != rank}
