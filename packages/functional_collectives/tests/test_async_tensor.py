@@ -261,6 +261,14 @@ def test_odd_uses_wait_too():
     assert z.conj().is_conj()
 
 
+def test_an_operator_that_takes_functions_is_handed_the_wait():
+    """docs/understand/waiting.md says so; it has to stop when torch has a rule for classes that it does not know."""
+    y, _ = started(2)
+    with pytest.raises(NotImplementedError, match="cond"):
+        torch.cond(torch.tensor(True), torch.neg, torch.abs, (y,))
+    assert torch.cond(torch.tensor(True), torch.neg, torch.abs, (y.wait(),)).tolist() == (-y).tolist()
+
+
 BEFORE_IT_IS_USED = {"a result": lambda: started(2)[0], "a view": lambda: started(2, 2)[0][0]}
 
 
