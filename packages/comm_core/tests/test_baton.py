@@ -49,9 +49,19 @@ def test_a_thread_of_a_rank_takes_part_in_its_place():
     assert World(2).run(body) == [[2.0]] * 2
 
 
-def test_who_has_no_turn_passes_nothing_on():
-    one = baton.Baton()
-    with one.passed_on(), one.turn(), one.passed_on(), one.turn():
-        pass
-    with one.turn():
-        pass
+def test_who_has_no_turn_passes_nothing_on(monkeypatch):
+    monkeypatch.setattr(baton, "_LOOK_S", 60.0)
+    one, order = baton.Baton(), []
+
+    def other():
+        with one.turn():
+            order.append("other")
+
+    thread = threading.Thread(target=other)
+    with one.passed_on(), one.turn():  # the first is of a thread that has none
+        thread.start()
+        order.append("first")
+        with one.passed_on():
+            thread.join(60)
+        order.append("last")
+    assert order == ["first", "other", "last"]

@@ -176,7 +176,7 @@ def reduce_into(word: str, tensors: Sequence[torch.Tensor], place: int, among: i
         >>> reduce_into("sum", [torch.tensor([1]), torch.tensor([2]), torch.tensor([3])], 1)
         tensor([6])
     """
-    if _is_narrow(tensors[0]):
+    if not goes_on(tensors[0].dtype):
         return tensors[place].copy_(reduce_in_rank_order(word, tensors))
     if tensors[0].dtype in _SIGNED:
         signed = _signed_in_place(word, tensors)
@@ -208,7 +208,7 @@ def prefixes_into(word: str, tensors: Sequence[torch.Tensor]) -> Sequence[torch.
         >>> prefixes_into("sum", [torch.tensor([1]), torch.tensor([2]), torch.tensor([3])])
         [tensor([1]), tensor([3]), tensor([6])]
     """
-    if _is_narrow(tensors[0]):
+    if not goes_on(tensors[0].dtype):
         return [x.copy_(made) for x, made in zip(tensors, prefixes_in_rank_order(word, tensors), strict=True)]
     if tensors[0].dtype in _SIGNED:
         _signed_in_place(word, prefixes_into(word, _signed_in_place(word, tensors)))
@@ -287,7 +287,7 @@ def _computable(word: str, tensors: Sequence[torch.Tensor]) -> Sequence[torch.Te
     That is float32 for float8, to be rounded once at the end, and the signed integers of its width for an unsigned one:
     in two's complement the ops are the same, but for the order, which is right when the first bit is turned over.
     """
-    if _is_narrow(tensors[0]):
+    if not goes_on(tensors[0].dtype):
         return [x.float() for x in tensors]
     if tensors[0].dtype not in _SIGNED:
         return tensors
@@ -314,10 +314,6 @@ def _signed_in_place(word: str, tensors: Sequence[torch.Tensor]) -> list[torch.T
 def _divisible(x: torch.Tensor) -> torch.Tensor:
     """Show a tensor in a dtype that torch divides: complex32 as its real and imaginary parts."""
     return torch.view_as_real(x.resolve_conj()) if x.dtype is torch.complex32 else x
-
-
-def _is_narrow(x: torch.Tensor) -> bool:
-    return not goes_on(x.dtype)
 
 
 def _step(word: str, dtype: torch.dtype) -> Combine:
