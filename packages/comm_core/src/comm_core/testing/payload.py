@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import importlib
 import io
 import pickle
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import CodeType, ModuleType
@@ -104,18 +106,32 @@ def _cloudpickle() -> Any:
         ) from error
 
 
+_registering = threading.Lock()
+_users: collections.Counter[str] = collections.Counter()  # of modules registered here: threads that pickle
+
+
 @contextmanager
 def _loose_modules_by_value() -> Iterator[None]:
+    """Have cloudpickle, whose registry is the process's, send loose modules by value until no thread pickles any more.
+
+    What the user has registered stays as it is.
+    """
     cloudpickle = _cloudpickle()
-    already = cloudpickle.list_registry_pickle_by_value()
-    added = [module for module in loose_modules() if module.__name__ not in already]
-    for module in added:
-        cloudpickle.register_pickle_by_value(module)
+    with _registering:
+        others = cloudpickle.list_registry_pickle_by_value() - _users.keys()
+        used = [module for module in loose_modules() if module.__name__ not in others]
+        for module in used:
+            cloudpickle.register_pickle_by_value(module)
+        _users.update(module.__name__ for module in used)
     try:
         yield
     finally:
-        for module in added:
-            cloudpickle.unregister_pickle_by_value(module)
+        with _registering:
+            for module in used:
+                _users[module.__name__] -= 1
+                if not _users[module.__name__]:
+                    del _users[module.__name__]
+                    cloudpickle.unregister_pickle_by_value(module)
 
 
 def _call_pickler() -> type[Any]:
