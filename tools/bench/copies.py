@@ -25,7 +25,8 @@ ROWS = 480  # what groups of 1 to 6 ranks split evenly
 
 def calls(group: Any) -> dict[tuple[str, str], tuple[Any, int]]:
     """Return each call with the bytes it is given, by the name of its entry in the catalogue and its variant."""
-    return {**even(group), **uneven(group), **reductions(group), **coalesced(group), **in_place(group)}
+    of_floats = {**even(group), **uneven(group), **reductions(group), **coalesced(group), **in_place(group)}
+    return {**of_floats, **narrow(group)}
 
 
 def stepped(rows: int) -> Any:
@@ -129,6 +130,27 @@ def reductions(group: Any) -> dict[tuple[str, str], tuple[Any, int]]:
         ("reduce_scatter_v", "dim 1, most to one"): lambda: wait(fc.reduce_scatter_v(x, "sum", 1, group, sizes=greedy)),
         ("reduce_scatter_v", "dim 1 behind one row"): lambda: wait(
             fc.reduce_scatter_v(x[None], "sum", 1, group, sizes=shares)
+        ),
+    }
+    return {name: (call, x.nbytes) for name, call in found.items()}
+
+
+def narrow(group: Any) -> dict[tuple[str, str], tuple[Any, int]]:
+    """Return the reductions of float8, computed in float32: of 41 MB, beside which the room for that is not seen."""
+    import torch
+
+    import functional_collectives as fc
+
+    x = torch.ones(ROWS, 180 * ROWS).to(torch.float8_e4m3fn)
+    view, wait, n = torch.stack([x, x], -1)[..., 0], fc.wait_tensor, group.world
+    even, greedy = [ROWS // n] * n, [ROWS - 8 * (n - 1), *[8] * (n - 1)]
+    found = {
+        ("scan", "of float8"): lambda: wait(fc.scan(x, "avg", group)),
+        ("exscan", "of a float8 view"): lambda: wait(fc.exscan(view, "sum", group)),
+        ("reduce_scatter_v", "of float8"): lambda: wait(fc.reduce_scatter_v(x, "avg", 0, group, sizes=even)),
+        ("reduce_scatter_v", "of a float8 view"): lambda: wait(fc.reduce_scatter_v(view, "max", 0, group, sizes=even)),
+        ("reduce_scatter_v", "of float8, dim 1"): lambda: wait(
+            fc.reduce_scatter_v(x, "sum", 1, group, sizes=[180 * size for size in greedy])
         ),
     }
     return {name: (call, x.nbytes) for name, call in found.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,17 +19,17 @@ ALL = pytest.mark.world(1, 2, 3, 5)
 LAYOUTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "contiguous": lambda x: x,
     "transposed": lambda x: x.transpose(0, -1).contiguous().transpose(0, -1),
-    "stepped": lambda x: torch.stack([x, -x], -1)[..., 0],
+    "stepped": lambda x: torch.stack([x, torch.full_like(x, 5)], -1)[..., 0],
     "expanded": lambda x: x[:1].expand(x.shape),
 }
 MIXED = "another one on each rank"
 
 
-def values(rank: int, shape: tuple[int, ...], layout: str) -> torch.Tensor:
+def values(rank: int, shape: tuple[int, ...], layout: str, dtype: torch.dtype) -> torch.Tensor:
     """Return numbers of which every sum and product is exact, and that differ between ranks."""
     numbers = torch.arange(torch.Size(shape).numel(), dtype=torch.float64).view(shape)
     laid = list(LAYOUTS)[rank % len(LAYOUTS)] if layout == MIXED else layout
-    return LAYOUTS[laid]((numbers * (rank + 1) + rank) % 7 - 3)
+    return LAYOUTS[laid](((numbers * (rank + 1) + rank) % 7 - 3).to(dtype))
 
 
 def shares(world: int) -> list[tuple[int, ...]]:
@@ -73,15 +74,18 @@ def reductions(n: int) -> Iterator[tuple[str, list[tuple[int, ...]], dict[str, A
             yield "reduce_scatter_v", [shape] * n, {"reduce_op": word, "dim": dim, "sizes": sizes}
 
 
-def wrong(group: Any, calls: Callable[[int], Any]) -> list[str]:
+def wrong(group: Any, calls: Callable[[int], Any], dtype: torch.dtype = torch.float64) -> list[str]:
     """Return the calls whose result is not that of the definition, which is told all ranks' tensors."""
     found, wire, n = [], transport(group), group.world
     for (name, shapes, given), layout in itertools.product(calls(n), (*LAYOUTS, MIXED)):
-        entry, inputs = catalog.CATALOG[name], [values(rank, shape, layout) for rank, shape in enumerate(shapes)]
+        entry = catalog.CATALOG[name]
+        inputs = [values(rank, shape, layout, dtype) for rank, shape in enumerate(shapes)]
         parsed = [entry.check(x, n, rank, **given) for rank, x in enumerate(inputs)]
         right, before = entry.oracle(inputs, parsed)[group.rank], inputs[group.rank].clone()
         got = entry.kernel(wire, inputs[group.rank], **parsed[group.rank]).wait()
-        if not torch.equal(got, right) or not torch.equal(inputs[group.rank], before):
+        if got.dtype is not dtype or any(
+            not torch.equal(x.double(), y.double()) for x, y in ((got, right), (inputs[group.rank], before))
+        ):
             found.append(f"{name} {given} of {layout} {shapes[group.rank]}")
     return found
 
@@ -110,23 +114,28 @@ SPARED = [{"_PAGE": 0}, {"_PAGE": 0, "_SPARED": 0}]  # what the inputs here are 
 
 
 @ALL
-@pytest.mark.parametrize("spared", SPARED)
-def test_blocks_are_reduced_alike_where_a_page_counts(
-    world: Ranks, spared: dict[str, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(
+    ("spared", "dtype"), [*((spared, torch.float64) for spared in SPARED), (SPARED[-1], torch.float8_e5m2)]
+)
+def test_blocks_are_reduced_alike_where_a_page_counts(world: Ranks, spared: dict[str, int], dtype: torch.dtype) -> None:
     """Only so do inputs as small as these take the ways that larger ones take."""
-    for name, many in spared.items():
-        monkeypatch.setattr(reduce_scatter_v, name, many)
-    assert world.simulate(reduced) == [[]] * world.size
-    assert world.run(reduced_exactly, spared) == [[]] * world.size
+    with sparing(spared):
+        assert world.simulate(wrong, reductions, dtype) == [[]] * world.size
+    assert world.run(reduced_exactly, spared, dtype) == [[]] * world.size
 
 
-def reduced_exactly(group: Any, spared: dict[str, int]) -> list[str]:
-    """As `reduced`, in a process of its own, which other tests use as well."""
+@contextlib.contextmanager
+def sparing(spared: dict[str, int]) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         for name, many in spared.items():
             monkeypatch.setattr(reduce_scatter_v, name, many)
-        return wrong(group, reductions)
+        yield
+
+
+def reduced_exactly(group: Any, spared: dict[str, int], dtype: torch.dtype) -> list[str]:
+    """Return what is wrong in a process of its own, which other tests use as well."""
+    with sparing(spared):
+        return wrong(group, reductions, dtype)
 
 
 def launched(group: Any) -> tuple[bool, list[list[float]]]:

@@ -6,8 +6,18 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from comm_core import reduce_ops
 from comm_core.errors import ReduceOpError
-from comm_core.reduce_ops import REDUCE_OPS, c10d_op, check_dtype, reduce_in_rank_order, reduce_word
+from comm_core.reduce_ops import (
+    REDUCE_OPS,
+    c10d_op,
+    check_dtype,
+    prefixes_in_rank_order,
+    prefixes_into,
+    reduce_in_rank_order,
+    reduce_into,
+    reduce_word,
+)
 
 WORDS = ("sum", "avg", "product", "min", "max", "band", "bor", "bxor")
 
@@ -98,3 +108,33 @@ def test_the_result_is_a_new_tensor(word: str, world: int) -> None:
 def test_what_is_only_moved_is_not_reduced(dtype: torch.dtype) -> None:
     with pytest.raises(ReduceOpError, match="need a dtype to compute with"):
         check_dtype("max", dtype, "scan")
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz]
+)
+@pytest.mark.parametrize("word", ["sum", "avg", "product", "min", "max"])
+@pytest.mark.parametrize("most", [1, 7, 1 << 13])
+def test_float8_is_reduced_part_by_part_with_the_bits_of_the_definition(
+    dtype: torch.dtype, word: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reduce_ops, "_IN_FLOAT32", most)
+    some = torch.Generator().manual_seed(0)
+    for shape, world in itertools.product([(), (0,), (3, 0), (13,), (3, 5), (2, 3, 4), (1, 9, 1)], (1, 2, 3)):
+        bits = [torch.randint(0, 256, shape, generator=some, dtype=torch.uint8) for _ in range(world)]  # NaNs too
+        for laid in (lambda x: x, lambda x: x.mT.contiguous().mT if x.ndim > 1 else x):
+            given = [laid(each).view(dtype) for each in bits]
+            whole, parts = reduce_in_rank_order(word, given), prefixes_in_rank_order(word, given)
+            for place in range(world):
+                found = [laid(each).clone().view(dtype) for each in bits]
+                assert reduce_into(word, found, place) is found[place]
+                assert alike(found[place], whole)
+            found = [laid(each).clone().view(dtype) for each in bits]
+            for mine, right in zip(prefixes_into(word, found), parts, strict=True):
+                assert alike(mine, right)
+
+
+def alike(x: torch.Tensor, y: torch.Tensor) -> bool:
+    """Return whether two float8 tensors have the same bits, or are NaN, of which torch's min has either sign."""
+    same = x.view(torch.uint8) == y.view(torch.uint8)
+    return bool((same | (x.float().isnan() & y.float().isnan())).all())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 from comm_core.errors import ReduceOpError, said
 
+_IN_FLOAT32 = 1 << 13  # elements at once of what is computed in float32: 32 KiB, twice
 Combine = Callable[..., torch.Tensor]  # of two tensors; torch's own ops, so they take `out`
 
 
@@ -82,6 +83,23 @@ def reduce_word(op: object, where: str = "reduce op") -> str:
         need="one of " + ", ".join(REDUCE_OPS) + ", or premul_sum(factor)",
         hint="pass the word, for example 'sum', or dist.ReduceOp.SUM",
     )
+
+
+def defined_word(op: object, dtype: torch.dtype, where: str) -> str:
+    """Return the one word for a reduce op that has a meaning on a dtype.
+
+    Raises:
+        ReduceOpError: as `reduce_word` and `check_dtype` do.
+
+    Example:
+        >>> defined_word("sum", torch.float32, "all_reduce"), defined_word(dist.ReduceOp.MAX, torch.int8, "all_reduce")
+        ('sum', 'max')
+    """
+    if type(op) is str and (op, dtype) in _DEFINED:
+        return op
+    word = reduce_word(op, where)
+    check_dtype(word, dtype, where)
+    return word
 
 
 def c10d_op(word: str) -> dist.ReduceOp.RedOpType:
@@ -177,7 +195,8 @@ def reduce_into(word: str, tensors: Sequence[torch.Tensor], place: int, among: i
         tensor([6])
     """
     if not goes_on(tensors[0].dtype):
-        return tensors[place].copy_(reduce_in_rank_order(word, tensors))
+        _in_float32(word, tensors, {len(tensors) - 1: place})
+        return tensors[place]
     if tensors[0].dtype in _SIGNED:
         signed = _signed_in_place(word, tensors)
         reduce_into(word, signed, place, among)
@@ -189,6 +208,46 @@ def reduce_into(word: str, tensors: Sequence[torch.Tensor], place: int, among: i
     if REDUCE_OPS[word].divides:
         _divisible(total).div_(len(tensors) if among is None else among)
     return total
+
+
+def _in_float32(word: str, tensors: Sequence[torch.Tensor], written: Mapping[int, int]) -> None:
+    """Combine tensors in float32, part by part in the same two pieces of memory, and round once, over the tensors.
+
+    Args:
+        word: the reduce op.
+        tensors: one of each rank, rank 0 first.
+        written: the ranks after which what has been combined is written, and over whose tensor.
+    """
+    step, divides, room = _step(word, tensors[0].dtype), REDUCE_OPS[word].divides, None
+    for parts in _parts(tensors, _IN_FLOAT32):
+        shape, numel = parts[0].shape, parts[0].numel()
+        if room is None:  # the first part is the largest
+            room = torch.empty(2, numel, device=parts[0].device)
+        total, other = (piece[:numel].view(shape) for piece in room)
+        for rank, part in enumerate(parts):
+            if rank:
+                step(total, other.copy_(part), out=total)
+            else:
+                total.copy_(part)
+            if rank in written:
+                parts[written[rank]].copy_(torch.div(total, rank + 1, out=other) if divides else total)
+
+
+def _parts(tensors: Sequence[torch.Tensor], most: int) -> Iterator[Sequence[torch.Tensor]]:
+    """Cut tensors of one shape alike, along the dims that have most elements, into views of `most` elements or less.
+
+    Example:
+        >>> [[part.tolist() for part in parts] for parts in _parts([torch.arange(3), torch.arange(3, 6)], 2)]
+        [[[0, 1], [3, 4]], [[2], [5]]]
+    """
+    shape, numel = tensors[0].shape, tensors[0].numel()
+    if numel <= most:
+        yield tensors
+        return
+    dim = max(range(len(shape)), key=shape.__getitem__)
+    rows = max(1, shape[dim] * most // numel)
+    for parts in zip(*(x.split(rows, dim) for x in tensors), strict=True):
+        yield from _parts(parts, most)
 
 
 def goes_on(dtype: torch.dtype) -> bool:
@@ -209,7 +268,8 @@ def prefixes_into(word: str, tensors: Sequence[torch.Tensor]) -> Sequence[torch.
         [tensor([1]), tensor([3]), tensor([6])]
     """
     if not goes_on(tensors[0].dtype):
-        return [x.copy_(made) for x, made in zip(tensors, prefixes_in_rank_order(word, tensors), strict=True)]
+        _in_float32(word, tensors, {rank: rank for rank in range(len(tensors))})
+        return tensors
     if tensors[0].dtype in _SIGNED:
         _signed_in_place(word, prefixes_into(word, _signed_in_place(word, tensors)))
         return tensors

@@ -90,7 +90,8 @@ def reduce_scatter_v(
     Returns:
         This rank's block of the reduction, in flight. The ranks reduce in rank order themselves, so any dtype that the
         transport moves is reduced. That takes the room of one payload beside the result at most; 128 KiB more may be
-        taken where the blocks of a view along dim 0 are copied for a single exchange.
+        taken where the blocks of a view along dim 0 are copied for a single exchange, and 64 KiB to compute float8 in
+        float32.
 
     Shapes: the input's, with `scatter_dim` this rank's share.
 

@@ -16,7 +16,7 @@ from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.extents import check_sizes, normalize_dim, total
 from comm_core.messages import AllOf
 from comm_core.pending import Pending
-from comm_core.reduce_ops import check_dtype, goes_on, reduce_in_rank_order, reduce_into, reduce_word
+from comm_core.reduce_ops import defined_word, goes_on, reduce_in_rank_order, reduce_into
 from comm_core.rows import reduce_rows
 from comm_core.tracing import is_traced
 from comm_core.transports import Transport
@@ -27,8 +27,7 @@ _SPARED = 128 << 10  # where they are copied as well before they are sent, as th
 
 
 def check(x: torch.Tensor, world: int, rank: int, *, reduce_op: object, dim: int, sizes: Sequence[int]) -> Params:
-    word = reduce_word(reduce_op, "reduce_scatter_v")
-    check_dtype(word, x.dtype, "reduce_scatter_v")
+    word = defined_word(reduce_op, x.dtype, "reduce_scatter_v")
     dim = normalize_dim(dim, x.ndim, "reduce_scatter_v")
     sizes = check_sizes(sizes, world, "reduce_scatter_v")
     check_extent(x, dim, total(sizes), "the sum of the sizes", "reduce_scatter_v")
@@ -58,16 +57,16 @@ class Way(enum.Enum):
     IN_PARTS = enum.auto()
 
 
-def way(shape: Sequence[int], dim: int, sizes: Sequence[int], itemsize: int) -> Way:
+def way(shape: Sequence[int], dim: int, sizes: Sequence[int], dtype: torch.dtype) -> Way:
     """Return how blocks move so that a rank takes the room of one payload at most, and of few exchanges.
 
     Example:
-        >>> [way((12, 2000), 0, sizes, 4).name for sizes in ([4, 4, 4], [3, 4, 5], [2, 2, 8])]
+        >>> [way((12, 2000), 0, sizes, torch.int32).name for sizes in ([4, 4, 4], [3, 4, 5], [2, 2, 8])]
         ['AT_ONCE', 'BOTH_SIDES', 'IN_PARTS']
-        >>> way((12, 20_000), 0, [4, 4, 4], 4).name
-        'BOTH_SIDES'
+        >>> [way((12, 80_000), 0, [4, 4, 4], dtype).name for dtype in (torch.int8, torch.float8_e5m2)]
+        ['BOTH_SIDES', 'IN_PARTS']
     """
-    world, numel = len(sizes), math.prod(shape)
+    world, numel, itemsize = len(sizes), math.prod(shape), dtype.itemsize
     if world <= 2 or numel == 0:
         return Way.AT_ONCE
     if math.prod(shape[:dim]) > 1:
@@ -75,7 +74,8 @@ def way(shape: Sequence[int], dim: int, sizes: Sequence[int], itemsize: int) -> 
     copied = (world - 2) * max(sizes) * math.prod(beside(shape, dim))  # above a payload, for a rank with a view
     if _above(shape, sizes, dim) * itemsize <= _PAGE and copied * itemsize <= _SPARED:
         return Way.AT_ONCE
-    return Way.BOTH_SIDES if (world - 1) * max(sizes) <= sum(sizes) else Way.IN_PARTS
+    apart = goes_on(dtype) and (world - 1) * max(sizes) <= sum(sizes)  # else one side is reduced before the other comes
+    return Way.BOTH_SIDES if apart else Way.IN_PARTS
 
 
 def _above(shape: Sequence[int], sizes: Sequence[int], dim: int) -> int:
@@ -96,7 +96,7 @@ def kernel(wire: Transport, x: torch.Tensor, *, reduce_op: str, dim: int, sizes:
     own, counts = resized(shape, dim, sizes[rank]), numels(shape, dim, sizes)
     if is_traced(x):
         return _all_in_a_row(wire, stacked(x, dim, sizes), counts, own, reduce_op)
-    how, in_pieces = way(shape, dim, sizes, x.element_size()), x.is_contiguous() and math.prod(shape[:dim]) == 1
+    how, in_pieces = way(shape, dim, sizes, x.dtype), x.is_contiguous() and math.prod(shape[:dim]) == 1
     if how is Way.AT_ONCE and in_pieces and _above(shape, sizes, dim) * x.element_size() <= _PAGE:
         return _all_in_a_row(wire, x.reshape(-1), counts, own, reduce_op)
     blocks = x.split(list(sizes), dim)
@@ -116,19 +116,14 @@ def _both_sides(
     wire: Transport, x: torch.Tensor, blocks: Sequence[torch.Tensor], dim: int, result: torch.Tensor, reduce_op: str
 ) -> Pending:
     """Send what comes before and what comes after this rank's own block apart, and reduce what arrives."""
-    if not x.is_contiguous() and goes_on(x.dtype):
+    if not x.is_contiguous():
         return _one_side_first(wire, x, blocks, result, reduce_op)
-    rank, own = wire.rank, result.numel()
+    rank, own, row = wire.rank, result.numel(), x.reshape(-1)
     counts, room = [block.numel() for block in blocks], x.new_empty(own * (wire.world - 1))
-    if x.is_contiguous():
-        row = x.reshape(-1)
-        before, after = row[: sum(counts[:rank])], row[sum(counts[: rank + 1]) :]
-    else:
-        before, after = packed(x, blocks[:rank]), packed(x, blocks[rank + 1 :])
+    before, after = row[: sum(counts[:rank])], row[sum(counts[: rank + 1]) :]
     works = [_to_after(wire, after, counts, room[: own * rank]), _to_before(wire, before, counts, room[own * rank :])]
     both = Pending(room, AllOf(works), what="reduce_scatter_v")
-    if x.is_contiguous():
-        both.sends(x)
+    both.sends(x)
     return both.then(_reducing(wire, result, reduce_op), tuple(result.shape))
 
 
