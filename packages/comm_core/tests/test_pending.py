@@ -9,7 +9,7 @@ import torch
 
 from comm_core.callsite import caller
 from comm_core.errors import ArgumentError, MismatchError, TransportError, UnwaitedWarning
-from comm_core.pending import Pending
+from comm_core.pending import Pending, note
 
 
 class Work:
@@ -168,7 +168,7 @@ def test_the_input_is_kept_until_the_work_is_done_and_then_let_go() -> None:
 
 def started(work: Work | None) -> Pending:
     pending = Pending(torch.ones(2), work, what="all_gather")
-    pending.started = caller()
+    note(pending, caller())
     return pending
 
 
@@ -200,7 +200,6 @@ def test_a_write_to_the_input_names_the_line_of_the_start() -> None:
     with pytest.raises(ArgumentError) as caught:
         pending.wait()
     assert f"after the start at {__file__}:" in str(caught.value)
-    pending.started = None
 
 
 @pytest.mark.parametrize("watched", [True, False])

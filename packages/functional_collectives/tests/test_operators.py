@@ -1,9 +1,11 @@
 """Operators on a result in flight: ops of the plain result, which take no way through Python's dispatch."""
 
+import pytest
 import torch
 
 import functional_collectives as fc
 from comm_core import Pending, World
+from comm_core.errors import TransportError, UnwaitedWarning
 from functional_collectives import AsyncCollectiveTensor
 
 
@@ -66,26 +68,26 @@ def test_an_operator_keeps_history_and_tangents():
         assert torch.autograd.forward_ad.unpack_dual(dual * dual).tangent.item() == 4.0
 
 
-def test_what_is_gone_is_not_noted_for_long():
+def test_what_is_gone_failed_or_was_waited_for_is_noted_no_more():
     from comm_core import pending
 
-    kept, where = Pending(torch.ones(1), _Waits()), compile("0", "here", "eval")
-    pending.note(kept, (0, where, 0))
-    pending._clean()
-    live = len(pending._noted)
-    for number in range(1, 10 * (live + pending._EACH)):
-        pending.note(Pending(torch.ones(1)), (number, where, 0))
-        assert len(pending._noted) <= 2 * (live + 1) + pending._EACH + 1
+    class Fails:
+        def wait(self):
+            raise RuntimeError("reset")
+
+    def noted(one, number):
+        pending.note(one, (number, compile("0", "here", "eval"), 0))
+        return one
+
+    before = dict(pending._notes)
+    kept = noted(Pending(torch.ones(1), _Waits()), -1)
+    for _ in range(100):
+        noted(Pending(torch.ones(1), _Waits()), -2).wait()
+    with pytest.raises(TransportError):
+        noted(Pending(torch.ones(1), Fails()), -3).wait()
+    with pytest.warns(UnwaitedWarning):
+        noted(Pending(torch.ones(1), _Waits()), -4)
+    assert pending._notes.keys() - before.keys() == {-1}
     assert [one for one in pending.noted() if one is kept]
     kept.wait()
-
-
-def test_many_results_are_not_looked_at_for_each_new_one(monkeypatch):
-    from comm_core import pending
-
-    looked, clean = [], pending._clean
-    monkeypatch.setattr(pending, "_clean", lambda: looked.append(len(pending._noted)) or clean())
-    kept = [Pending(torch.ones(1)) for _ in range(5000)]
-    for number, one in enumerate(kept):
-        pending.note(one, (number, compile("0", "here", "eval"), 0))
-    assert sum(looked) < 3 * (len(pending._noted) + pending._EACH)
+    assert not [one for one in pending.noted() if one is kept]

@@ -17,14 +17,17 @@ _is_ours: dict[str, bool] = {}  # of the names of modules seen
 
 
 @compat.never_compiled  # where a graph breaks, Dynamo would walk it for every frame
-def caller() -> Started:
+def caller(up: int = 1) -> Started:
     """Return the nearest place outside of commbook and torch; a frame itself would keep its variables alive.
+
+    Args:
+        up: at which frame to begin; those below are known to be ours, and need not be made objects of.
 
     Example:
         >>> place(caller()).rpartition(":")[2].isdigit()
         True
     """
-    frame = sys._getframe(1)
+    frame = sys._getframe(up)
     while True:
         name = frame.f_globals.get("__name__", "")
         ours = _is_ours.get(name)

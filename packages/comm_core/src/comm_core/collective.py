@@ -88,6 +88,7 @@ class Collective:
         convention: which of the two gradient rules a call uses; `under` gives the entry with the other one.
 
     Attributes:
+        key: the entry's name, with its convention where that is not the default.
         parameters: the names of the collective's own parameters, from its `check`.
 
     Raises:
@@ -114,17 +115,15 @@ class Collective:
     lowering: Lowering
     expanded: Callable[..., torch.Tensor] | Missing = Missing("its derivatives follow from gradient and partial")
     convention: str = "adjoint"
+    key: str = field(init=False)
     parameters: frozenset[str] = field(init=False)
-
-    @property
-    def key(self) -> str:
-        """The entry's name, with its convention where that is not the default."""
-        return self.name if self.convention == "adjoint" else f"{self.name}, {self.convention}"
 
     def __post_init__(self) -> None:
         for rule in fields(self):
             if rule.init and not getattr(self, rule.name):
                 where = f"Collective {self.name!r}"
                 raise ArgumentError(where, got=f"nothing for {rule.name}", need="a value or missing('why')")
+        key = self.name if self.convention == "adjoint" else f"{self.name}, {self.convention}"
+        object.__setattr__(self, "key", key)
         own = inspect.signature(self.check).parameters.values()
         object.__setattr__(self, "parameters", frozenset(p.name for p in own if p.kind is p.KEYWORD_ONLY))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import types
 from collections.abc import Callable
@@ -92,14 +93,14 @@ def flatten_mesh(mesh: DeviceMesh) -> DeviceMesh:
         return mesh._flatten()
 
 
-def all_gather_base(group: dist.ProcessGroup) -> Callable[..., Any]:
-    """Return `(out, x) -> Work`, along dim 0 into one tensor: `all_gather_single`, `_allgather_base` before 2.13."""
-    return getattr(group, "all_gather_single", None) or group._allgather_base
+def _first_of(*names: str) -> str:
+    return next(name for name in names if hasattr(dist.ProcessGroup, name))
 
 
-def reduce_scatter_base(group: dist.ProcessGroup) -> Callable[..., Any]:
-    """Return `(out, x, options) -> Work`: `reduce_scatter_single`, `_reduce_scatter_base` before 2.13."""
-    return getattr(group, "reduce_scatter_single", None) or group._reduce_scatter_base
+# The methods of a process group `(out, x) -> Work`, along dim 0 into one tensor, and `(out, x, options) -> Work`: the
+# first of each is there from 2.13 on.
+ALL_GATHER = _first_of("all_gather_single", "_allgather_base")
+REDUCE_SCATTER = _first_of("reduce_scatter_single", "_reduce_scatter_base")
 
 
 def is_transformed(x: torch.Tensor) -> bool:
@@ -140,6 +141,15 @@ def as_batch(x: torch.Tensor, level: int) -> torch.Tensor:
 def as_batched(x: torch.Tensor, dim: int, level: int) -> torch.Tensor:
     """Return the batched tensor that stands for a result, whose batch is `dim` (2.11 to 2.14)."""
     return torch._add_batch_dim(x, dim, level)
+
+
+@functools.cache
+def applied(function: type[torch.autograd.Function]) -> Callable[..., Any]:
+    """Return a function's `apply` for calls that stand under no transform of torch.func (2.11 to 2.14).
+
+    `function.apply` looks first for what a transform has left in the arguments.
+    """
+    return cast(Any, super(torch.autograd.Function, function)).apply
 
 
 def forward_ad_active() -> bool:
@@ -244,9 +254,8 @@ def always(condition: Any) -> bool:
     return statically_known_true(condition)
 
 
-def version(x: torch.Tensor) -> int:
-    """Return how often a tensor's storage has been written, as autograd counts (2.11 to 2.14)."""
-    return x._version
+# Of a tensor: how often its storage has been written, as autograd counts (2.11 to 2.14).
+version: Callable[[torch.Tensor], int] = cast(Any, torch.Tensor._version).__get__
 
 
 def as_made(x: torch.Tensor) -> contextlib.AbstractContextManager[object]:

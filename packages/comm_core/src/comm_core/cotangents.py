@@ -45,7 +45,7 @@ class Arrival:
         if isinstance(pending, Sent):
             return finished(pending)
         read_before = torch.is_anomaly_check_nan_enabled()
-        self._pending, self._in_place = pending, pending.is_buffer and not read_before
+        self._pending, self._in_place = pending, pending.finish is None and not read_before
         if self._in_place:
             return pending.tensor
         return (pending.tensor.new_zeros if read_before else pending.tensor.new_empty)(pending.shape)

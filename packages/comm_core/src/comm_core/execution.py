@@ -110,7 +110,7 @@ def differentiated(entry: Collective, x: torch.Tensor, on: AnyGroup, params: Par
         from comm_core.cotangents import recorded_messages  # it builds on this module
 
         return recorded_messages(x, entry.key, on, params, finish)
-    return recorded(x, entry.key, on, params, finish)
+    return recorded_with_tie(x, entry.key, on, params, finish)[0]
 
 
 def start_in_graph(entry: Collective, x: torch.Tensor, group: GroupLike, params: Params) -> torch.Tensor:
@@ -173,7 +173,7 @@ def recorded_with_tie(
         return move(BY_KEY[key], x, group, params, finish), None
     if sees_saved_tensors() and is_linear(BY_KEY[key], params):
         return applied_unseen(Recorded, x, key, group, params, finish)
-    return cast(Any, Recorded.apply(x, key, group, params, finish))  # type: ignore[no-untyped-call]
+    return compat.applied(Recorded)(x, key, group, params, finish)
 
 
 def is_differentiated(x: torch.Tensor) -> bool:

@@ -132,11 +132,11 @@ def as_group(group: GroupLike = None) -> AnyGroup:
         >>> World(3).run(lambda group: (as_group().rank, as_group().world))
         [(0, 3), (1, 3), (2, 3)]
     """
+    found = _parsed.get(id(group))  # the question of every call, so not asked by `_known`
+    if found is not None and found[0]() is group:
+        return found[1]
     if isinstance(group, Group):
         return group
-    known = _known(group)
-    if known is not None:
-        return known
     if group is None:
         return _default_group()
     if getattr(group, "is_simulated", False):

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 import torch
 
 from comm_core.errors import ArgumentError, DtypeError, RankError, ShapeError
-from comm_core.reduce_ops import check_dtype, reduce_in_rank_order, reduce_word
+from comm_core.reduce_ops import defined_word, reduce_in_rank_order
 
 _WIDER = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 
@@ -92,9 +92,7 @@ class PeerBuffer(ABC):
         return [self.peer(rank) for rank in range(self.world)]
 
     def _word(self, where: str, reduce_op: str) -> str:
-        word = reduce_word(reduce_op, where)
-        check_dtype(word, self.tensor.dtype, where)
-        return word
+        return defined_word(reduce_op, self.tensor.dtype, where)
 
 
 def block_shape(x: torch.Tensor, world: int) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import sys
 import threading
 import warnings
@@ -30,6 +29,8 @@ class Pending:
     """The result of a collective that may not have finished.
 
     Attributes:
+        work: what is left to wait for; None when the buffer is ready.
+        finish: the step after that, which makes the result of the buffer; None when that is the buffer itself.
         started: who called the collective, where somebody noted it.
         watches_parts: of the class: whether a copy is kept of what is sent where that is a part of a larger tensor.
 
@@ -46,29 +47,20 @@ class Pending:
 
     watches_parts: ClassVar[bool] = False
 
-    __slots__ = ("__weakref__", "_finish", "_keep", "_once", "_sent", "_shape", "_work", "started", "tensor", "what")
+    __slots__ = ("__weakref__", "_keep", "_once", "_sent", "_shape", "finish", "started", "tensor", "what", "work")
 
     def __init__(
         self, tensor: torch.Tensor, work: Waitable | None = None, keep: object = None, what: str = "collective"
     ) -> None:
         self.tensor = tensor
         self.what = what
-        self._work = work
+        self.work = work
         self._keep = keep
         self._shape: tuple[int, ...] | None = None
         self._sent: tuple[torch.Tensor, int, torch.Tensor | None] | None = None
-        self._finish: Callable[[torch.Tensor], torch.Tensor] | None = None
+        self.finish: Callable[[torch.Tensor], torch.Tensor] | None = None
         self._once: AbstractContextManager[bool] | None = None  # entered by the thread that runs it
         self.started: Started | None = None
-
-    def __del__(self) -> None:
-        if getattr(self, "_work", None) is not None and self.started is not None and not sys.is_finalizing():
-            warnings.warn(
-                f"{self.what}: the result, started at {self.where}, was dropped before anybody waited for it: use it, "
-                "or call wait_tensor on it",
-                UnwaitedWarning,
-                stacklevel=2,
-            )
 
     @property
     def where(self) -> str:
@@ -78,17 +70,12 @@ class Pending:
     @property
     def done(self) -> bool:
         """Whether nothing is left to wait for or to rearrange."""
-        return self._work is None and self._finish is None
+        return self.work is None and self.finish is None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The result's shape."""
         return tuple(self.tensor.shape) if self._shape is None else self._shape
-
-    @property
-    def is_buffer(self) -> bool:
-        """Whether the result is the buffer itself, so that no step comes after the wait."""
-        return self._finish is None
 
     def sends(self, x: torch.Tensor, watches_parts: bool = False) -> None:
         """Say what the transport reads; a write to it before `wait` is an error.
@@ -97,14 +84,14 @@ class Pending:
         beside it by a copy, which is kept where parts are watched; elsewhere both pass. A tensor that shares its
         storage with the result, as in a gather in place, is not watched.
         """
-        if self._work is not None and not x.is_inference():
+        if self.work is not None and not x.is_inference():
             copied = (watches_parts or self.watches_parts) and not _fills(x)
             self._sent = (x, compat.version(x), x.clone() if copied else None)
 
     def watch(self, by: Callable[[Waitable], Waitable]) -> None:
         """Put something around what is waited on, where there is something."""
-        if self._work is not None:
-            self._work = by(self._work)
+        if self.work is not None:
+            self.work = by(self.work)
 
     def then(self, finish: Callable[[torch.Tensor], torch.Tensor], shape: tuple[int, ...]) -> Pending:
         """Add a step that makes the result, of the given shape, from the buffer; it must not communicate.
@@ -112,12 +99,12 @@ class Pending:
         It runs once: in `wait`, of whichever thread is first, or at once where there is nothing to wait for.
         """
         self._shape = shape
-        if self._work is None:
+        if self.work is None:
             self.tensor = finish(self.tensor)
             return self
-        before = self._finish
+        before = self.finish
         self._once = self._once or threading.RLock()
-        self._finish = finish if before is None else (lambda x: finish(before(x)))
+        self.finish = finish if before is None else (lambda x: finish(before(x)))
         return self
 
     def wait(self) -> torch.Tensor:
@@ -127,35 +114,40 @@ class Pending:
             TransportError: the transport failed; its own error is the cause.
             ArgumentError: the input was written while it was being sent, so what arrived is undefined.
         """
-        work = self._work
+        work = self.work
         if work is not None:
             try:
                 work.wait()
             except (CommError, RuntimeError) as error:
-                self.started = None  # it has been waited for
+                self._waited()
                 self._raise(error)
-            self._work = None
+            self.work = None
             self._keep = None
+            self._waited()
         sent = self._sent  # another thread may be here as well
         if sent is not None:
-            self._check_sent(*sent)
+            x, version, copy = sent
+            if compat.version(x) != version:
+                self._check_written(x, copy)
             self._sent = None
-        if self._finish is not None:
+        if self.finish is not None:
             self._run_finish()
         return self.tensor
+
+    def _waited(self) -> None:
+        if self.started is not None:
+            _notes.pop(self.started[0], None)
 
     def _run_finish(self) -> None:
         assert self._once is not None
         with self._once:
-            finish = self._finish  # None where another thread was first
+            finish = self.finish  # None where another thread was first
             if finish is not None:
                 with compat.as_made(self.tensor):
                     self.tensor = finish(self.tensor)
-                self._finish = None
+                self.finish = None
 
-    def _check_sent(self, x: torch.Tensor, version: int, copy: torch.Tensor | None) -> None:
-        if compat.version(x) == version:
-            return
+    def _check_written(self, x: torch.Tensor, copy: torch.Tensor | None) -> None:
         in_place = x.untyped_storage().data_ptr() == self.tensor.untyped_storage().data_ptr()
         if not in_place and (_fills(x) if copy is None else not _same_bytes(x, copy)):
             raise ArgumentError(
@@ -185,37 +177,45 @@ def _same_bytes(x: torch.Tensor, y: torch.Tensor) -> bool:
     return torch.equal(x.reshape(-1).view(torch.uint8), y.reshape(-1).view(torch.uint8))
 
 
-_noted: collections.deque[weakref.ref[Pending]] = collections.deque()  # also of results that are gone
-_cleaning = threading.Lock()
-_EACH = 32
-_due = _EACH  # of so many notes those of results that are gone are dropped; of twice as many as are left then, or more
+class Note(weakref.ref[Pending]):
+    """That a collective was started: kept until its result is waited for, or is gone, which is reported."""
+
+    __slots__ = ("started", "what")
+
+    started: Started
+    what: str
+
+
+_notes: dict[int, Note] = {}  # by the number of the start
 
 
 def note(pending: Pending, started: Started) -> None:
-    """Note who started a collective; `noted` has it as long as its result lives."""
+    """Note who started what is left to wait for; `noted` has it until its result is waited for, or is gone."""
+    if pending.work is None:
+        return
     pending.started = started
-    _noted.append(weakref.ref(pending))
-    if len(_noted) > _due:
-        _clean()
+    made = Note(pending, _report)
+    made.started, made.what = started, pending.what
+    _notes[started[0]] = made
 
 
-def _clean() -> None:
-    global _due
-    with _cleaning:
-        for _ in range(len(_noted)):  # others may append meanwhile
-            reference = _noted.popleft()
-            if reference() is not None:
-                _noted.append(reference)
-        _due = 2 * len(_noted) + _EACH
+def _report(gone: Note) -> None:
+    """Warn of a result that went before anybody waited for it."""
+    _notes.pop(gone.started[0], None)
+    if not sys.is_finalizing():
+        warnings.warn(
+            f"{gone.what}: the result, started at {place(gone.started)}, was dropped before anybody waited for it: use "
+            "it, or call wait_tensor on it",
+            UnwaitedWarning,
+            stacklevel=2,
+        )
 
 
 def noted() -> list[Pending]:
-    """Return the collectives of which somebody noted who started them, and whose results live; in any thread.
+    """Return the collectives of which somebody noted who started them, and nobody has waited for; in any thread.
 
     Example:
         >>> [one.what for one in noted() if one.what == "none of this name"]
         []
     """
-    with _cleaning:
-        references = list(_noted)
-    return [one for reference in references if (one := reference()) is not None]
+    return [one for note in list(_notes.values()) if (one := note()) is not None]

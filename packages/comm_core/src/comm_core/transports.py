@@ -155,18 +155,20 @@ class ProcessGroupTransport:
 
     def all_reduce(self, x: torch.Tensor, reduce_op: str, out: torch.Tensor | None = None) -> Pending:
         """Run `ProcessGroup.allreduce` on a copy of `x`, or on `out`."""
-        if x.dtype in self._cannot_reduce:
+        dtype = x.dtype
+        if dtype in self._cannot_reduce:
             self._refuse_dtype("all_reduce", x)
         out = _filled(out, x)
-        moved, op = (out, reduce_op) if out.dtype in _SAME else _to_reduce(out, reduce_op)
+        moved, op = (out, reduce_op) if dtype in _SAME else _to_reduce(out, reduce_op)
         return self._start("all_reduce", out, self._group.process_group.allreduce, [moved], _all_reduce_options(op))
 
     def all_gather(self, x: torch.Tensor, out: torch.Tensor | None = None) -> Pending:
         """Run the process group's gather into one tensor."""
         x = _detached(x)
         if out is None:
-            out = x.new_empty(*enlarged(x, x.shape[0] * self.world))
-        gather = compat.all_gather_base(self._group.process_group)
+            rows, *row = x.shape
+            out = x.new_empty(rows * self.world, *row)
+        gather = getattr(self._group.process_group, compat.ALL_GATHER)
         pending = self._start("all_gather", out, gather, _to_move(out), _to_move(x))
         pending.sends(x)
         return pending
@@ -202,12 +204,13 @@ class ProcessGroupTransport:
             self._refuse_dtype("reduce_scatter", x)
         x = _detached(x)
         if out is None:
-            out = x.new_empty(*enlarged(x, x.shape[0] // self.world))
+            rows, *row = x.shape
+            out = x.new_empty(rows // self.world, *row)
         moved, into, op = x, out, reduce_op
         if x.dtype not in _SAME:
             moved, op = _to_reduce(x, reduce_op)
             into, _ = _to_reduce(out, reduce_op)
-        scatter = compat.reduce_scatter_base(self._group.process_group)
+        scatter = getattr(self._group.process_group, compat.REDUCE_SCATTER)
         pending = self._start("reduce_scatter", out, scatter, into, moved, _reduce_scatter_options(op))
         pending.sends(x)
         return pending
@@ -302,7 +305,7 @@ def _detached(x: torch.Tensor) -> torch.Tensor:
 
 def _filled(out: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
     if out is None:
-        own = x.detach() if x.requires_grad else x
+        own = x.detach() if x.requires_grad and torch.is_grad_enabled() else x
         return own.clone() if own.is_contiguous() else own.clone(memory_format=torch.contiguous_format)
     return out if out is x else out.copy_(x.detach())
 

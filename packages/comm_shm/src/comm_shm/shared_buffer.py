@@ -12,7 +12,7 @@ import torch
 
 from comm_core.errors import ArgumentError, CommError, RankTimeoutError, ReduceOpError, TransportError
 from comm_core.peer_buffer import block_shape, check_channel, check_out, check_peer
-from comm_core.reduce_ops import check_dtype, reduce_word
+from comm_core.reduce_ops import defined_word
 from comm_shm.allocation import CHANNELS, Allocation
 from comm_shm.codes import COLLECTIVE_CODE, DTYPE_CODE, OFFSETS, REFUSALS, defined, reduce_code
 from comm_shm.control import Control
@@ -245,8 +245,7 @@ class SharedBuffer:
     def _reduction(self, where: str, reduce_op: str) -> int:
         self._check_tensor(where)
         try:
-            word = reduce_word(reduce_op, where)
-            check_dtype(word, self.tensor.dtype, where)
+            word = defined_word(reduce_op, self.tensor.dtype, where)
         except ReduceOpError as error:
             self._refuse(where, error)
         code = reduce_code(word)

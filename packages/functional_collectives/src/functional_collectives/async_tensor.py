@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import torch
+from torch.compiler import is_dynamo_compiling
 
 from comm_core import Pending, compat
 from comm_core.errors import ArgumentError, GradientError
@@ -323,7 +324,7 @@ def _ready(value: Any, beside: Any = None) -> Any:
         return value
     if not value._shares_writes and isinstance(beside, torch.Tensor) and beside.requires_grad:
         return value  # autograd may save it, and has to see what is written later
-    if torch.compiler.is_compiling() or compat.is_watched(value):
+    if is_dynamo_compiling() or compat.is_watched(value):  # whatever else compiles has a dispatch mode on
         return value
     return _finished(value)
 

@@ -32,7 +32,7 @@ class InFlight:
 def inflight() -> list[InFlight]:
     """Return the collectives of this process whose results nobody has waited for, oldest first.
 
-    Starting a collective only appends a weak reference; this looks which of them are left.
+    Starting a collective only notes a weak reference, which goes when its result does, or is waited for.
 
     Example:
         >>> inflight()
@@ -50,12 +50,12 @@ def in_flight(pending: Pending) -> torch.Tensor:
         >>> in_flight(Pending(torch.ones(2)))
         tensor([1., 1.])
     """
-    if pending.done:
+    if pending.work is None and pending.finish is None:
         return pending.tensor
-    note(pending, caller())
+    note(pending, caller(3))  # this function and the one of ours that calls it are below
     if current_backward() >= 0:
         hold(pending)
-    if pending.is_buffer:
+    if pending.finish is None:
         return AsyncCollectiveTensor.over_buffer(pending)
     buffer = pending.tensor
     like = torch.empty(pending.shape, dtype=buffer.dtype, device="meta")

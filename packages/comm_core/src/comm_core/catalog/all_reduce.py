@@ -9,14 +9,12 @@ import torch
 from comm_core.catalog.rules import Emit, batch_first, divided, partial_derivative
 from comm_core.collective import Collective, Lowering, Params, Shape
 from comm_core.pending import Pending
-from comm_core.reduce_ops import check_dtype, reduce_in_rank_order, reduce_word
+from comm_core.reduce_ops import defined_word, reduce_in_rank_order
 from comm_core.transports import Transport
 
 
 def check(x: torch.Tensor, world: int, rank: int, *, reduce_op: object) -> Params:
-    word = reduce_word(reduce_op, "all_reduce")
-    check_dtype(word, x.dtype, "all_reduce")
-    return {"reduce_op": word}
+    return {"reduce_op": defined_word(reduce_op, x.dtype, "all_reduce")}
 
 
 def agrees(x: torch.Tensor, *, reduce_op: str) -> tuple[object, ...]:

@@ -15,7 +15,7 @@ from comm_core.catalog.rules import Emit, check_reverse
 from comm_core.collective import Params
 from comm_core.extents import even_sizes
 from comm_core.pending import Pending
-from comm_core.reduce_ops import check_dtype, reduce_word
+from comm_core.reduce_ops import defined_word
 from comm_core.rows import scan_rows
 from comm_core.tracing import is_traced
 from comm_core.transports import Transport
@@ -30,8 +30,7 @@ def checked(x: torch.Tensor, reduce_op: object, reverse: object, where: str) -> 
         ReduceOpError: an unknown reduce op, or one that means nothing for the dtype.
         ArgumentError: `reverse` is no bool.
     """
-    word = reduce_word(reduce_op, where)
-    check_dtype(word, x.dtype, where)
+    word = defined_word(reduce_op, x.dtype, where)
     return {"reduce_op": word, "reverse": check_reverse(reverse, where)}
 
 

@@ -10,13 +10,12 @@ import torch
 from comm_core.catalog.rules import Emit, batch_first, check_root, divided, partial_derivative
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.pending import Pending
-from comm_core.reduce_ops import check_dtype, reduce_in_rank_order, reduce_word
+from comm_core.reduce_ops import defined_word, reduce_in_rank_order
 from comm_core.transports import Transport
 
 
 def check(x: torch.Tensor, world: int, rank: int, *, reduce_op: object, dst: int) -> Params:
-    word = reduce_word(reduce_op, "reduce")
-    check_dtype(word, x.dtype, "reduce")
+    word = defined_word(reduce_op, x.dtype, "reduce")
     return {"reduce_op": word, "dst": check_root(dst, world, "reduce", "dst")}
 
 

@@ -11,13 +11,12 @@ from comm_core.catalog.rules import Emit, batch_last, divided, partial_derivativ
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.extents import even_split, normalize_dim
 from comm_core.pending import Pending
-from comm_core.reduce_ops import check_dtype, reduce_in_rank_order, reduce_word
+from comm_core.reduce_ops import defined_word, reduce_in_rank_order
 from comm_core.transports import Transport
 
 
 def check(x: torch.Tensor, world: int, rank: int, *, reduce_op: object, dim: int) -> Params:
-    word = reduce_word(reduce_op, "reduce_scatter")
-    check_dtype(word, x.dtype, "reduce_scatter")
+    word = defined_word(reduce_op, x.dtype, "reduce_scatter")
     dim = normalize_dim(dim, x.ndim, "reduce_scatter")
     even_split(x.shape[dim], world, "reduce_scatter", dim)
     return {"reduce_op": word, "dim": dim}
