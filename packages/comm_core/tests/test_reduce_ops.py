@@ -114,11 +114,11 @@ def test_what_is_only_moved_is_not_reduced(dtype: torch.dtype) -> None:
     "dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz]
 )
 @pytest.mark.parametrize("word", ["sum", "avg", "product", "min", "max"])
-@pytest.mark.parametrize("most", [1, 7, 1 << 13])
+@pytest.mark.parametrize("most", [1, 7, 1 << 14])
 def test_float8_is_reduced_part_by_part_with_the_bits_of_the_definition(
     dtype: torch.dtype, word: str, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reduce_ops, "_IN_FLOAT32", most)
+    monkeypatch.setattr(reduce_ops, "_AT_ONCE", most)
     some = torch.Generator().manual_seed(0)
     for shape, world in itertools.product([(), (0,), (3, 0), (13,), (3, 5), (2, 3, 4), (1, 9, 1)], (1, 2, 3)):
         bits = [torch.randint(0, 256, shape, generator=some, dtype=torch.uint8) for _ in range(world)]  # NaNs too
@@ -138,3 +138,48 @@ def alike(x: torch.Tensor, y: torch.Tensor) -> bool:
     """Return whether two float8 tensors have the same bits, or are NaN, of which torch's min has either sign."""
     same = x.view(torch.uint8) == y.view(torch.uint8)
     return bool((same | (x.float().isnan() & y.float().isnan())).all())
+
+
+@pytest.mark.parametrize("default", [torch.bfloat16, torch.float64])
+def test_float8_is_computed_in_float32_whatever_the_default_dtype_is(default: torch.dtype) -> None:
+    ones = [torch.full((3,), value).to(torch.float8_e5m2) for value in [256.0, *[1.0] * 64]]  # each lost in bfloat16
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(default)
+    try:
+        reduce_into("sum", ones, 0)
+    finally:
+        torch.set_default_dtype(before)
+    assert ones[0].float().tolist() == [320.0] * 3
+
+
+@pytest.mark.parametrize("shape", [(), (0, 3), (1,), (17,), (1, 17), (4, 4, 4), (3, 1, 5), (2, 3)])
+@pytest.mark.parametrize("most", [1, 2, 5, 16])
+def test_parts_are_views_of_every_element_once_and_alike_in_size(shape: tuple[int, ...], most: int) -> None:
+    whole = torch.zeros(shape)
+    for x in (whole, torch.zeros(shape).mT if len(shape) > 1 else torch.zeros(shape)):
+        sizes = []
+        for part, beside in reduce_ops._parts([x, x.clone()], most):
+            part.add_(1)
+            assert part.shape == beside.shape
+            sizes.append(part.numel())
+        assert bool((x == 1).all())
+        assert max(sizes) <= most
+        assert len(sizes) == 1 or min(sizes) > 0
+    in_a_row = [parts[0].numel() for parts in reduce_ops._parts([whole], most)]
+    assert len(in_a_row) == max(1, -(-whole.numel() // most))
+    assert max(in_a_row) - min(in_a_row) < max(2, len(in_a_row))
+
+
+def test_the_parts_of_large_tensors_are_so_many_at_most() -> None:
+    given = [torch.ones(50_000, dtype=torch.float8_e4m3fn) for _ in range(2)]
+    seen: list[int] = []
+
+    class Counts(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            seen.append(func is torch.ops.aten.add.out)
+            return func(*args, **(kwargs or {}))
+
+    with pytest.MonkeyPatch.context() as patch, Counts():
+        patch.setattr(reduce_ops, "_AT_ONCE", 1)
+        reduce_into("sum", given, 0)
+    assert reduce_ops._PARTS <= sum(seen) <= 2 * reduce_ops._PARTS

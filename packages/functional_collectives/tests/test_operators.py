@@ -1,5 +1,7 @@
 """Operators on a result in flight: ops of the plain result, which take no way through Python's dispatch."""
 
+import sys
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ import functional_collectives as fc
 from comm_core import Pending, World
 from comm_core.errors import TransportError, UnwaitedWarning
 from functional_collectives import AsyncCollectiveTensor
+from functional_collectives.flight import in_flight
 
 
 def _operators(x):
@@ -91,3 +94,11 @@ def test_what_is_gone_failed_or_was_waited_for_is_noted_no_more():
     assert [one for one in pending.noted() if one is kept]
     kept.wait()
     assert not [one for one in pending.noted() if one is kept]
+
+
+def test_who_calls_in_flight_itself_is_who_started_it():
+    line = sys._getframe().f_lineno + 1
+    y = in_flight(Pending(torch.ones(1), _Waits(), what="of this test"))
+    [one] = [one for one in fc.inflight() if one.name == "of this test"]
+    y.wait()
+    assert one.where == f"{__file__}:{line}"

@@ -21,7 +21,7 @@ def caller(up: int = 1) -> Started:
     """Return the nearest place outside of commbook and torch; a frame itself would keep its variables alive.
 
     Args:
-        up: at which frame to begin; those below are known to be ours, and need not be made objects of.
+        up: at which frame to begin; those below are known to be ours.
 
     Example:
         >>> place(caller()).rpartition(":")[2].isdigit()

@@ -121,9 +121,9 @@ class Pending:
             except (CommError, RuntimeError) as error:
                 self._waited()
                 self._raise(error)
+            self._waited()
             self.work = None
             self._keep = None
-            self._waited()
         sent = self._sent  # another thread may be here as well
         if sent is not None:
             x, version, copy = sent

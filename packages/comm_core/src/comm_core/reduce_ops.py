@@ -13,7 +13,10 @@ import torch.distributed as dist
 
 from comm_core.errors import ReduceOpError, said
 
-_IN_FLOAT32 = 1 << 13  # elements at once of what is computed in float32: 32 KiB, twice
+# Elements at once of what is computed in float32, which takes 8 bytes for each; more where that is too many parts.
+_AT_ONCE = 1 << 14  # on the CPU
+_AT_ONCE_ELSEWHERE = 1 << 20  # where an op costs more to start than that many cost to compute
+_PARTS = 2048
 Combine = Callable[..., torch.Tensor]  # of two tensors; torch's own ops, so they take `out`
 
 
@@ -218,12 +221,11 @@ def _in_float32(word: str, tensors: Sequence[torch.Tensor], written: Mapping[int
         tensors: one of each rank, rank 0 first.
         written: the ranks after which what has been combined is written, and over whose tensor.
     """
-    step, divides, room = _step(word, tensors[0].dtype), REDUCE_OPS[word].divides, None
-    for parts in _parts(tensors, _IN_FLOAT32):
-        shape, numel = parts[0].shape, parts[0].numel()
-        if room is None:  # the first part is the largest
-            room = torch.empty(2, numel, device=parts[0].device)
-        total, other = (piece[:numel].view(shape) for piece in room)
+    first, step, divides = tensors[0], _step(word, tensors[0].dtype), REDUCE_OPS[word].divides
+    most = max(_AT_ONCE if first.device.type == "cpu" else _AT_ONCE_ELSEWHERE, first.numel() // _PARTS)
+    room = torch.empty(2, min(most, first.numel()), dtype=torch.float32, device=first.device)
+    for parts in _parts(tensors, most):
+        total, other = (piece[: parts[0].numel()].view(parts[0].shape) for piece in room)
         for rank, part in enumerate(parts):
             if rank:
                 step(total, other.copy_(part), out=total)
@@ -234,20 +236,23 @@ def _in_float32(word: str, tensors: Sequence[torch.Tensor], written: Mapping[int
 
 
 def _parts(tensors: Sequence[torch.Tensor], most: int) -> Iterator[Sequence[torch.Tensor]]:
-    """Cut tensors of one shape alike, along the dims that have most elements, into views of `most` elements or less.
+    """Cut tensors of one shape alike, into views of `most` elements or less: in a row, where all lie in one piece.
 
     Example:
         >>> [[part.tolist() for part in parts] for parts in _parts([torch.arange(3), torch.arange(3, 6)], 2)]
         [[[0, 1], [3, 4]], [[2], [5]]]
     """
+    if all(x.is_contiguous() for x in tensors):
+        tensors = [x.view(-1) for x in tensors]
     shape, numel = tensors[0].shape, tensors[0].numel()
     if numel <= most:
         yield tensors
         return
-    dim = max(range(len(shape)), key=shape.__getitem__)
-    rows = max(1, shape[dim] * most // numel)
-    for parts in zip(*(x.split(rows, dim) for x in tensors), strict=True):
-        yield from _parts(parts, most)
+    dim = next(dim for dim, size in enumerate(shape) if size > 1)
+    many = -(-shape[dim] // max(1, most * shape[dim] // numel))
+    rows = -(-shape[dim] // many)
+    for first in range(0, shape[dim], rows):
+        yield from _parts([x.narrow(dim, first, min(rows, shape[dim] - first)) for x in tensors], most)
 
 
 def goes_on(dtype: torch.dtype) -> bool:

@@ -305,7 +305,7 @@ def _detached(x: torch.Tensor) -> torch.Tensor:
 
 def _filled(out: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
     if out is None:
-        own = x.detach() if x.requires_grad and torch.is_grad_enabled() else x
+        own = x.detach() if x.requires_grad else x
         return own.clone() if own.is_contiguous() else own.clone(memory_format=torch.contiguous_format)
     return out if out is x else out.copy_(x.detach())
 

@@ -52,7 +52,7 @@ def in_flight(pending: Pending) -> torch.Tensor:
     """
     if pending.work is None and pending.finish is None:
         return pending.tensor
-    note(pending, caller(3))  # this function and the one of ours that calls it are below
+    note(pending, caller(2))
     if current_backward() >= 0:
         hold(pending)
     if pending.finish is None:

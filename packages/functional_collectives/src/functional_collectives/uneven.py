@@ -90,8 +90,10 @@ def reduce_scatter_v(
     Returns:
         This rank's block of the reduction, in flight. The ranks reduce in rank order themselves, so any dtype that the
         transport moves is reduced. That takes the room of one payload beside the result at most; 128 KiB more may be
-        taken where the blocks of a view along dim 0 are copied for a single exchange, and 64 KiB to compute float8 in
-        float32.
+        taken where the blocks of a view along dim 0 are copied for a single exchange, and 128 KiB to compute float8 in
+        float32 (8 MiB on other devices than the CPU, or 8 bytes for each 2048 elements of the block where that is
+        more). To stay within that, uneven shares, blocks along another dim and float8 may move in parts, of which the
+        last alone is under way when the call returns.
 
     Shapes: the input's, with `scatter_dim` this rank's share.
 

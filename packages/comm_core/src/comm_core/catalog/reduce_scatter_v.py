@@ -74,7 +74,7 @@ def way(shape: Sequence[int], dim: int, sizes: Sequence[int], dtype: torch.dtype
     copied = (world - 2) * max(sizes) * math.prod(beside(shape, dim))  # above a payload, for a rank with a view
     if _above(shape, sizes, dim) * itemsize <= _PAGE and copied * itemsize <= _SPARED:
         return Way.AT_ONCE
-    apart = goes_on(dtype) and (world - 1) * max(sizes) <= sum(sizes)  # else one side is reduced before the other comes
+    apart = goes_on(dtype) and (world - 1) * max(sizes) <= sum(sizes)  # a view's first side is reduced by itself
     return Way.BOTH_SIDES if apart else Way.IN_PARTS
 
 
