@@ -26,7 +26,7 @@ ROWS = 480  # what groups of 1 to 6 ranks split evenly
 def calls(group: Any) -> dict[tuple[str, str], tuple[Any, int]]:
     """Return each call with the bytes it is given, by the name of its entry in the catalogue and its variant."""
     of_floats = {**even(group), **uneven(group), **reductions(group), **coalesced(group), **in_place(group)}
-    return {**of_floats, **narrow(group)}
+    return {**of_floats, **multiplied(group), **conjugated(group), **narrow(group)}
 
 
 def stepped(rows: int) -> Any:
@@ -135,6 +135,80 @@ def reductions(group: Any) -> dict[tuple[str, str], tuple[Any, int]]:
     return {name: (call, x.nbytes) for name, call in found.items()}
 
 
+def multiplied(group: Any) -> dict[tuple[str, str], tuple[Any, int]]:
+    """Return the sums of what each rank multiplies first."""
+    import torch
+
+    import functional_collectives as fc
+
+    x, view, wait, n = torch.ones(ROWS, ROWS), stepped(ROWS), fc.wait_tensor, group.world
+    op, w, even = fc.premul_sum(0.5), x.clone().requires_grad_(), [ROWS // n] * n
+    learnt = fc.premul_sum(torch.tensor(0.5, requires_grad=True))
+    found = {
+        ("all_reduce", "premul_sum"): lambda: wait(fc.all_reduce(x, op, group)),
+        ("all_reduce", "premul_sum of a view"): lambda: wait(fc.all_reduce(view, op, group)),
+        ("all_reduce", "premul_sum, with a gradient"): lambda: wait(fc.all_reduce(w, op, group)),
+        ("reduce", "premul_sum"): lambda: wait(fc.reduce(x, op, 0, group)),
+        ("reduce_scatter", "premul_sum"): lambda: wait(fc.reduce_scatter_tensor(x, op, 0, group)),
+        ("reduce_scatter", "premul_sum, dim 1"): lambda: wait(fc.reduce_scatter_tensor(x, op, 1, group)),
+        ("reduce_scatter", "premul_sum of a view"): lambda: wait(fc.reduce_scatter_tensor(view, op, 0, group)),
+        ("reduce_scatter", "premul_sum, dim 1, with a gradient"): lambda: wait(
+            fc.reduce_scatter_tensor(w, learnt, 1, group)
+        ),
+        ("reduce_scatter_v", "premul_sum"): lambda: wait(fc.reduce_scatter_v(x, op, 0, group, sizes=even)),
+        ("reduce_scatter_v", "premul_sum, uneven"): lambda: wait(
+            fc.reduce_scatter_v(x, op, 0, group, sizes=nearly_even(n))
+        ),
+        ("reduce_scatter_v", "premul_sum, dim 1"): lambda: wait(fc.reduce_scatter_v(view, op, 1, group, sizes=even)),
+        ("scan", "premul_sum"): lambda: wait(fc.scan(x, op, group)),
+        ("scan", "premul_sum of a view"): lambda: wait(fc.scan(view, op, group)),
+        ("scan", "premul_sum, with a gradient"): lambda: wait(fc.scan(w, learnt, group)),
+        ("exscan", "premul_sum"): lambda: wait(fc.exscan(x, op, group)),
+    }
+    counts = {name: (call, x.nbytes) for name, call in found.items()}
+    counts["all_reduce", "premul_sum, coalesced"] = (
+        lambda: [wait(y) for y in fc.all_reduce_coalesced([x, x], op, group)],
+        2 * x.nbytes,
+    )
+    counts["reduce_scatter", "premul_sum, coalesced"] = (
+        lambda: [wait(y) for y in fc.reduce_scatter_tensor_coalesced([x, w], op, [0, 1], group)],
+        2 * x.nbytes,
+    )
+    counts["reduce_scatter", "coalesced, with a gradient"] = (
+        lambda: [wait(y) for y in fc.reduce_scatter_tensor_coalesced([w, x], "sum", [1, 0], group)],
+        2 * x.nbytes,
+    )
+    counts["all_reduce", f"{IN_PLACE}, premul_sum"] = (lambda: fc.all_reduce_inplace(x, op, group), x.nbytes)
+    return counts
+
+
+def conjugated(group: Any) -> dict[tuple[str, str], tuple[Any, int]]:
+    """Return calls on a tensor whose memory holds the conjugates of its values."""
+    import torch
+
+    import functional_collectives as fc
+
+    x, wait, n = torch.ones(ROWS, ROWS, dtype=torch.complex64).conj(), fc.wait_tensor, group.world
+    even, ring = [ROWS // n] * n, [fc.Send(x, (group.rank + 1) % n), fc.Receive(x, (group.rank - 1) % n)]
+    found = {
+        ("all_reduce", "of a conjugate"): lambda: wait(fc.all_reduce(x, "sum", group)),
+        ("all_gather", "of a conjugate"): lambda: wait(fc.all_gather_tensor(x, 0, group)),
+        ("all_gather", "of a conjugate, dim 1"): lambda: wait(fc.all_gather_tensor(x, 1, group)),
+        ("all_gather_v", "of a conjugate, dim 1"): lambda: wait(fc.all_gather_v(x, 1, group, sizes=[ROWS] * n)),
+        ("gather", "of a conjugate, dim 1"): lambda: wait(fc.gather(x, 0, 1, group)),
+        ("reduce_scatter", "of a conjugate, dim 1"): lambda: wait(fc.reduce_scatter_tensor(x, "sum", 1, group)),
+        ("reduce_scatter_v", "of a conjugate"): lambda: wait(fc.reduce_scatter_v(x, "sum", 0, group, sizes=even)),
+        ("reduce_scatter_v", "of a conjugate, dim 1"): lambda: wait(
+            fc.reduce_scatter_v(x, "sum", 1, group, sizes=even)
+        ),
+        ("scatter", "of a conjugate, dim 1"): lambda: wait(fc.scatter(x, 0, 1, group, sizes=nearly_even(n))),
+        ("scan", "of a conjugate"): lambda: wait(fc.scan(x, "sum", group)),
+        ("batch_p2p", "of a conjugate"): lambda: [wait(y) for y in fc.batch_p2p(ring, group)],
+        ("permute", "of a conjugate"): lambda: wait(fc.permute_tensor(x, [(rank + 1) % n for rank in range(n)], group)),
+    }
+    return {name: (call, x.nbytes) for name, call in found.items()}
+
+
 def narrow(group: Any) -> dict[tuple[str, str], tuple[Any, int]]:
     """Return the reductions of float8, computed in float32: of 55 MB, beside which the room for that is not seen."""
     import torch
@@ -227,7 +301,7 @@ def main() -> None:
         many = {str(world): found[world][name, variant] for world in WORLDS}
         rows.append({"name": name, "variant": variant, "copies": many})
         verdict = "" if max(many.values()) <= LIMIT else "  more than one"
-        print(f"{name:<18}{variant:<26}" + "".join(f"{one:>7.2f}" for one in many.values()) + verdict)
+        print(f"{name:<18}{variant:<36}" + "".join(f"{one:>7.2f}" for one in many.values()) + verdict)
     if arguments.json is not None:
         result = {"claim": "copies", "limit": 1, "machine": machine(), "rows": rows}
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")

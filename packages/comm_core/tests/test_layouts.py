@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 import torch
 
-from comm_core import catalog, launch, transport
+from comm_core import World, catalog, launch, transport
 from comm_core.catalog import blocks, reduce_scatter_v
 from comm_core.errors import ArgumentError
 from comm_core_pytest import Ranks
@@ -74,20 +75,39 @@ def reductions(n: int) -> Iterator[tuple[str, list[tuple[int, ...]], dict[str, A
             yield "reduce_scatter_v", [shape] * n, {"reduce_op": word, "dim": dim, "sizes": sizes}
 
 
-def wrong(group: Any, calls: Callable[[int], Any], dtype: torch.dtype = torch.float64) -> list[str]:
-    """Return the calls whose result is not that of the definition, which is told all ranks' tensors."""
+def wrong(
+    group: Any, calls: Callable[[int], Any], dtype: torch.dtype = torch.float64, factors: Sequence[float] = (1.0,)
+) -> list[str]:
+    """Return the calls whose result is not that of the definition, which is told all ranks' tensors.
+
+    Ranks take turns with the factors, and those whose factor is not 1 have the kernel multiply what it sends.
+    """
     found, wire, n = [], transport(group), group.world
     for (name, shapes, given), layout in itertools.product(calls(n), (*LAYOUTS, MIXED)):
         entry = catalog.CATALOG[name]
         inputs = [values(rank, shape, layout, dtype) for rank, shape in enumerate(shapes)]
+        of_ranks = [factors[rank % len(factors)] for rank in range(n)]
         parsed = [entry.check(x, n, rank, **given) for rank, x in enumerate(inputs)]
-        right, before = entry.oracle(inputs, parsed)[group.rank], inputs[group.rank].clone()
-        got = entry.kernel(wire, inputs[group.rank], **parsed[group.rank]).wait()
+        sent = [x if factor == 1.0 else x * factor for x, factor in zip(inputs, of_ranks, strict=True)]
+        right, before = entry.oracle(sent, parsed)[group.rank], inputs[group.rank].clone()
+        mine = of_ranks[group.rank]
+        filled = {} if mine == 1.0 else {"fill": functools.partial(blocks.multiplied, factor=mine)}
+        got = entry.kernel(wire, inputs[group.rank], **filled, **parsed[group.rank]).wait()
         if got.dtype is not dtype or any(
             not torch.equal(x.double(), y.double()) for x, y in ((got, right), (inputs[group.rank], before))
         ):
             found.append(f"{name} {given} of {layout} {shapes[group.rank]}")
     return found
+
+
+def shared_out(n: int) -> Iterator[tuple[str, list[tuple[int, ...]], dict[str, Any]]]:
+    """Return what the other lists have not: the calls that share out along a dim, evenly or from one rank."""
+    for dim in (0, 1, -1):
+        yield "reduce_scatter", [(2 * n, 3 * n)] * n, {"reduce_op": "sum", "dim": dim}
+        for sizes, src in itertools.product(shares(n), {0, n - 1}):
+            rows = [sum(sizes) if rank == src else 0 for rank in range(n)]
+            shapes = [tuple(many if place == dim % 3 else 4 for place in range(3)) for many in rows]
+            yield "scatter", shapes, {"src": src, "dim": dim, "sizes": sizes}
 
 
 def gathered(group: Any) -> list[str]:
@@ -110,18 +130,40 @@ def test_every_layout_has_the_values_of_the_definition(world: Ranks, body: Calla
         assert world.simulate(body) == [[]] * world.size
 
 
+def filled(group: Any, spared: dict[str, int], factors: Sequence[float]) -> list[str]:
+    lists = (gathers, shared_out, prefixes, reductions)
+    with sparing(spared):
+        return [one for calls in lists for one in wrong(group, calls, factors=factors)]
+
+
+@pytest.mark.world(1, 2, 3)
+@pytest.mark.parametrize(("spared", "factors"), [({}, (2.0, -1.0)), ({"_PAGE": 0, "_SPARED": 0}, (1.0, 2.0))])
+def test_a_kernel_fills_what_it_sends_and_meets_ranks_that_do_not(
+    world: Ranks, spared: dict[str, int], factors: Sequence[float]
+) -> None:
+    assert world.run(filled, spared, factors) == [[]] * world.size
+
+
 SPARED = [{"_PAGE": 0}, {"_PAGE": 0, "_SPARED": 0}]  # what the inputs here are all smaller than
 
 
-@ALL
-@pytest.mark.parametrize(
+WAYS = pytest.mark.parametrize(
     ("spared", "dtype"), [*((spared, torch.float64) for spared in SPARED), (SPARED[-1], torch.float8_e5m2)]
 )
+
+
+@ALL
+@WAYS
 def test_blocks_are_reduced_alike_where_a_page_counts(world: Ranks, spared: dict[str, int], dtype: torch.dtype) -> None:
     """Only so do inputs as small as these take the ways that larger ones take."""
-    with sparing(spared):
-        assert world.simulate(wrong, reductions, dtype) == [[]] * world.size
     assert world.run(reduced_exactly, spared, dtype) == [[]] * world.size
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@WAYS
+def test_simulated_ranks_do_so_too(size: int, spared: dict[str, int], dtype: torch.dtype) -> None:
+    with sparing(spared):
+        assert World(size).run(wrong, reductions, dtype) == [[]] * size
 
 
 @contextlib.contextmanager

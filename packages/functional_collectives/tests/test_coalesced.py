@@ -335,6 +335,42 @@ def test_both_conventions_have_the_gradients_of_one_by_one(size, backward):
     assert World(size).run(_conventions, backward) == [[]] * size
 
 
+def _multiplied(group, together, op):
+    """The premultiplied reductions of a list with views in it, and all gradients; the first tensor requires none."""
+    of_op = op(0.5 - group.rank)
+    xs = [torch.arange(6.0).view(3, 2) + group.rank, torch.arange(12.0).view(2, 6).t()[:, :2] * (group.rank + 1)]
+    xs = [*xs, (torch.arange(6.0).view(2, 3) + 1j * group.rank).conj()]
+    leaves = [xs[0], *(x.detach().requires_grad_() for x in xs[1:])]
+    dims = [0, 0, 1]
+    if together:
+        ys = fc.reduce_scatter_tensor_coalesced(leaves, fc.premul_sum(of_op), dims, group)
+        zs = fc.all_reduce_coalesced(leaves, fc.premul_sum(of_op), group)
+    else:
+        ys = [fc.reduce_scatter_tensor(x * of_op, "sum", dim, group) for x, dim in zip(leaves, dims, strict=True)]
+        zs = [fc.all_reduce(x * of_op, "sum", group) for x in leaves]
+    loss = sum((y.abs() ** 2).sum() * (1 + place) for place, y in enumerate([*ys, *zs]))
+    wanted = [*leaves[1:], *([of_op] if getattr(of_op, "requires_grad", False) else [])]
+    first = torch.autograd.grad(loss, wanted, create_graph=True)
+    again = torch.autograd.grad(sum((one.abs() ** 2).sum() for one in first), wanted)
+    return [one.detach() for one in (*ys, *zs, *first, *again)]
+
+
+def _as_multiplied_one_by_one(group):
+    ops = {"number": float, "tensor": torch.tensor, "learnt": lambda f: torch.tensor(f, requires_grad=True)}
+    wrong = []
+    for name, op in ops.items():
+        found = zip(_multiplied(group, True, op), _multiplied(group, False, op), strict=True)
+        if not all(torch.allclose(x, y, rtol=1e-5) for x, y in found):
+            wrong.append(name)
+    return wrong
+
+
+@pytest.mark.world(3)
+def test_a_factor_multiplies_a_list_as_it_does_each_tensor_and_has_its_gradient(world):
+    assert world.run(_as_multiplied_one_by_one) == [[]] * 3
+    assert world.simulate(_as_multiplied_one_by_one) == [[]] * 3
+
+
 def _large(group):
     """Reductions of tensors with and without room for a message of their own, and the bytes of the results' memory."""
     small = [torch.full((2 * group.world, 3), 1.0 + place) for place in range(3)]

@@ -140,6 +140,27 @@ def _tags(group):
     return [fc.irecv(torch.empty(1, dtype=torch.int64), 0, group, tag).item() for tag in (6, 5, 5)]
 
 
+def _views(group):
+    """Whether a conjugate, a transposed and a repeated view go as their values do, and their leaves' gradients too."""
+    found = []
+    for resolve in (False, True):
+        leaves = [torch.view_as_complex(torch.arange(24.0).view(3, 4, 2) + part).requires_grad_() for part in range(3)]
+        views = [leaves[0].conj(), leaves[1].t(), leaves[2][:1].expand(5, 4)]
+        sent = [x.resolve_conj().contiguous() for x in views] if resolve else views
+        there = 1 - group.rank
+        messages = [fc.Send(x, there) for x in sent] + [fc.Receive(x.detach(), there) for x in sent]
+        arrived = fc.batch_p2p(messages, group)[3:]
+        sum((y.abs() ** 2).sum() * (2 + place) for place, y in enumerate(arrived)).backward()
+        found += [*(y.detach() for y in arrived), *(x.grad for x in leaves)]
+    return all(torch.equal(x, y) for x, y in zip(found[:6], found[6:], strict=True))
+
+
+@pytest.mark.world(2)
+def test_a_batch_of_views_sends_their_values_and_has_their_gradients(world):
+    assert world.run(_views) == [True] * 2
+    assert world.simulate(_views) == [True] * 2
+
+
 @pytest.mark.world(2)
 def test_tags_tell_messages_apart_and_those_of_one_keep_their_order(world):
     assert world.run(_tags) == [[0, 0, 0], [2, 1, 3]]

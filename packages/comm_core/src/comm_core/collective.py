@@ -72,7 +72,8 @@ class Collective:
         agrees: `(x, **params) -> (word, value, ...)` that every rank must say alike.
         shape: `(shape, world, rank, **params) -> shape` of this rank's result.
         oracle: `(inputs, params)`, both lists over ranks, -> list over ranks; defines what it computes.
-        kernel: `(wire, x, **params) -> Pending`, in terms of a transport's contiguous blocks along dim 0.
+        kernel: `(wire, x, **params) -> Pending`, in terms of a transport's contiguous blocks along dim 0; one that copies
+            what it sends takes a `fill` too, which writes it.
         gradient: `(emit, cotangent, **params) -> cotangent`, the transpose, in terms of other catalogue entries.
         identity: the gradient rule where what follows is computed alike on all ranks and counted once (Megatron's
             convention); of the same form, and the same rule where the ranks' results are different parts.
@@ -90,6 +91,7 @@ class Collective:
     Attributes:
         key: the entry's name, with its convention where that is not the default.
         parameters: the names of the collective's own parameters, from its `check`.
+        fills: the kernel takes a `fill` (`catalog/blocks.py`), and so makes one copy of what cannot be sent as it lies.
 
     Raises:
         ArgumentError: a field is empty; use `missing("why")`.
@@ -117,6 +119,7 @@ class Collective:
     convention: str = "adjoint"
     key: str = field(init=False)
     parameters: frozenset[str] = field(init=False)
+    fills: bool = field(init=False)
 
     def __post_init__(self) -> None:
         for rule in fields(self):
@@ -127,3 +130,4 @@ class Collective:
         object.__setattr__(self, "key", key)
         own = inspect.signature(self.check).parameters.values()
         object.__setattr__(self, "parameters", frozenset(p.name for p in own if p.kind is p.KEYWORD_ONLY))
+        object.__setattr__(self, "fills", "fill" in inspect.signature(self.kernel).parameters)

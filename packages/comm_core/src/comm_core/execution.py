@@ -12,6 +12,7 @@ import torch
 
 from comm_core import checking, compat
 from comm_core.catalog import BY_KEY
+from comm_core.catalog.blocks import Fill
 from comm_core.collective import Collective, Params
 from comm_core.compat import forward_ad_active, functions_transformed, is_transformed, sees_saved_tensors
 from comm_core.compiled_groups import compiled_group
@@ -20,8 +21,8 @@ from comm_core.errors import ArgumentError, CommError
 from comm_core.groups import AnyGroup, GroupLike, as_group
 from comm_core.outbox import finished, to_send
 from comm_core.pending import Pending
-from comm_core.premul import premultiplied
-from comm_core.settling import settled, unfolded
+from comm_core.premul import parted
+from comm_core.settling import arrived, resolved, settled, unfolded
 from comm_core.simulate import SimulatedGroup
 from comm_core.ties import applied_unseen, tie, tied, tied_to
 from comm_core.tracing import is_plain, is_traced, node, transforms_active
@@ -71,7 +72,11 @@ def start(entry: Collective, x: torch.Tensor, finish: Finish, group: GroupLike =
     """
     if type(params.get("reduce_op", "")) is not str:
         with checking.refusing(group, entry.name):
-            x, params = premultiplied(x, params, entry.name)
+            factor, params = parted(x, params, entry.name)
+        if factor is not None:
+            from comm_core.filling import start_multiplied  # it builds on this module
+
+            return start_multiplied(entry, x, factor, finish, group, params)
     if is_plain(x):
         on, records = as_group(group), x.requires_grad and torch.is_grad_enabled()
         try:
@@ -93,10 +98,16 @@ def start_watched(entry: Collective, x: torch.Tensor, finish: Finish, group: Gro
     """Start a collective that something looks at: autograd, a transform, a mode; or whose input is no plain tensor."""
     on = as_group(group)
     with checking.refusing(on, entry.name, params):
-        x = settled(x, entry.name)
+        x = arrived(x, entry.name)
         parsed = parsed_params(entry, x, on, params)
         if torch.is_grad_enabled() and x.requires_grad:
             check_gradient(entry)
+    if x.is_conj() or x.is_neg():
+        from comm_core.filling import is_filled, start_filled  # it builds on this module
+
+        if is_filled(entry, x, parsed):
+            return start_filled(entry, x, on, parsed, finish)
+        x = resolved(x)
     if is_transformed(x):
         return differentiated(entry, x, on, parsed, finished)
     return differentiated(entry, x, on, parsed, finish) if is_differentiated(x) else move(entry, x, on, parsed, finish)
@@ -203,13 +214,20 @@ def launch(entry: Collective, x: torch.Tensor, group: GroupLike = None, **params
     """
     on = as_group(group)
     with checking.refusing(on, entry.name, params):
-        x, params = premultiplied(settled(x, entry.name).detach(), params, entry.name)
+        x = arrived(x, entry.name).detach()
+        factor, params = parted(x, params, entry.name)
         parsed = parsed_params(entry, x, on, params)
-    return launch_parsed(entry, x, on, parsed)
+    if factor is None and resolved(x) is x:
+        return launch_parsed(entry, x, on, parsed)
+    from comm_core.filling import launch_filled  # it builds on this module
+
+    return launch_filled(entry, x, on, parsed, factor)
 
 
-def launch_parsed(entry: Collective, x: torch.Tensor, group: AnyGroup, params: Params) -> Pending:
-    """Start a collective whose parameters `check` has parsed."""
+def launch_parsed(
+    entry: Collective, x: torch.Tensor, group: AnyGroup, params: Params, fill: Fill | None = None
+) -> Pending:
+    """Start a collective whose parameters `check` has parsed; a kernel that `fills` may be given what with."""
     if isinstance(group, SimulatedGroup):
         return group.meet(entry, x, params)
     if checking.mode is not None:
@@ -218,7 +236,8 @@ def launch_parsed(entry: Collective, x: torch.Tensor, group: AnyGroup, params: P
         checking.agree(group, entry, x, params)
     if x.is_meta:  # nothing to move, so what moves bytes is not asked
         return Pending(x.new_empty(entry.shape(tuple(x.shape), group.world, group.rank, **params)), what=entry.name)
-    pending = entry.kernel(process_transport(group), x, **params)
+    wire = process_transport(group)
+    pending = entry.kernel(wire, x, **params) if fill is None else entry.kernel(wire, x, fill=fill, **params)
     pending.what = entry.name
     return pending
 

@@ -1,7 +1,8 @@
 """The reduce op `premul_sum`: a sum of tensors that each rank multiplies by its own factor first.
 
-Every transport has `sum`, and hardly one has this, so the factor is multiplied in before anything else sees the call.
-Its gradient, by the tensor and by the factor, is that of a product and a sum.
+Every transport has `sum`, and hardly one has this, so the factor is multiplied in before a transport sees the call: by
+the kernel, while it copies what it sends (`filling`), or before anything else. Its gradient, by the tensor and by the
+factor, is that of a product and a sum.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def premul_sum(factor: complex | torch.Tensor) -> PremulSum:
     """Return a reduce op: the sum of all ranks' tensors, each multiplied by its own rank's factor.
 
     It stands wherever `"sum"` does. Ranks may pass different factors, and may mix it with `"sum"`, whose factor is 1.
-    The product takes the room of a payload of its own, besides what the sum takes.
+    The product takes the room of a payload, which is that of the copy that the sum takes where it takes one.
 
     Args:
         factor: a number, or a tensor of one element, which may require grad.
@@ -80,14 +81,34 @@ def premultiplied(
         >>> premultiplied(torch.ones(2), {"reduce_op": premul_sum(3.0)}, "all_reduce")
         (tensor([3., 3.]), {'reduce_op': 'sum'})
     """
-    op = params.get("reduce_op")
-    if isinstance(op, str):
-        return x, params
-    factor = op.factor if isinstance(op, PremulSum) else compat.premul_factor(op)
+    factor, params = parted(x, params, where)
     if factor is None:
         return x, params
+    if written and torch.is_grad_enabled() and isinstance(factor, torch.Tensor) and factor.requires_grad:
+        x = x.clone()
+    return x * factor, params
+
+
+def parted(
+    x: torch.Tensor, params: dict[str, Any], where: str
+) -> tuple[float | complex | torch.Tensor | None, dict[str, Any]]:
+    """Return what a tensor is multiplied by, and the parameters of the sum; no factor for a call of another kind.
+
+    Raises:
+        ReduceOpError: the dtype has no product with such a factor.
+
+    Example:
+        >>> parted(torch.ones(2), {"reduce_op": premul_sum(3.0)}, "all_reduce")
+        (3.0, {'reduce_op': 'sum'})
+    """
+    op = params.get("reduce_op")
+    if isinstance(op, str):
+        return None, params
+    factor = op.factor if isinstance(op, PremulSum) else compat.premul_factor(op)
+    if factor is None:
+        return None, params
     if not isinstance(cast(object, x), torch.Tensor):  # refused where all calls are
-        return x, {**params, "reduce_op": "sum"}
+        return None, {**params, "reduce_op": "sum"}
     if not (x.is_floating_point() or x.is_complex()) or x.element_size() == 1:
         raise ReduceOpError(
             where, f"premul_sum of {x.dtype}", "a floating point or complex dtype of at least 16 bits", "cast it"
@@ -99,6 +120,4 @@ def premultiplied(
         raise ReduceOpError(where, f"premul_sum of {x.dtype} by a complex factor", need, "cast the tensor to complex")
     if isinstance(factor, torch.Tensor):
         factor = factor.reshape(()).to(device=x.device, dtype=x.dtype)
-        if written and torch.is_grad_enabled() and factor.requires_grad:
-            x = x.clone()
-    return x * factor, {**params, "reduce_op": "sum"}
+    return factor, {**params, "reduce_op": "sum"}

@@ -59,13 +59,34 @@ def settled(x: torch.Tensor, where: str) -> torch.Tensor:
     Raises:
         DtypeError: not a tensor, or a DTensor.
     """
+    return resolved(arrived(x, where))
+
+
+def resolved(x: torch.Tensor) -> torch.Tensor:
+    """Return a tensor whose memory holds its values, and not their conjugates or negatives.
+
+    Gradient: the identity.
+
+    Example:
+        >>> resolved(torch.tensor([1j]).conj()).is_conj()
+        False
+    """
+    if torch.compiler.is_compiling() or not (x.is_conj() or x.is_neg()):
+        return x
+    return x.resolve_conj().resolve_neg()
+
+
+def arrived(x: torch.Tensor, where: str) -> torch.Tensor:
+    """Return a tensor as `settled` does, but for what `resolved` does: for calls that copy it themselves.
+
+    Raises:
+        DtypeError: not a tensor, or a DTensor.
+    """
     check_dense(x, where)
     if hasattr(x, "to_local"):
         raise DtypeError(where, "a DTensor", "a plain tensor", "pass x.to_local(), or use func_map.local_map")
     if torch.compiler.is_compiling():
         return x
-    if x.is_conj() or x.is_neg():
-        x = x.resolve_conj().resolve_neg()
     if type(x) is torch.Tensor or type(x) is torch.nn.Parameter:
         return x
     return wait(x) if hasattr(x, "trigger_wait") else x

@@ -74,6 +74,18 @@ def is_plain(x: object) -> bool:
     return not compat.is_watched(x)
 
 
+def is_lazy(x: torch.Tensor) -> bool:
+    """Tell whether a tensor would be plain, did its memory not hold the conjugates or negatives of its values.
+
+    Example:
+        >>> is_lazy(torch.tensor([1j]).conj()), is_lazy(torch.tensor([1j])), is_lazy(torch.tensor([1j]).conj().imag)
+        (True, False, True)
+    """
+    if is_dynamo_compiling() or not (type(x) is _Tensor or type(x) is _Parameter):
+        return False
+    return (x.is_conj() or x.is_neg()) and is_plain(compat.bare(x))
+
+
 def is_unrecorded(x: torch.Tensor) -> bool:
     """Tell whether a tensor's elements are all that there is to it: no graph, and no gradient to record.
 
@@ -81,4 +93,4 @@ def is_unrecorded(x: torch.Tensor) -> bool:
         >>> is_unrecorded(torch.ones(2)), is_unrecorded(torch.ones(2, requires_grad=True))
         (True, False)
     """
-    return is_plain(x) and not (x.requires_grad and torch.is_grad_enabled())
+    return (is_plain(x) or is_lazy(x)) and not (x.requires_grad and torch.is_grad_enabled())

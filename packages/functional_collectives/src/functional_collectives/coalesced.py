@@ -21,7 +21,7 @@ from comm_core.catalog import ALL_GATHER, ALL_REDUCE, REDUCE_SCATTER
 from comm_core.checking import agree_on_list, refusing
 from comm_core.errors import ArgumentError, CommError, DtypeError, said
 from comm_core.groups import AnyGroup
-from comm_core.premul import premultiplied
+from comm_core.premul import parted, premul_sum
 from comm_core.settling import settled
 from comm_core.tracing import is_unrecorded
 from comm_core.wires import process_transport
@@ -30,6 +30,7 @@ from functional_collectives.collectives import asked, parsed_group
 from functional_collectives.flight import in_flight
 from functional_collectives.inplace import is_direct
 from functional_collectives.into import Into
+from functional_collectives.packing import side_by_side
 
 Tensors = Sequence[torch.Tensor]
 
@@ -72,8 +73,8 @@ def all_reduce_coalesced(
     with refusing(group, where):
         given = listed(self, where)
         params = [{"reduce_op": reduceOp} for _ in given]
-    xs, parsed = checked(entry, given, params, group, where)
-    return reduced(entry, xs, parsed, group)
+    xs, parsed, factors = checked(entry, given, params, group, where)
+    return reduced(entry, xs, parsed, factors, group)
 
 
 def all_gather_into_tensor_coalesced(
@@ -110,7 +111,7 @@ def all_gather_into_tensor_coalesced(
     with refusing(group, where):
         given = listed(self, where)
         params = [{"dim": 0} for _ in given]
-    xs, parsed = checked(entry, given, params, group, where)
+    xs, parsed, _ = checked(entry, given, params, group, where)
     on, door = parsed_group(group)
     if on.backend == "gloo" and all(map(is_moved, xs)):
         return gathered_together(xs, on)
@@ -163,11 +164,10 @@ def reduce_scatter_tensor_coalesced(
         given = listed(inputs, where)
         dims = one_for_each(scatter_dim, given, where)
     params = [{"reduce_op": reduceOp, "dim": dim} for dim in dims]
-    xs, parsed = checked(entry, given, params, group, where)
+    xs, parsed, factors = checked(entry, given, params, group, where)
     if all(map(is_moved, xs)) and sum(x.nbytes for x in xs) >= LARGE * len(xs):
-        _, door = parsed_group(group)
-        return [comm_core.start(entry, x, in_flight, door, **own) for x, own in zip(xs, parsed, strict=True)]
-    return reduced(entry, xs, parsed, group)
+        return [alone(entry, *of_one, group) for of_one in zip(xs, parsed, factors, strict=True)]
+    return reduced(entry, xs, parsed, factors, group)
 
 
 def listed(xs: Iterable[torch.Tensor], where: str) -> Tensors:
@@ -196,7 +196,7 @@ def one_for_each(dims: Sequence[int], xs: Tensors, where: str) -> Sequence[int]:
 
 def checked(
     entry: Collective, xs: Tensors, params: Sequence[dict[str, Any]], group: GroupLike, where: str
-) -> tuple[list[torch.Tensor], list[dict[str, Any]]]:
+) -> tuple[list[torch.Tensor], list[dict[str, Any]], list[Any]]:
     """Settle all tensors and parse all parameters, and compare them in checked mode, before any collective starts.
 
     Raises:
@@ -204,41 +204,53 @@ def checked(
     """
     on, _ = parsed_group(group)
     with refusing(group, where):
-        ready, parsed = parsed_list(entry, xs, params, on, where)
+        ready, parsed, factors = parsed_list(entry, xs, params, on, where)
     if not torch.compiler.is_dynamo_compiling():
         agree_on_list(on, entry, ready, parsed, where)
-    return ready, parsed
+    return ready, parsed, factors
 
 
 def parsed_list(
     entry: Collective, xs: Tensors, params: Sequence[dict[str, Any]], on: AnyGroup, where: str
-) -> tuple[list[torch.Tensor], list[dict[str, Any]]]:
-    """Settle all tensors and parse all parameters.
+) -> tuple[list[torch.Tensor], list[dict[str, Any]], list[Any]]:
+    """Settle all tensors and parse all parameters; of a premultiplied sum, return each tensor's factor apart.
 
     Raises:
         CommError: naming which tensor of the list is wrong.
     """
-    ready, parsed = [], []
+    ready, parsed, factors = [], [], []
     for place, x in enumerate(xs):
         try:
-            x, own = premultiplied(settled(x, where), params[place], where)
+            x = settled(x, where)
+            factor, own = parted(x, params[place], where)
             parsed.append(entry.check(x, on.world, on.rank, **own))
         except CommError as error:
             raise type(error)(f"{where}, tensor {place}", error.got, error.need, error.hint) from None
         ready.append(x)
-    return ready, parsed
+        factors.append(factor)
+    return ready, parsed, factors
 
 
-def reduced(entry: Collective, xs: Tensors, parsed: Sequence[dict[str, Any]], group: GroupLike) -> list[torch.Tensor]:
+def alone(entry: Collective, x: torch.Tensor, params: dict[str, Any], factor: Any, group: GroupLike) -> torch.Tensor:
+    """Start a reduction of one tensor."""
+    of_one = params if factor is None else {**params, "reduce_op": premul_sum(factor)}
+    _, door = parsed_group(group)
+    return comm_core.start(entry, x, in_flight, door, **of_one)
+
+
+def reduced(
+    entry: Collective, xs: Tensors, parsed: Sequence[dict[str, Any]], factors: Sequence[Any], group: GroupLike
+) -> list[torch.Tensor]:
     """Start a reduction of every tensor: one for all of a dtype and device, over a buffer of theirs."""
     on, door = parsed_group(group)
     results = list(xs)
     for places in by_kind(xs):
         first = places[0]
         if len(places) == 1:
-            results[first] = comm_core.start(entry, xs[first], in_flight, door, **parsed[first])
+            results[first] = alone(entry, xs[first], parsed[first], factors[first], group)
             continue
-        matrix = packed([xs[place] for place in places], on.world, [parsed[place] for place in places])
+        cut = [blocks(xs[place], on.world, parsed[place].get("dim")) for place in places]
+        matrix = side_by_side(cut, factors[first])
         together = {name: 0 if name == "dim" else value for name, value in parsed[first].items()}
         if entry is ALL_REDUCE and is_direct(matrix, matrix, on, in_place=True):  # nobody else has the matrix
             whole = in_flight(entry.kernel(Into(comm_core.transport(on), matrix), matrix, **together))
@@ -295,25 +307,6 @@ def by_kind(xs: Tensors) -> list[list[int]]:
     for place, x in enumerate(xs):
         kinds.setdefault((x.dtype, x.device), []).append(place)
     return list(kinds.values())
-
-
-def packed(xs: Tensors, world: int, parsed: Sequence[dict[str, Any]]) -> torch.Tensor:
-    """Return the blocks of all tensors in one matrix, a row for each rank; every element is copied once.
-
-    Example:
-        >>> packed([torch.arange(4), torch.tensor([[8, 9]])], 2, [{"dim": 0}, {"dim": 1}]).tolist()
-        [[0, 1, 8], [2, 3, 9]]
-    """
-    cut = [blocks(x, world, params.get("dim")) for x, params in zip(xs, parsed, strict=True)]
-    rows, widths = cut[0].shape[0], [math.prod(of_ranks.shape[1:]) for of_ranks in cut]
-    if not all(is_unrecorded(x) for x in xs):
-        return torch.cat([of_ranks.reshape(rows, width) for of_ranks, width in zip(cut, widths, strict=True)], 1)
-    matrix = xs[0].new_empty((rows, sum(widths)))
-    start = 0
-    for of_ranks, width in zip(cut, widths, strict=True):
-        matrix.narrow(1, start, width).view(of_ranks.shape).copy_(of_ranks)
-        start += width
-    return matrix
 
 
 def blocks(x: torch.Tensor, world: int, dim: int | None) -> torch.Tensor:

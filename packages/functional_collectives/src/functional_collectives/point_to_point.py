@@ -16,12 +16,11 @@ import torch
 import comm_core
 from comm_core import GroupLike
 from comm_core.catalog import BATCH_P2P, under
-from comm_core.catalog.blocks import packed
 from comm_core.checking import refusing
 from comm_core.errors import ArgumentError, CommError
-from comm_core.settling import settled
-from comm_core.tracing import is_unrecorded
+from comm_core.settling import arrived, settled
 from functional_collectives.flight import in_flight
+from functional_collectives.packing import side_by_side
 
 
 @dataclass(frozen=True)
@@ -199,17 +198,10 @@ def batch_p2p(
 
 
 def in_a_row(sent: Sequence[torch.Tensor], received: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return what is sent as one row of elements, which all of the tensors have their gradients through: one copy.
-
-    Where a gradient is recorded, or a graph, a tensor that is not contiguous takes another one.
-    """
-    both = [*sent, *received]
-    if len(both) == 1:
+    """Return what is sent as one row of elements, which all of the tensors have their gradients through: one copy."""
+    if len(sent) + len(received) == 1:
         return in_row(sent[0]) if sent else nothing_of(received[0])
-    if all(is_unrecorded(x) for x in both):
-        return packed(both[0], sent, both[0].new_empty(sum(x.numel() for x in sent)))
-    columns = [*sent, *(nothing_of(x) for x in received)]  # not rows, as of empty ones cat has no gradient
-    return in_row(torch.cat([x.reshape(x.numel(), 1) for x in columns]))
+    return in_row(side_by_side([x.unsqueeze(0) for x in [*sent, *map(nothing_of, received)]]))
 
 
 def nothing_of(x: torch.Tensor) -> torch.Tensor:
@@ -232,13 +224,13 @@ def named_in(ops: object) -> dict[str, list[tuple[int, int, int]]]:
 
 
 def checked(op: Send | Receive, place: int) -> torch.Tensor:
-    """Return an op's tensor, settled.
+    """Return an op's tensor, one that has arrived.
 
     Raises:
         CommError: naming which op of the list is wrong.
     """
     try:
-        return settled(op.x if isinstance(op, Send) else op.like, "batch_p2p")
+        return arrived(op.x if isinstance(op, Send) else op.like, "batch_p2p")
     except CommError as error:
         raise type(error)(f"batch_p2p, op {place}", error.got, error.need, error.hint) from None
 

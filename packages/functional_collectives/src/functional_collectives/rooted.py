@@ -15,7 +15,7 @@ from comm_core import GroupLike
 from comm_core.catalog import GATHER, REDUCE, SCATTER
 from comm_core.checking import refusing
 from comm_core.extents import check_sizes, even_split, normalize_dim
-from comm_core.settling import settled
+from comm_core.settling import arrived
 from functional_collectives.collectives import asked, parsed_group
 from functional_collectives.flight import in_flight
 
@@ -135,7 +135,7 @@ def scatter(
     entry = asked(SCATTER, "scatter", group, backward)
     on, group = parsed_group(group)
     with refusing(group, "scatter"):
-        x = settled(x, "scatter")
+        x = arrived(x, "scatter")
         dim = normalize_dim(scatter_dim, x.ndim, "scatter")
         shares = (even_split(x.shape[dim], on.world, "scatter", dim),) * on.world if sizes is None else sizes
         shares = check_sizes(shares, on.world, "scatter")

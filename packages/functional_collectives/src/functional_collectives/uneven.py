@@ -16,7 +16,7 @@ from comm_core.checking import refusing
 from comm_core.compat import has_values
 from comm_core.errors import ArgumentError
 from comm_core.extents import even_sizes, normalize_dim
-from comm_core.settling import settled
+from comm_core.settling import arrived
 from functional_collectives.collectives import asked, parsed_group
 from functional_collectives.flight import in_flight
 
@@ -57,7 +57,7 @@ def all_gather_v(
     entry = asked(ALL_GATHER_V, "all_gather_v", group, backward)
     if sizes is None:
         with refusing(group, "all_gather_v"):
-            x = settled(x, "all_gather_v")
+            x = arrived(x, "all_gather_v")
             dim = normalize_dim(gather_dim, x.ndim, "all_gather_v")
             if not has_values(x):
                 got = "sizes=None for a tensor without values, on meta or under FakeTensorMode"
@@ -112,7 +112,7 @@ def reduce_scatter_v(
     if sizes is None:
         on, group = parsed_group(group)
         with refusing(group, "reduce_scatter_v"):
-            x = settled(x, "reduce_scatter_v")
+            x = arrived(x, "reduce_scatter_v")
             dim = normalize_dim(scatter_dim, x.ndim, "reduce_scatter_v")
         sizes = even_sizes(x.shape[dim], on.world)
     return comm_core.start(entry, x, in_flight, group, reduce_op=reduceOp, dim=scatter_dim, sizes=sizes)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from comm_core.catalog.blocks import concatenated, in_place
+from comm_core.catalog.blocks import Fill, concatenated, in_place, ready
 from comm_core.catalog.rules import Emit, batch_last
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.extents import normalize_dim
@@ -33,11 +33,11 @@ def oracle(inputs: Sequence[torch.Tensor], params: Sequence[Params]) -> list[tor
     return [concatenated(inputs, params[0]["dim"]) for _ in inputs]
 
 
-def kernel(wire: Transport, x: torch.Tensor, *, dim: int) -> Pending:
+def kernel(wire: Transport, x: torch.Tensor, *, dim: int, fill: Fill | None = None) -> Pending:
     """Gather along dim 0; along another dim what arrived is rearranged in one copy, the only one also of a view."""
     if dim == 0:
-        return wire.all_gather(x.contiguous())
-    sent, room = in_place(x, dim, [x.numel()] * wire.world, wire.rank)
+        return wire.all_gather(ready(x, fill))
+    sent, room = in_place(x, dim, [x.numel()] * wire.world, wire.rank, fill)
     pending = wire.all_gather(sent, None if room is None else room.view(enlarged(x, wire.world * x.shape[0])))
     join = functools.partial(_join, world=wire.world, dim=dim)
     return pending.then(join, shape(tuple(x.shape), wire.world, wire.rank, dim=dim))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from comm_core.catalog.blocks import beside, check_extent, concatenated, in_place, joined, numels, resized
+from comm_core.catalog.blocks import Fill, beside, check_extent, concatenated, in_place, joined, numels, resized
 from comm_core.catalog.rules import Emit, batch_last
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.extents import check_sizes, normalize_dim, total
@@ -34,9 +34,9 @@ def oracle(inputs: Sequence[torch.Tensor], params: Sequence[Params]) -> list[tor
     return [concatenated(inputs, params[0]["dim"]) for _ in inputs]
 
 
-def kernel(wire: Transport, x: torch.Tensor, *, dim: int, sizes: Shape) -> Pending:
+def kernel(wire: Transport, x: torch.Tensor, *, dim: int, sizes: Shape, fill: Fill | None = None) -> Pending:
     counts = numels(x.shape, dim, sizes)
-    sent, room = in_place(x, dim, counts, wire.rank)
+    sent, room = in_place(x, dim, counts, wire.rank, fill)
     return joined(wire.all_gather_v(sent.reshape(-1), counts, room), x.shape, dim, sizes)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -19,10 +19,42 @@ from comm_core.extents import runs, times, total
 from comm_core.pending import Pending
 from comm_core.tracing import is_traced
 
+Fill = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Writes a block, however it lies, to a row of as many elements, and returns that in the block's shape.
+
+A kernel that is given one may send nothing of its tensor as it lies: what is sent is what the fill writes.
+"""
 _COPIED_IN_A_ROW = {
     torch.float4_e2m1fn_x2,
     *(getattr(torch, f"{kind}{bits}") for kind in ("int", "uint") for bits in range(1, 8)),
 }
+
+
+def copied(row: torch.Tensor, block: torch.Tensor) -> torch.Tensor:
+    """Copy a block: the fill of a tensor whose memory holds other values, such as their conjugates."""
+    into = row.view(block.shape)
+    if block.dtype in _COPIED_IN_A_ROW:
+        into.view(torch.uint8).copy_(block.detach().view(torch.uint8))
+        return into
+    return into.copy_(block.detach())
+
+
+def multiplied(row: torch.Tensor, block: torch.Tensor, *, factor: complex | torch.Tensor) -> torch.Tensor:
+    """Multiply a block while it is copied.
+
+    Example:
+        >>> multiplied(torch.empty(4), torch.ones(2, 2), factor=3.0).tolist()
+        [[3.0, 3.0], [3.0, 3.0]]
+    """
+    factor = factor.detach() if isinstance(factor, torch.Tensor) else factor
+    return torch.mul(block.detach(), factor, out=row.view(block.shape))
+
+
+def ready(x: torch.Tensor, fill: Fill | None = None) -> torch.Tensor:
+    """Return a contiguous tensor to send: the one that is given, where it lies so and there is no fill."""
+    if fill is None:
+        return x.contiguous()
+    return fill(torch.empty(x.numel(), dtype=x.dtype, device=x.device), x)
 
 
 def beside(shape: Sequence[int], dim: int) -> Shape:
@@ -50,12 +82,12 @@ def numels(shape: Sequence[int], dim: int, sizes: Sequence[int]) -> list[int]:
     return times(sizes, math.prod(beside(shape, dim)))
 
 
-def stacked(x: torch.Tensor, dim: int, sizes: Sequence[int]) -> torch.Tensor:
+def stacked(x: torch.Tensor, dim: int, sizes: Sequence[int], fill: Fill | None = None) -> torch.Tensor:
     """Return the blocks of `x` along a dim as one row of elements: one copy, none for dim 0 of a contiguous tensor."""
     if dim == 0:
-        return x.contiguous().reshape(-1)
+        return ready(x, fill).reshape(-1)
     if not is_traced(x):
-        return packed(x, x.split(list(sizes), dim))
+        return packed(x, x.split(list(sizes), dim), fill=fill or copied)
     alike = runs(sizes)
     parts = x.split([count * size for count, size in alike], dim)
     rows = [
@@ -65,18 +97,22 @@ def stacked(x: torch.Tensor, dim: int, sizes: Sequence[int]) -> torch.Tensor:
     return rows[0] if len(rows) == 1 else torch.cat(rows)
 
 
-def packed(like: torch.Tensor, blocks: Sequence[torch.Tensor], room: torch.Tensor | None = None) -> torch.Tensor:
+def packed(
+    like: torch.Tensor, blocks: Sequence[torch.Tensor], room: torch.Tensor | None = None, fill: Fill = copied
+) -> torch.Tensor:
     """Return blocks as one row of elements, at the begin of `room` where it is given: one copy, however they lie."""
     count = sum(block.numel() for block in blocks)
     row = torch.empty(count, dtype=like.dtype, device=like.device) if room is None else room[:count]
     start = 0
     for block in blocks:
-        copied(row[start : start + block.numel()], block)
+        fill(row[start : start + block.numel()], block)
         start += block.numel()
     return row
 
 
-def in_place(x: torch.Tensor, dim: int, counts: Sequence[int], rank: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+def in_place(
+    x: torch.Tensor, dim: int, counts: Sequence[int], rank: int, fill: Fill | None = None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return a rank's block to send and, where it was copied into its place there, the room to gather all blocks in.
 
     So a block that is not contiguous takes no room of its own. Along dim 0 the room would be the result's, which may be
@@ -87,20 +123,12 @@ def in_place(x: torch.Tensor, dim: int, counts: Sequence[int], rank: int) -> tup
         dim: what blocks are gathered along, in the end.
         counts: how many elements of each rank arrive here.
         rank: this rank.
+        fill: how the block is copied, where it has to be.
     """
-    if dim == 0 or counts[rank] != x.numel() or is_traced(x) or x.is_contiguous():
-        return x.contiguous(), None
+    if dim == 0 or counts[rank] != x.numel() or is_traced(x) or (fill is None and x.is_contiguous()):
+        return ready(x, fill), None
     room = torch.empty(sum(counts), dtype=x.dtype, device=x.device)
-    return copied(room.split(list(counts))[rank], x), room
-
-
-def copied(row: torch.Tensor, block: torch.Tensor) -> torch.Tensor:
-    """Copy a block to a row of as many elements, however it lies, and return that in the block's shape."""
-    into = row.view(block.shape)
-    if block.dtype in _COPIED_IN_A_ROW:
-        into.view(torch.uint8).copy_(block.detach().view(torch.uint8))
-        return into
-    return into.copy_(block.detach())
+    return (fill or copied)(room.split(list(counts))[rank], x), room
 
 
 def viewed(pending: Pending, shape: Shape) -> Pending:

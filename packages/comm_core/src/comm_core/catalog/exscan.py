@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
 
+from comm_core.catalog.blocks import Fill
 from comm_core.catalog.prefix import before, checked, exchanged, facts, gathered, over_ranks, reduced_rows
 from comm_core.catalog.rules import Emit, batch_first, divided
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.pending import Pending
 from comm_core.reduce_ops import neutral, preceding_in_rank_order
+from comm_core.rows import scan_rows
 from comm_core.transports import Transport
 
 
@@ -30,8 +33,9 @@ def oracle(inputs: Sequence[torch.Tensor], params: Sequence[Params]) -> list[tor
     return over_ranks(preceding_in_rank_order, params[0]["reduce_op"], inputs, params[0]["reverse"])
 
 
-def kernel(wire: Transport, x: torch.Tensor, *, reduce_op: str, reverse: bool) -> Pending:
-    return exchanged(wire, x, reduce_op, True, reverse)
+def kernel(wire: Transport, x: torch.Tensor, *, reduce_op: str, reverse: bool, fill: Fill | None = None) -> Pending:
+    scanned = functools.partial(scan_rows, reduce_op=reduce_op, exclusive=True, reverse=reverse)
+    return exchanged(wire, x, fill, scanned)
 
 
 def gradient(emit: Emit, cotangent: torch.Tensor, *, reduce_op: str, reverse: bool) -> torch.Tensor:

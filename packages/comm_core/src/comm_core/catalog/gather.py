@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from comm_core.catalog.blocks import beside, check_extent, concatenated, in_place, joined, numels, resized
+from comm_core.catalog.blocks import Fill, beside, check_extent, concatenated, in_place, joined, numels, resized
 from comm_core.catalog.rules import Emit, batch_last, check_root
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.extents import check_sizes, normalize_dim, total
@@ -40,11 +40,11 @@ def oracle(inputs: Sequence[torch.Tensor], params: Sequence[Params]) -> list[tor
     return [concatenated(inputs, dim) if rank == dst else empty for rank, empty in enumerate(nothing)]
 
 
-def kernel(wire: Transport, x: torch.Tensor, *, dst: int, dim: int, sizes: Shape) -> Pending:
+def kernel(wire: Transport, x: torch.Tensor, *, dst: int, dim: int, sizes: Shape, fill: Fill | None = None) -> Pending:
     here = wire.rank == dst
     blocks = sizes if here else (0,) * wire.world
     counts = numels(x.shape, dim, blocks)
-    sent, room = in_place(x, dim, counts, wire.rank)
+    sent, room = in_place(x, dim, counts, wire.rank, fill)
     splits = [x.numel() if rank == dst else 0 for rank in range(wire.world)]
     return joined(wire.all_to_all(sent.reshape(-1), counts, splits, room), x.shape, dim, blocks)
 

@@ -10,13 +10,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from comm_core.catalog.blocks import viewed
+from comm_core.catalog.blocks import Fill, ready, viewed
 from comm_core.catalog.rules import Emit, check_reverse
 from comm_core.collective import Params
 from comm_core.extents import even_sizes
 from comm_core.pending import Pending
 from comm_core.reduce_ops import defined_word
-from comm_core.rows import scan_rows
 from comm_core.tracing import is_traced
 from comm_core.transports import Transport
 
@@ -49,19 +48,21 @@ def over_ranks(
     return list(prefixes(reduce_op, tensors[::-1])[::-1])
 
 
-def exchanged(wire: Transport, x: torch.Tensor, reduce_op: str, exclusive: bool, reverse: bool) -> Pending:
+def exchanged(
+    wire: Transport, x: torch.Tensor, fill: Fill | None, scanned: Callable[[torch.Tensor], torch.Tensor]
+) -> Pending:
     """Give each rank its share of all ranks' elements, reduce there, and give each rank its own results.
 
     Eager, the results are written over what arrived, and take no room of their own; where the input had to be copied,
     they arrive in that copy.
     """
     shape = tuple(x.shape)
-    row = x.contiguous().reshape(-1)
-    own = None if is_traced(x) or x.is_contiguous() else row
+    row = ready(x, fill).reshape(-1)
+    own = None if is_traced(x) or (fill is None and x.is_contiguous()) else row
     shares = even_sizes(row.shape[0], wire.world)
     alike = [shares[wire.rank]] * wire.world
     arrived = wire.all_to_all(row, alike, shares).wait()
-    done = scan_rows(arrived.view(wire.world, alike[0]), reduce_op, exclusive, reverse)
+    done = scanned(arrived.view(wire.world, alike[0]))
     return viewed(wire.all_to_all(done.view(-1), shares, alike, own), shape)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from comm_core.catalog.blocks import Fill, ready
 from comm_core.catalog.rules import Emit, batch_last, divided, partial_derivative
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.extents import even_split, normalize_dim
@@ -37,16 +38,16 @@ def oracle(inputs: Sequence[torch.Tensor], params: Sequence[Params]) -> list[tor
     ]
 
 
-def kernel(wire: Transport, x: torch.Tensor, *, reduce_op: str, dim: int) -> Pending:
-    return wire.reduce_scatter(_stack(x, wire.world, dim), reduce_op)
+def kernel(wire: Transport, x: torch.Tensor, *, reduce_op: str, dim: int, fill: Fill | None = None) -> Pending:
+    return wire.reduce_scatter(_stack(x, wire.world, dim, fill), reduce_op)
 
 
-def _stack(x: torch.Tensor, world: int, dim: int) -> torch.Tensor:
+def _stack(x: torch.Tensor, world: int, dim: int, fill: Fill | None) -> torch.Tensor:
     """Turn blocks along `dim` into contiguous blocks stacked along dim 0: one copy, none for dim 0."""
     if dim == 0:
-        return x.contiguous()
+        return ready(x, fill)
     blocks = x.unflatten(dim, (world, x.shape[dim] // world)).movedim(dim, 0)
-    return blocks.contiguous().flatten(0, 1)
+    return ready(blocks, fill).flatten(0, 1)
 
 
 def gradient(emit: Emit, cotangent: torch.Tensor, *, reduce_op: str, dim: int) -> torch.Tensor:

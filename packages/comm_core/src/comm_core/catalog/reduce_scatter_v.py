@@ -10,7 +10,7 @@ from typing import cast
 
 import torch
 
-from comm_core.catalog.blocks import beside, check_extent, numels, packed, resized, stacked
+from comm_core.catalog.blocks import Fill, beside, check_extent, copied, numels, packed, resized, stacked
 from comm_core.catalog.rules import Emit, batch_last, divided, partial_derivative
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.extents import check_sizes, normalize_dim, total
@@ -49,6 +49,9 @@ def oracle(inputs: Sequence[torch.Tensor], params: Sequence[Params]) -> list[tor
     return [part.clone(memory_format=torch.contiguous_format) for part in parts]
 
 
+_Pack = Callable[..., torch.Tensor]  # `packed` of this rank's tensor, as it is filled
+
+
 class Way(enum.Enum):
     """In how many exchanges the blocks move: the ranks have to agree on it, so nothing of one rank alone decides."""
 
@@ -83,7 +86,9 @@ def _above(shape: Sequence[int], sizes: Sequence[int], dim: int) -> int:
     return (len(sizes) * max(sizes) - sum(sizes)) * math.prod(beside(shape, dim))
 
 
-def kernel(wire: Transport, x: torch.Tensor, *, reduce_op: str, dim: int, sizes: Shape) -> Pending:
+def kernel(
+    wire: Transport, x: torch.Tensor, *, reduce_op: str, dim: int, sizes: Shape, fill: Fill | None = None
+) -> Pending:
     """Each rank gets all ranks' blocks and reduces them itself: the fewest bytes, and any dtype that moves.
 
     Blocks that each lie in one piece, as along dim 0, are sent as they are: all at once where they are small; else this
@@ -96,14 +101,18 @@ def kernel(wire: Transport, x: torch.Tensor, *, reduce_op: str, dim: int, sizes:
     own, counts = resized(shape, dim, sizes[rank]), numels(shape, dim, sizes)
     if is_traced(x):
         return _all_in_a_row(wire, stacked(x, dim, sizes), counts, own, reduce_op)
-    how, in_pieces = way(shape, dim, sizes, x.dtype), x.is_contiguous() and math.prod(shape[:dim]) == 1
-    if how is Way.AT_ONCE and in_pieces and _above(shape, sizes, dim) * x.element_size() <= _PAGE:
+    how, lies = way(shape, dim, sizes, x.dtype), fill is None and x.is_contiguous() and math.prod(shape[:dim]) == 1
+    if how is Way.AT_ONCE and lies and _above(shape, sizes, dim) * x.element_size() <= _PAGE:
         return _all_in_a_row(wire, x.reshape(-1), counts, own, reduce_op)
-    blocks = x.split(list(sizes), dim)
-    result = blocks[rank].clone(memory_format=torch.contiguous_format)
+    blocks, pack = x.split(list(sizes), dim), functools.partial(packed, x, fill=fill or copied)
+    result = pack([blocks[rank]]).view(own)
     if how is Way.AT_ONCE:
-        return _exchange(wire, x, blocks, result, None, reduce_op)
-    return (_both_sides if how is Way.BOTH_SIDES else _in_parts)(wire, x, blocks, dim, result, reduce_op)
+        return _exchange(wire, pack, blocks, result, None, reduce_op)
+    if how is Way.IN_PARTS:
+        return _in_parts(wire, pack, blocks, dim, result, reduce_op)
+    if lies:
+        return _both_sides(wire, x, blocks, result, reduce_op)
+    return _one_side_first(wire, pack, blocks, result, reduce_op)
 
 
 def _all_in_a_row(wire: Transport, row: torch.Tensor, counts: Sequence[int], own: Shape, reduce_op: str) -> Pending:
@@ -113,11 +122,9 @@ def _all_in_a_row(wire: Transport, row: torch.Tensor, counts: Sequence[int], own
 
 
 def _both_sides(
-    wire: Transport, x: torch.Tensor, blocks: Sequence[torch.Tensor], dim: int, result: torch.Tensor, reduce_op: str
+    wire: Transport, x: torch.Tensor, blocks: Sequence[torch.Tensor], result: torch.Tensor, reduce_op: str
 ) -> Pending:
     """Send what comes before and what comes after this rank's own block apart, and reduce what arrives."""
-    if not x.is_contiguous():
-        return _one_side_first(wire, x, blocks, result, reduce_op)
     rank, own, row = wire.rank, result.numel(), x.reshape(-1)
     counts, room = [block.numel() for block in blocks], x.new_empty(own * (wire.world - 1))
     before, after = row[: sum(counts[:rank])], row[sum(counts[: rank + 1]) :]
@@ -128,17 +135,17 @@ def _both_sides(
 
 
 def _one_side_first(
-    wire: Transport, x: torch.Tensor, blocks: Sequence[torch.Tensor], result: torch.Tensor, reduce_op: str
+    wire: Transport, pack: _Pack, blocks: Sequence[torch.Tensor], result: torch.Tensor, reduce_op: str
 ) -> Pending:
     """Make the exchanges of `_both_sides` in the same room, one after the other; the second is under way at the end."""
     rank, world, own = wire.rank, wire.world, result.numel()
     counts = [block.numel() for block in blocks]
     before, after, behind = sum(counts[:rank]), sum(counts[rank + 1 :]), own * rank
-    room = x.new_empty(max(after + behind, before + own * (world - 1) - behind))
-    sent = packed(x, blocks[rank + 1 :], room)
+    room = result.new_empty(max(after + behind, before + own * (world - 1) - behind))
+    sent = pack(blocks[rank + 1 :], room)
     first = _to_after(wire, sent, counts, room[after : after + behind]).wait()
     reduce_into(reduce_op, [*first.view(rank, *result.shape).unbind(0), result], rank, among=1)
-    sent = packed(x, blocks[:rank], room)
+    sent = pack(blocks[:rank], room)
     second = _to_before(wire, sent, counts, room[before : before + own * (world - 1) - behind])
     rest = (world - 1 - rank, *result.shape)
     return second.then(
@@ -159,7 +166,7 @@ def _to_before(wire: Transport, row: torch.Tensor, counts: Sequence[int], room: 
 
 
 def _in_parts(
-    wire: Transport, x: torch.Tensor, blocks: Sequence[torch.Tensor], dim: int, result: torch.Tensor, reduce_op: str
+    wire: Transport, pack: _Pack, blocks: Sequence[torch.Tensor], dim: int, result: torch.Tensor, reduce_op: str
 ) -> Pending:
     """Exchange one part after the other, in the same room; the last is under way when this returns."""
     extents = [block.shape[dim] for block in blocks]
@@ -171,8 +178,8 @@ def _in_parts(
             pending.wait()
         if room is None:
             others = sum(block.numel() for block in part) - of.numel()
-            room = x.new_empty(others), x.new_empty(of.numel() * (wire.world - 1))
-        pending = _exchange(wire, x, part, of, room, reduce_op)
+            room = result.new_empty(others), result.new_empty(of.numel() * (wire.world - 1))
+        pending = _exchange(wire, pack, part, of, room, reduce_op)
     return cast(Pending, pending).then(functools.partial(_instead, result=result), tuple(result.shape))
 
 
@@ -196,7 +203,7 @@ def _parts(blocks: Sequence[torch.Tensor], dim: int, many: int) -> list[list[tor
 
 def _exchange(
     wire: Transport,
-    x: torch.Tensor,
+    pack: _Pack,
     blocks: Sequence[torch.Tensor],
     result: torch.Tensor,
     room: tuple[torch.Tensor, torch.Tensor] | None,
@@ -208,7 +215,7 @@ def _exchange(
     receives = [result.numel()] * world
     receives[rank] = sends[rank] = 0
     others = [*blocks[:rank], *blocks[rank + 1 :]]
-    sent = packed(x, others) if room is None else packed(x, others, room[0])
+    sent = pack(others) if room is None else pack(others, room[0])
     arriving = None if room is None else room[1][: sum(receives)]
     return wire.all_to_all(sent, receives, sends, arriving).then(
         _reducing(wire, result, reduce_op), tuple(result.shape)

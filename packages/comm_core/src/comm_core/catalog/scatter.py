@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from comm_core.catalog.blocks import beside, check_extent, numels, resized, stacked, viewed
+from comm_core.catalog.blocks import Fill, beside, check_extent, numels, resized, stacked, viewed
 from comm_core.catalog.rules import Emit, batch_last, check_root
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.extents import check_sizes, normalize_dim, total
@@ -41,12 +41,12 @@ def oracle(inputs: Sequence[torch.Tensor], params: Sequence[Params]) -> list[tor
     return [block.clone(memory_format=torch.contiguous_format) for block in blocks]
 
 
-def kernel(wire: Transport, x: torch.Tensor, *, src: int, dim: int, sizes: Shape) -> Pending:
+def kernel(wire: Transport, x: torch.Tensor, *, src: int, dim: int, sizes: Shape, fill: Fill | None = None) -> Pending:
     own = resized(tuple(x.shape), dim, sizes[wire.rank])
     received = [math.prod(own) if rank == src else 0 for rank in range(wire.world)]
     blocks = sizes if wire.rank == src else (0,) * wire.world
     sent = numels(x.shape, dim, blocks)
-    return viewed(wire.all_to_all(stacked(x, dim, blocks), received, sent), own)
+    return viewed(wire.all_to_all(stacked(x, dim, blocks, fill), received, sent), own)
 
 
 def gradient(emit: Emit, cotangent: torch.Tensor, *, src: int, dim: int, sizes: Shape) -> torch.Tensor:

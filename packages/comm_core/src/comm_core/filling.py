@@ -1,0 +1,119 @@
+"""Calls whose kernel writes what it sends, as it cannot send what lies in memory: one copy where there would be two.
+
+That is so for a view whose memory holds the conjugates or negatives of its values, and for a sum of what each rank
+multiplies first. A kernel that copies anyway does this while it copies (the `fill` of `catalog/blocks.py`).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, cast
+
+import torch
+
+from comm_core import checking, compat
+from comm_core.catalog import BY_KEY
+from comm_core.catalog.blocks import Fill, copied, multiplied
+from comm_core.collective import Collective, Params
+from comm_core.compat import sees_saved_tensors
+from comm_core.derivatives import is_linear
+from comm_core.execution import Differentiable, Finish, launch_parsed, parsed_params, start
+from comm_core.groups import AnyGroup, GroupLike, as_group
+from comm_core.pending import Pending
+from comm_core.settling import resolved
+from comm_core.simulate import SimulatedGroup
+from comm_core.ties import tie
+from comm_core.tracing import is_lazy, is_plain
+
+Factor = complex | torch.Tensor
+
+
+def is_filled(entry: Collective, x: torch.Tensor, params: Params, factor: Factor | None = None) -> bool:
+    """Tell whether a call's kernel fills what it sends: it can, and nothing else looks at the call but autograd.
+
+    Args:
+        entry: the collective.
+        x: this rank's tensor.
+        params: the call's parameters, parsed.
+        factor: what the tensor is multiplied by, if by anything.
+    """
+    if not (entry.fills and is_copied(x, factor)):
+        return False
+    return not is_recorded(x, factor) or (is_linear(entry, params) and not sees_saved_tensors())
+
+
+def is_copied(x: torch.Tensor, factor: Factor | None = None) -> bool:
+    """Tell whether nothing but autograd looks at a tensor, and at what it is multiplied by, when both are read."""
+    return (is_plain(x) or is_lazy(x)) and (not isinstance(factor, torch.Tensor) or is_plain(factor))
+
+
+def filled_with(factor: Factor | None) -> Fill:
+    """Return what writes a block's values, or so many times those."""
+    return copied if factor is None else partial(multiplied, factor=factor)
+
+
+def is_recorded(x: torch.Tensor, factor: Factor | None) -> bool:
+    """Tell whether autograd records a call, for the tensor's or for the factor's sake."""
+    wanted = x.requires_grad or (isinstance(factor, torch.Tensor) and factor.requires_grad)
+    return torch.is_grad_enabled() and wanted
+
+
+def start_multiplied(
+    entry: Collective, x: torch.Tensor, factor: Factor, finish: Finish, group: GroupLike, params: Params
+) -> torch.Tensor:
+    """Start the sum of what each rank multiplies first."""
+    if not is_filled(entry, x, params, factor):
+        return start(entry, x * factor, finish, group, **params)
+    on = as_group(group)
+    with checking.refusing(on, entry.name, params):
+        parsed = parsed_params(entry, x, on, params)
+    return start_filled(entry, x, on, parsed, finish, factor)
+
+
+def start_filled(
+    entry: Collective, x: torch.Tensor, group: AnyGroup, params: Params, finish: Finish, factor: Factor | None = None
+) -> torch.Tensor:
+    """Start a call that `is_filled`, and record its gradients by the tensor and by the factor."""
+    if is_recorded(x, factor):
+        return cast(torch.Tensor, compat.applied(Filled)(x, factor, entry.key, group, params, finish)[0])
+    return finish(launch_filled(entry, x, group, params, factor))
+
+
+def launch_filled(
+    entry: Collective, x: torch.Tensor, group: AnyGroup, params: Params, factor: Factor | None
+) -> Pending:
+    """Start a call of a tensor that is lazy or multiplied, without recording a gradient."""
+    if isinstance(group, SimulatedGroup) or x.is_meta or not is_filled(entry, x.detach(), params):
+        return launch_parsed(entry, resolved(x if factor is None else x * factor).detach(), group, params)
+    return launch_parsed(entry, x, group, params, filled_with(factor))
+
+
+class Filled(torch.autograd.Function):
+    """A linear collective of what is filled, as a differentiable function of the tensor and of its factor."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, factor: Factor | None, key: str, group: AnyGroup, params: Params, finish: Finish
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run the kernel and keep what backward needs."""
+        output, its_tie = finish(launch_filled(BY_KEY[key], x, group, params, factor)), tie(x)
+        ctx.key, ctx.group, ctx.params, ctx.tied_shape = key, group, params, output.shape
+        ctx.set_materialize_grads(False)
+        ctx.of_tensor = isinstance(factor, torch.Tensor)
+        ctx.number = None if ctx.of_tensor else factor
+        saved = (factor, x if ctx.needs_input_grad[1] else None) if ctx.of_tensor else ()
+        ctx.save_for_backward(*saved, its_tie)
+        return output, its_tie
+
+    @staticmethod
+    def backward(
+        ctx: Any, cotangent: torch.Tensor | None, of_tie: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor | None, ...]:
+        """Run the gradient rule, and that of the product."""
+        pulled = Differentiable.backward(ctx, cotangent, of_tie)[0]
+        if not ctx.of_tensor:
+            number = ctx.number
+            return pulled if number is None else pulled * number.conjugate(), None, None, None, None, None
+        factor, x, _ = ctx.saved_tensors
+        of_factor = None if x is None else (pulled * x.conj()).sum()
+        return pulled * factor.conj(), of_factor, None, None, None, None

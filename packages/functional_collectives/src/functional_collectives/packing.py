@@ -1,0 +1,63 @@
+"""Tensors copied into one buffer, so that they travel in one message: every element once, with or without a gradient.
+
+Dynamo walks this file, so it stays plain.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+
+from comm_core.filling import Factor, filled_with, is_copied
+
+
+def side_by_side(parts: Sequence[torch.Tensor], factor: Factor | None = None) -> torch.Tensor:
+    """Return tensors of as many rows in one matrix, whose rows are theirs, one behind the other, times a factor.
+
+    Shapes: `(rows, ...)` each, and `(rows, sum of the elements of a row)`; a factor that is a tensor has no dims.
+
+    Gradient: of each tensor, its part of the matrix's, times the factor; of the factor, that of a product.
+
+    Example:
+        >>> side_by_side([torch.tensor([[1], [2]]), torch.tensor([[[3, 4]], [[5, 6]]])]).tolist()
+        [[1, 3, 4], [2, 5, 6]]
+    """
+    if all(is_copied(part, factor) for part in parts):
+        return cast(torch.Tensor, SideBySide.apply(factor, *parts))  # type: ignore[no-untyped-call]
+    rows = parts[0].shape[0]
+    matrix = torch.cat([part.reshape(rows, math.prod(part.shape[1:])) for part in parts], 1)
+    return matrix if factor is None else matrix * factor
+
+
+class SideBySide(torch.autograd.Function):
+    """The copy, where nothing but autograd looks at it: of parts that are views, `torch.cat` would take two."""
+
+    @staticmethod
+    def forward(ctx: Any, factor: Factor | None, *parts: torch.Tensor) -> torch.Tensor:
+        """Copy each part to its columns; keep them where the factor has a gradient."""
+        fill, ctx.shapes, ctx.number = filled_with(factor), [part.shape for part in parts], None
+        if isinstance(factor, torch.Tensor):
+            ctx.save_for_backward(factor, *(parts if ctx.needs_input_grad[0] else ()))
+        else:
+            ctx.number = factor
+        widths, first = [math.prod(shape[1:]) for shape in ctx.shapes], parts[0]
+        matrix = torch.empty(first.shape[0], sum(widths), dtype=first.dtype, device=first.device)
+        for columns, part in zip(matrix.split(widths, 1), parts, strict=True):
+            fill(columns, part)
+        return matrix
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Give each part its columns, and the factor what is left of all of them."""
+        columns = cotangent.split([math.prod(shape[1:]) for shape in ctx.shapes], 1)
+        of_parts = [of_part.reshape(shape) for of_part, shape in zip(columns, ctx.shapes, strict=True)]
+        if not ctx.saved_tensors:
+            number = ctx.number
+            return None, *(of_parts if number is None else [part * number.conjugate() for part in of_parts])
+        factor, *parts = ctx.saved_tensors
+        products = [(of_part * part.conj()).sum() for of_part, part in zip(of_parts, parts, strict=bool(parts))]
+        of_factor = torch.stack(products).sum() if products else None
+        return of_factor, *(of_part * factor.conj() for of_part in of_parts)
