@@ -94,7 +94,12 @@ def flatten_mesh(mesh: DeviceMesh) -> DeviceMesh:
 
 
 def _first_of(*names: str) -> str:
-    return next(name for name in names if hasattr(dist.ProcessGroup, name))
+    known = [name for name in names if hasattr(dist.ProcessGroup, name)]
+    if not known:
+        raise ImportError(
+            f"torch {torch.__version__}: its process groups have none of {', '.join(names)}; need 2.11 to 2.14"
+        )
+    return known[0]
 
 
 # The methods of a process group `(out, x) -> Work`, along dim 0 into one tensor, and `(out, x, options) -> Work`: the

@@ -117,13 +117,15 @@ def _loose_modules_by_value() -> Iterator[None]:
     What the user has registered stays as it is.
     """
     cloudpickle = _cloudpickle()
-    with _registering:
-        others = cloudpickle.list_registry_pickle_by_value() - _users.keys()
-        used = [module for module in loose_modules() if module.__name__ not in others]
-        for module in used:
-            cloudpickle.register_pickle_by_value(module)
-        _users.update(module.__name__ for module in used)
+    used = []
     try:
+        with _registering:
+            others = cloudpickle.list_registry_pickle_by_value() - _users.keys()
+            for module in loose_modules():
+                if module.__name__ not in others:
+                    cloudpickle.register_pickle_by_value(module)
+                    _users[module.__name__] += 1
+                    used.append(module)
         yield
     finally:
         with _registering:
