@@ -72,8 +72,8 @@ class Collective:
         agrees: `(x, **params) -> (word, value, ...)` that every rank must say alike.
         shape: `(shape, world, rank, **params) -> shape` of this rank's result.
         oracle: `(inputs, params)`, both lists over ranks, -> list over ranks; defines what it computes.
-        kernel: `(wire, x, **params) -> Pending`, in terms of a transport's contiguous blocks along dim 0; one that copies
-            what it sends takes a `fill` too, which writes it.
+        kernel: `(wire, x, **params) -> Pending`, in terms of a transport's contiguous blocks along dim 0; one that
+            copies what it sends takes a `fill` too, which writes it.
         gradient: `(emit, cotangent, **params) -> cotangent`, the transpose, in terms of other catalogue entries.
         identity: the gradient rule where what follows is computed alike on all ranks and counted once (Megatron's
             convention); of the same form, and the same rule where the ranks' results are different parts.
