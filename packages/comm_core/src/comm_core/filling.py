@@ -6,6 +6,7 @@ multiplies first. A kernel that copies anyway does this while it copies (the `fi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -88,6 +89,23 @@ def launch_filled(
     return launch_parsed(entry, x, group, params, filled_with(factor))
 
 
+def keep_factor(ctx: Any, factor: Factor | None, xs: Sequence[torch.Tensor], *others: torch.Tensor) -> None:
+    """Save a factor for `of_product`, what it multiplies, where its own gradient is wanted, and others behind them."""
+    ctx.of_tensor, ctx.learnt = isinstance(factor, torch.Tensor), len(xs)
+    ctx.number = None if ctx.of_tensor else factor
+    ctx.save_for_backward(*((factor, *xs) if ctx.of_tensor else ()), *others)
+
+
+def of_product(ctx: Any, cotangents: Sequence[torch.Tensor]) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
+    """Return the gradients, by the factor and by each tensor that it multiplies, of what `keep_factor` has kept."""
+    if not ctx.of_tensor:
+        number = ctx.number
+        return None, [one if number is None else one * number.conjugate() for one in cotangents]
+    factor, *xs = ctx.saved_tensors
+    shares = [(one * x.conj()).sum() for one, x in zip(cotangents[: ctx.learnt], xs, strict=False)]
+    return torch.stack(shares).sum() if shares else None, [one * factor.conj() for one in cotangents]
+
+
 class Filled(torch.autograd.Function):
     """A linear collective of what is filled, as a differentiable function of the tensor and of its factor."""
 
@@ -99,10 +117,7 @@ class Filled(torch.autograd.Function):
         output, its_tie = finish(launch_filled(BY_KEY[key], x, group, params, factor)), tie(x)
         ctx.key, ctx.group, ctx.params, ctx.tied_shape = key, group, params, output.shape
         ctx.set_materialize_grads(False)
-        ctx.of_tensor = isinstance(factor, torch.Tensor)
-        ctx.number = None if ctx.of_tensor else factor
-        saved = (factor, x if ctx.needs_input_grad[1] else None) if ctx.of_tensor else ()
-        ctx.save_for_backward(*saved, its_tie)
+        keep_factor(ctx, factor, [x] if ctx.needs_input_grad[1] else [], its_tie)
         return output, its_tie
 
     @staticmethod
@@ -111,9 +126,5 @@ class Filled(torch.autograd.Function):
     ) -> tuple[torch.Tensor | None, ...]:
         """Run the gradient rule, and that of the product."""
         pulled = Differentiable.backward(ctx, cotangent, of_tie)[0]
-        if not ctx.of_tensor:
-            number = ctx.number
-            return pulled if number is None else pulled * number.conjugate(), None, None, None, None, None
-        factor, x, _ = ctx.saved_tensors
-        of_factor = None if x is None else (pulled * x.conj()).sum()
-        return pulled * factor.conj(), of_factor, None, None, None, None
+        of_factor, (of_x,) = of_product(ctx, [pulled])
+        return of_x, of_factor, None, None, None, None

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import torch
 
-from comm_core.filling import Factor, filled_with, is_copied
+from comm_core.filling import Factor, filled_with, is_copied, keep_factor, of_product
 
 
 def side_by_side(parts: Sequence[torch.Tensor], factor: Factor | None = None) -> torch.Tensor:
@@ -38,11 +38,8 @@ class SideBySide(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, factor: Factor | None, *parts: torch.Tensor) -> torch.Tensor:
         """Copy each part to its columns; keep them where the factor has a gradient."""
-        fill, ctx.shapes, ctx.number = filled_with(factor), [part.shape for part in parts], None
-        if isinstance(factor, torch.Tensor):
-            ctx.save_for_backward(factor, *(parts if ctx.needs_input_grad[0] else ()))
-        else:
-            ctx.number = factor
+        fill, ctx.shapes = filled_with(factor), [part.shape for part in parts]
+        keep_factor(ctx, factor, parts if ctx.needs_input_grad[0] else ())
         widths, first = [math.prod(shape[1:]) for shape in ctx.shapes], parts[0]
         matrix = torch.empty(first.shape[0], sum(widths), dtype=first.dtype, device=first.device)
         for columns, part in zip(matrix.split(widths, 1), parts, strict=True):
@@ -54,10 +51,5 @@ class SideBySide(torch.autograd.Function):
         """Give each part its columns, and the factor what is left of all of them."""
         columns = cotangent.split([math.prod(shape[1:]) for shape in ctx.shapes], 1)
         of_parts = [of_part.reshape(shape) for of_part, shape in zip(columns, ctx.shapes, strict=True)]
-        if not ctx.saved_tensors:
-            number = ctx.number
-            return None, *(of_parts if number is None else [part * number.conjugate() for part in of_parts])
-        factor, *parts = ctx.saved_tensors
-        products = [(of_part * part.conj()).sum() for of_part, part in zip(of_parts, parts, strict=bool(parts))]
-        of_factor = torch.stack(products).sum() if products else None
-        return of_factor, *(of_part * factor.conj() for of_part in of_parts)
+        of_factor, of_parts = of_product(ctx, of_parts)
+        return of_factor, *of_parts

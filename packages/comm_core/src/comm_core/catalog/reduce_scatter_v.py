@@ -25,6 +25,8 @@ from comm_core.transports import Transport
 _PAGE = 4096  # as the blocks arrive
 _SPARED = 128 << 10  # where they are copied as well before they are sent, as those of a view along dim 0
 
+_Pack = Callable[..., torch.Tensor]  # `packed` of this rank's tensor, as it is filled
+
 
 def check(x: torch.Tensor, world: int, rank: int, *, reduce_op: object, dim: int, sizes: Sequence[int]) -> Params:
     word = defined_word(reduce_op, x.dtype, "reduce_scatter_v")
@@ -47,9 +49,6 @@ def oracle(inputs: Sequence[torch.Tensor], params: Sequence[Params]) -> list[tor
     reduced = reduce_in_rank_order(params[0]["reduce_op"], inputs)
     parts = reduced.split(list(params[0]["sizes"]), params[0]["dim"])
     return [part.clone(memory_format=torch.contiguous_format) for part in parts]
-
-
-_Pack = Callable[..., torch.Tensor]  # `packed` of this rank's tensor, as it is filled
 
 
 class Way(enum.Enum):
