@@ -69,6 +69,8 @@ def even(group: Any) -> dict[tuple[str, str], tuple[Any, int]]:
         ("scan", ""): lambda: wait(fc.scan(x, "sum", group)),
         ("scan", "of a view"): lambda: wait(fc.scan(view, "sum", group)),
         ("scan", "avg in reverse"): lambda: wait(fc.scan(x, "avg", group, reverse=True)),
+        ("scan", "max, with a gradient"): lambda: wait(fc.scan(w, "max", group)),
+        ("exscan", "product, with a gradient"): lambda: wait(fc.exscan(w, "product", group)),
         ("exscan", ""): lambda: wait(fc.exscan(x, "max", group)),
         ("exscan", "of a view"): lambda: wait(fc.exscan(view, "max", group)),
         ("batch_p2p", ""): lambda: [wait(y) for y in fc.batch_p2p(messages, group)],

@@ -55,6 +55,67 @@ def _held(n, results):
             torch.testing.assert_close(got[name, op, reverse], want, rtol=1e-12, atol=0)
 
 
+def _weighted(y, rank):
+    return (y**3 * (rank + 1)).sum()
+
+
+def _second(group):
+    """The second derivatives: of the ranks' gradients, squared."""
+    found = []
+    for op in ("product", "max"):
+        x = _leaf(group.rank)
+        (first,) = torch.autograd.grad(_weighted(fc.scan(x, op, group), group.rank), x, create_graph=True)
+        found += torch.autograd.grad((first**2).sum(), x)
+    return found
+
+
+@pytest.mark.world(3)
+def test_the_gradient_has_one_too(world):
+    expected = [[] for _ in range(3)]
+    for op in ("product", "max"):
+        xs = [_leaf(rank) for rank in range(3)]
+        stack = torch.stack(xs)
+        rows = [stack[: rank + 1] for rank in range(3)]
+        ys = [of_rank.prod(0) if op == "product" else of_rank.amax(0) for of_rank in rows]
+        first = torch.autograd.grad(sum(map(_weighted, ys, range(3))), xs, create_graph=True)
+        for each, of_rank in zip(expected, torch.autograd.grad(sum((g**2).sum() for g in first), xs), strict=True):
+            each.append(of_rank)
+    for found in (world.run(_second), world.simulate(_second)):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+
+
+def _of_one_rank(group, reduce_op):
+    """A scan of which rank 0 wants a gradient, and the others do not, under no_grad or of what requires none."""
+    x = _leaf(group.rank)
+    if group.rank == 1:
+        with torch.no_grad():
+            return fc.scan(x, reduce_op, group).tolist()
+    return fc.scan(x if group.rank == 0 else x.detach(), reduce_op, group).tolist()
+
+
+@pytest.mark.world(3)
+@pytest.mark.parametrize("op", ["max", "product"])
+def test_ranks_that_want_no_gradient_meet_those_that_do(world, op):
+    xs = torch.stack([_leaf(rank).detach() for rank in range(3)])
+    expected = (xs.cummax(0).values if op == "max" else xs.cumprod(0)).tolist()
+    assert world.run(_of_one_rank, op) == expected
+    assert world.simulate(_of_one_rank, op) == expected
+
+
+def _written_before_backward(group):
+    x = torch.ones(3, requires_grad=True)
+    z = x * 2
+    y = fc.scan(z, "product", group)
+    fc.wait_tensor(y)
+    z.mul_(5)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+def test_a_write_to_what_backward_expands_is_refused():
+    World(2).run(_written_before_backward)
+
+
 @pytest.mark.world(1, 2, 3)
 def test_values_and_gradients_are_those_of_one_process(world):
     _held(world.size, world.run(_ours))

@@ -103,11 +103,9 @@ def start_watched(entry: Collective, x: torch.Tensor, finish: Finish, group: Gro
         if torch.is_grad_enabled() and x.requires_grad:
             check_gradient(entry)
     if x.is_conj() or x.is_neg():
-        from comm_core.filling import is_filled, start_filled  # it builds on this module
+        from comm_core.filling import start_lazy  # it builds on this module
 
-        if is_filled(entry, x, parsed):
-            return start_filled(entry, x, on, parsed, finish)
-        x = resolved(x)
+        return start_lazy(entry, x, on, parsed, finish)
     if is_transformed(x):
         return differentiated(entry, x, on, parsed, finished)
     return differentiated(entry, x, on, parsed, finish) if is_differentiated(x) else move(entry, x, on, parsed, finish)
@@ -116,7 +114,9 @@ def start_watched(entry: Collective, x: torch.Tensor, finish: Finish, group: Gro
 def differentiated(entry: Collective, x: torch.Tensor, on: AnyGroup, params: Params, finish: Finish) -> torch.Tensor:
     """Start a collective whose derivatives may be asked for, by autograd or a transform."""
     if is_expanded(entry, x, params):
-        return expanded(entry, x, on, params)
+        from comm_core.expansions import with_expanded_gradient  # it builds on this module
+
+        return with_expanded_gradient(entry, x, on, params, finish)
     if "receives" in params and not functions_transformed() and not is_transformed(x):
         from comm_core.cotangents import recorded_messages  # it builds on this module
 

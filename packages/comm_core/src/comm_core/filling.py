@@ -71,6 +71,13 @@ def start_multiplied(
     return start_filled(entry, x, on, parsed, finish, factor)
 
 
+def start_lazy(entry: Collective, x: torch.Tensor, group: AnyGroup, params: Params, finish: Finish) -> torch.Tensor:
+    """Start a call of a tensor whose memory holds the conjugates or negatives of its values."""
+    if is_filled(entry, x, params):
+        return start_filled(entry, x, group, params, finish)
+    return start(entry, resolved(x), finish, group, **params)
+
+
 def start_filled(
     entry: Collective, x: torch.Tensor, group: AnyGroup, params: Params, finish: Finish, factor: Factor | None = None
 ) -> torch.Tensor:
