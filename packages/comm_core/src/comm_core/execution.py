@@ -5,6 +5,7 @@ Dynamo walks this file, so it stays plain: module-level functions, no closures f
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -232,7 +233,8 @@ def launch_parsed(
         return group.meet(entry, x, params)
     if checking.mode is not None:
         if entry.name == checking.MESSAGES and not x.is_meta:
-            return checking.watched(group, lambda: entry.kernel(process_transport(group), x, **params), params)
+            begin = functools.partial(entry.kernel, process_transport(group), x, **params)  # a lambda costs every call
+            return checking.watched(group, begin, params)
         checking.agree(group, entry, x, params)
     if x.is_meta:  # nothing to move, so what moves bytes is not asked
         return Pending(x.new_empty(entry.shape(tuple(x.shape), group.world, group.rank, **params)), what=entry.name)
