@@ -13,6 +13,7 @@ Started = tuple[int, CodeType, int]  # a number that grows, the code that called
 
 _OURS = ("functional_collectives", "fsdp_collectives", "func_map", "comm_lowering", "comm_core", "torch", "contextlib")
 _numbers = itertools.count()
+
 _is_ours: dict[str, bool] = {}  # of the names of modules seen
 
 
@@ -29,13 +30,18 @@ def caller(up: int = 1) -> Started:
     """
     frame = sys._getframe(up)
     while True:
-        name = frame.f_globals.get("__name__", "")
-        ours = _is_ours.get(name)
-        if ours is None:
-            ours = _is_ours.setdefault(name, name.partition(".")[0] in _OURS)
-        if not ours or frame.f_back is None:
+        try:
+            ours = _is_ours[frame.f_globals["__name__"]]
+        except KeyError:
+            ours = _seen(frame.f_globals.get("__name__", ""))
+        if not ours or (outer := frame.f_back) is None:
             return next(_numbers), frame.f_code, frame.f_lasti
-        frame = frame.f_back
+        frame = outer
+
+
+def _seen(name: str) -> bool:
+    """Tell whether a module that may be new is ours, and keep the answer."""
+    return _is_ours.setdefault(name, name.partition(".")[0] in _OURS)
 
 
 def place(started: Started) -> str:
