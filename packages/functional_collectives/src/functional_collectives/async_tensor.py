@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import torch
-from torch.compiler import is_dynamo_compiling
 
-from comm_core import Pending, compat
+from comm_core import Pending
 from comm_core.errors import ArgumentError, GradientError
 from functional_collectives import torch_compat
 from functional_collectives.asked import asked_by, written_lists
@@ -42,16 +41,18 @@ class AsyncCollectiveTensor(torch.Tensor):
     Source: torch.distributed._functional_collectives has a class of this name and purpose.
     """
 
+    __slots__ = ("_given", "_pending")  # what each has; for these alone no dict is made
+
     _pending: Unfinished
+    _given: bool  # the buffer itself, by `wait`
     _shares_writes = True
-    _given = False  # the buffer itself, by `wait`
     _is_by_layout = False  # as a view: by its sizes, strides and offset alone
 
     @staticmethod
     def __new__(cls, pending: Unfinished, like: torch.Tensor, device: torch.device) -> AsyncCollectiveTensor:
         """Make the wrapper; it has no storage of its own."""
         self = cast(AsyncCollectiveTensor, torch_compat.wrapper(cls, like, device))
-        self._pending = pending
+        self._pending, self._given = pending, False
         self._shares_writes = False
         return self
 
@@ -70,7 +71,7 @@ class AsyncCollectiveTensor(torch.Tensor):
         """
         pending.tensor = pending.tensor.data  # the transport's own writes are not counted
         self = torch_compat.same_memory(AsyncCollectiveTensor, pending.tensor)
-        self._pending = pending
+        self._pending, self._given = pending, False
         return self
 
     __torch_function__ = torch_compat.no_torch_function
@@ -320,12 +321,10 @@ def _finished(value: Any) -> Any:
 
 def _ready(value: Any, beside: Any = None) -> Any:
     """Return the plain result where an op on a result in flight needs nothing but its values; else what was given."""
-    if type(value) is not AsyncCollectiveTensor or value.requires_grad:
+    if type(value) is not AsyncCollectiveTensor or value.requires_grad or torch_compat.is_watched():
         return value
     if not value._shares_writes and isinstance(beside, torch.Tensor) and beside.requires_grad:
         return value  # autograd may save it, and has to see what is written later
-    if is_dynamo_compiling() or compat.is_watched(value):  # whatever else compiles has a dispatch mode on
-        return value
     return _finished(value)
 
 
