@@ -13,7 +13,6 @@ Started = tuple[int, CodeType, int]  # a number that grows, the code that called
 
 _OURS = ("functional_collectives", "fsdp_collectives", "func_map", "comm_lowering", "comm_core", "torch", "contextlib")
 _numbers = itertools.count()
-
 _is_ours: dict[str, bool] = {}  # of the names of modules seen
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import operator
 import threading
 import types
 from collections.abc import Callable
@@ -266,7 +267,7 @@ def always(condition: Any) -> bool:
 
 
 # Of a tensor: how often its storage has been written, as autograd counts (2.11 to 2.14).
-version: Callable[[torch.Tensor], int] = cast(Any, torch.Tensor._version).__get__
+version: Callable[[torch.Tensor], int] = operator.attrgetter("_version")
 
 
 def as_made(x: torch.Tensor) -> contextlib.AbstractContextManager[object]:

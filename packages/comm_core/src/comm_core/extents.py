@@ -70,7 +70,8 @@ def even_split(size: int, world: int, where: str, dim: int = 0) -> int:
         >>> even_split(12, 4, "reduce_scatter")
         3
     """
-    if not holds(size % world == 0):
+    divides = size % world == 0
+    if divides is not True and not holds(divides):
         raise ShapeError(
             where,
             got=f"size {size} in dim {dim}",
