@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from comm_core.callsite import caller
+from comm_core.callsite import caller, place
 from comm_core.errors import ArgumentError, MismatchError, TransportError, UnwaitedWarning
 from comm_core.pending import Pending, note
 
@@ -179,6 +179,13 @@ def test_a_result_dropped_before_its_wait_is_reported_with_the_line_that_started
     with pytest.warns(UnwaitedWarning, match="all_gather: the result, started at .* was dropped") as seen:
         del pending
     assert line in str(seen[0].message)
+
+
+def test_code_of_no_module_is_a_place_outside_of_ours() -> None:
+    scope = {"caller": caller}
+    exec(compile("\nfound = [caller() for _ in range(2)]", "typed in", "exec"), scope)
+    assert "__name__" not in scope
+    assert [place(one) for one in scope["found"]] == ["typed in:2"] * 2  # type: ignore[attr-defined]
 
 
 def test_what_was_waited_for_has_failed_or_has_no_work_is_dropped_in_silence() -> None:

@@ -569,3 +569,19 @@ def _written_and_sent(group):
 @pytest.mark.world(1, 2)
 def test_a_collective_of_what_was_written_elsewhere_does_not_lose_its_gradient(world):
     assert world.run(_written_and_sent) == [[True] * 2] * world.size
+
+
+def test_a_result_has_a_dict_only_for_what_is_put_there():
+    y, _ = started(2)
+    assert y.wait() is y.wait()
+    assert not vars(y)
+    y.of_the_user = 1
+    assert vars(y) == {"of_the_user": 1}
+
+
+def test_every_result_says_whether_its_buffer_was_given():
+    whole, _ = started(2, 2)
+    results = [whole, whole.t(), whole.detach(), whole[0], *whole.unbind(0)]
+    assert [each._given for each in results] == [False] * len(results)
+    whole.wait()
+    assert [each._given for each in results] == [True] + [False] * (len(results) - 1)
