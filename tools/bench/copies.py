@@ -189,6 +189,8 @@ def conjugated(group: Any) -> dict[tuple[str, str], tuple[Any, int]]:
     import torch
 
     import functional_collectives as fc
+    from comm_core import launch
+    from comm_core.catalog import ALL_REDUCE
 
     x, wait, n = torch.ones(ROWS, ROWS, dtype=torch.complex64).conj(), fc.wait_tensor, group.world
     even, ring = [ROWS // n] * n, [fc.Send(x, (group.rank + 1) % n), fc.Receive(x, (group.rank - 1) % n)]
@@ -205,10 +207,20 @@ def conjugated(group: Any) -> dict[tuple[str, str], tuple[Any, int]]:
         ),
         ("scatter", "of a conjugate, dim 1"): lambda: wait(fc.scatter(x, 0, 1, group, sizes=nearly_even(n))),
         ("scan", "of a conjugate"): lambda: wait(fc.scan(x, "sum", group)),
+        ("scan", "premul_sum of a conjugate"): lambda: wait(fc.scan(x, fc.premul_sum(2j), group)),
+        ("reduce_scatter", "premul_sum of a conjugate, dim 1"): lambda: wait(
+            fc.reduce_scatter_tensor(x, fc.premul_sum(0.5), 1, group)
+        ),
+        ("all_reduce", "of a conjugate, by `launch`"): lambda: launch(ALL_REDUCE, x, group, reduce_op="sum").wait(),
         ("batch_p2p", "of a conjugate"): lambda: [wait(y) for y in fc.batch_p2p(ring, group)],
         ("permute", "of a conjugate"): lambda: wait(fc.permute_tensor(x, [(rank + 1) % n for rank in range(n)], group)),
     }
-    return {name: (call, x.nbytes) for name, call in found.items()}
+    counts = {name: (call, x.nbytes) for name, call in found.items()}
+    counts["reduce_scatter", "coalesced, of conjugates"] = (
+        lambda: [wait(y) for y in fc.reduce_scatter_tensor_coalesced([x, x], "sum", [0, 1], group)],
+        2 * x.nbytes,
+    )
+    return counts
 
 
 def narrow(group: Any) -> dict[tuple[str, str], tuple[Any, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -85,6 +86,42 @@ def differ(group: Any) -> list[str]:
 def test_a_view_of_conjugates_or_negatives_is_its_values(world: Ranks) -> None:
     assert world.run(differ) == [[]] * 3
     assert world.simulate(differ) == [[]] * 3
+
+
+def scanned(group: Any) -> list[str]:
+    """The scans whose expansion has the derivatives, of a negative view on one rank, and of negatives on the others."""
+    wrong = []
+    for name, op in itertools.product(("scan", "exscan"), ("product", "min", "max")):
+        found = []
+        for by_view in (True, False):
+            x = leaf(group.rank).detach().real.contiguous().requires_grad_()
+            sent = torch._neg_view(x) if by_view and group.rank == 1 else -x
+            y = run(CATALOG[name], sent, group, reduce_op=op, reverse=False)
+            (y.clamp(-99, 99) * (group.rank + 1)).sum().backward()
+            found.append((y.detach(), x.grad))
+        if not all(torch.equal(x, y) for x, y in zip(*found, strict=True)):
+            wrong.append(f"{name} {op}")
+    return wrong
+
+
+@pytest.mark.world(3)
+def test_a_negative_view_has_the_derivatives_of_negatives_also_by_expansion(world: Ranks) -> None:
+    assert world.run(scanned) == [[]] * 3
+    assert world.simulate(scanned) == [[]] * 3
+
+
+def batched(group: Any) -> bool:
+    x = leaf(group.rank).detach().conj().imag
+    found = []
+    for sent in (x, x.resolve_neg()):
+        found.append(
+            torch.func.vmap(lambda row: run(CATALOG["scan"], row, group, reduce_op="sum", reverse=False))(sent)
+        )
+    return torch.equal(*found)
+
+
+def test_a_negative_view_goes_through_vmap() -> None:
+    assert World(2).run(batched) == [True] * 2
 
 
 def test_what_fills_is_what_lays_out() -> None:
@@ -182,7 +219,7 @@ def test_a_write_to_what_the_factors_gradient_needs_is_refused() -> None:
 
 
 def transformed(group: Any) -> bool:
-    """Under torch.func, and in forward mode, they are products and sums too."""
+    """Under torch.func they are products and sums too."""
 
     def f(x: torch.Tensor, factor: torch.Tensor, by_hand: bool) -> torch.Tensor:
         sent, op = (x * factor, "sum") if by_hand else (x, premul_sum(factor))

@@ -109,6 +109,14 @@ def test_a_complex_factor_is_for_complex_tensors(factor):
     assert World(2).run(body) == [[4j, 4j]] * 2
 
 
+def test_an_int_that_no_float_holds_is_refused_at_the_call():
+    def body(group):
+        with pytest.raises(ReduceOpError, match="an int of 1329 bits; need a factor that a float can hold"):
+            run(CATALOG["scan"], torch.ones(2), group, reduce_op=premul_sum(10**400), reverse=False)
+
+    World(2).run(body)
+
+
 def test_the_bare_enumeration_value_says_what_to_pass():
     def body(group):
         with pytest.raises(ReduceOpError, match=r"premul_sum\(factor\)"):

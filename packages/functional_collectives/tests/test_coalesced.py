@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 import functional_collectives as fc
 from comm_core import World, errors
@@ -371,6 +372,24 @@ def test_a_factor_multiplies_a_list_as_it_does_each_tensor_and_has_its_gradient(
     assert world.simulate(_as_multiplied_one_by_one) == [[]] * 3
 
 
+def _gathered_for_some(group):
+    """Gathers of which rank 0 wants the gradient of one tensor, rank 1 of both, and rank 2 of none."""
+    xs = [torch.full((1, 2), 1.0 + group.rank), torch.full((1,), 5.0 + group.rank)]
+    wanted = [xs[:1], xs, []][group.rank]
+    for x in wanted:
+        x.requires_grad_()
+    ys = fc.all_gather_into_tensor_coalesced(xs, group)
+    return [y.tolist() for y in ys], [y.requires_grad for y in ys]
+
+
+@pytest.mark.world(3)
+def test_a_gather_of_several_meets_whoever_wants_a_gradient(world):
+    values = [[[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]], [5.0, 6.0, 7.0]]
+    expected = [(values, wanted) for wanted in ([True, False], [True, True], [False, False])]
+    assert world.run(_gathered_for_some) == expected
+    assert world.simulate(_gathered_for_some) == expected
+
+
 def _large(group):
     """Reductions of tensors with and without room for a message of their own, and the bytes of the results' memory."""
     small = [torch.full((2 * group.world, 3), 1.0 + place) for place in range(3)]
@@ -381,6 +400,38 @@ def _large(group):
         right = all(torch.equal(y, x[: y.shape[0]] * group.world) for x, y in zip(xs, ys, strict=True))
         found.append((right, len({y.untyped_storage().data_ptr() for y in ys})))
     return found
+
+
+def _large_by_a_factor(group):
+    """Large tensors of which one rank wants the gradient, of another's factor that rank, and the third none."""
+    xs = [torch.full((3, coalesced.LARGE // 8), 1.0 + place) for place in range(2)]
+    factor = torch.tensor(2.0, requires_grad=group.rank == 1)
+    if group.rank == 0:
+        xs = [x.requires_grad_() for x in xs]
+    ys = fc.reduce_scatter_tensor_coalesced(xs, fc.premul_sum(factor), [0, 0], group)
+    many = len({fc.wait_tensor(y).untyped_storage().data_ptr() for y in ys})
+    return many, [y.requires_grad for y in ys], [y[0, 0].item() for y in ys]
+
+
+@pytest.mark.world(3)
+def test_large_tensors_meet_whoever_wants_a_gradient(world):
+    expected = [(2, [rank < 2] * 2, [6.0, 12.0]) for rank in range(3)]
+    assert world.run(_large_by_a_factor) == expected
+    assert world.simulate(_large_by_a_factor) == expected
+
+
+def _checkpointed(group):
+    x, factor = torch.ones(4, requires_grad=True), torch.tensor(2.0, requires_grad=True)
+
+    def body(x):
+        return sum(y.sum() for y in fc.all_reduce_coalesced([x, x * 2], fc.premul_sum(factor), group))
+
+    checkpoint(body, x, use_reentrant=False).backward()
+    return x.grad.tolist(), factor.grad.item()
+
+
+def test_a_list_by_a_factor_in_a_checkpoint_has_its_gradients():
+    assert World(2).run(_checkpointed) == [([12.0] * 4, 24.0)] * 2
 
 
 @pytest.mark.world(1, 3)

@@ -193,12 +193,6 @@ def dispatch_modes_active() -> bool:
     return bool(torch._C._len_torch_dispatch_stack())
 
 
-def bare(x: torch.Tensor) -> torch.Tensor:
-    """Return what a tensor's memory holds, be that its values or their conjugates or negatives (2.11 to 2.14)."""
-    x = x.conj() if x.is_conj() else x
-    return torch._neg_view(x) if x.is_neg() else x
-
-
 def is_watched(x: torch.Tensor) -> bool:
     """Tell whether torch.func, a dispatch mode or forward-mode AD looks at an op on `x`: the three above in one."""
     return _is_wrapped(x) or _modes() > 0 or _forward_ad._current_level >= 0

@@ -23,7 +23,7 @@ from comm_core.groups import AnyGroup, GroupLike, as_group
 from comm_core.outbox import finished, to_send
 from comm_core.pending import Pending
 from comm_core.premul import parted
-from comm_core.settling import arrived, resolved, settled, unfolded
+from comm_core.settling import arrived, settled, unfolded
 from comm_core.simulate import SimulatedGroup
 from comm_core.ties import applied_unseen, tie, tied, tied_to
 from comm_core.tracing import is_plain, is_traced, node, transforms_active
@@ -218,7 +218,7 @@ def launch(entry: Collective, x: torch.Tensor, group: GroupLike = None, **params
         x = arrived(x, entry.name).detach()
         factor, params = parted(x, params, entry.name)
         parsed = parsed_params(entry, x, on, params)
-    if factor is None and resolved(x) is x:
+    if factor is None and not (x.is_conj() or x.is_neg()):
         return launch_parsed(entry, x, on, parsed)
     from comm_core.filling import launch_filled  # it builds on this module
 

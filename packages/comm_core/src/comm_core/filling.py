@@ -17,7 +17,7 @@ from comm_core.catalog import BY_KEY
 from comm_core.catalog.blocks import Fill, copied, multiplied
 from comm_core.collective import Collective, Params
 from comm_core.compat import sees_saved_tensors
-from comm_core.derivatives import is_linear
+from comm_core.derivatives import is_expanded, is_linear
 from comm_core.execution import Differentiable, Finish, launch_parsed, parsed_params, start
 from comm_core.groups import AnyGroup, GroupLike, as_group
 from comm_core.pending import Pending
@@ -40,7 +40,9 @@ def is_filled(entry: Collective, x: torch.Tensor, params: Params, factor: Factor
     """
     if not (entry.fills and is_copied(x, factor)):
         return False
-    return not is_recorded(x, factor) or (is_linear(entry, params) and not sees_saved_tensors())
+    if not is_recorded(x, factor):
+        return True
+    return is_linear(entry, params) and not is_expanded(entry, x, params) and not sees_saved_tensors()
 
 
 def is_copied(x: torch.Tensor, factor: Factor | None = None) -> bool:

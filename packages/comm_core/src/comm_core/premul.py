@@ -120,4 +120,12 @@ def parted(
         raise ReduceOpError(where, f"premul_sum of {x.dtype} by a complex factor", need, "cast the tensor to complex")
     if isinstance(factor, torch.Tensor):
         factor = factor.reshape(()).to(device=x.device, dtype=x.dtype)
+    elif isinstance(factor, int):
+        bits = factor.bit_length()
+        try:
+            factor = float(factor)
+        except OverflowError:
+            raise ReduceOpError(
+                where, f"premul_sum by an int of {bits} bits", "a factor that a float can hold"
+            ) from None
     return factor, {**params, "reduce_op": "sum"}

@@ -83,14 +83,4 @@ def is_lazy(x: torch.Tensor) -> bool:
     """
     if is_dynamo_compiling() or not (type(x) is _Tensor or type(x) is _Parameter):
         return False
-    return (x.is_conj() or x.is_neg()) and is_plain(compat.bare(x))
-
-
-def is_unrecorded(x: torch.Tensor) -> bool:
-    """Tell whether a tensor's elements are all that there is to it: no graph, and no gradient to record.
-
-    Example:
-        >>> is_unrecorded(torch.ones(2)), is_unrecorded(torch.ones(2, requires_grad=True))
-        (True, False)
-    """
-    return (is_plain(x) or is_lazy(x)) and not (x.requires_grad and torch.is_grad_enabled())
+    return (x.is_conj() or x.is_neg()) and x.layout is _strided and not compat.is_watched(x)

@@ -8,6 +8,7 @@ one collective for each tensor, all in flight together.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Sequence
@@ -20,10 +21,11 @@ from comm_core import Collective, GroupLike
 from comm_core.catalog import ALL_GATHER, ALL_REDUCE, REDUCE_SCATTER
 from comm_core.checking import agree_on_list, refusing
 from comm_core.errors import ArgumentError, CommError, DtypeError, said
+from comm_core.filling import is_copied
 from comm_core.groups import AnyGroup
 from comm_core.premul import parted, premul_sum
-from comm_core.settling import settled
-from comm_core.tracing import is_unrecorded
+from comm_core.settling import arrived, resolved
+from comm_core.together import with_gradient
 from comm_core.wires import process_transport
 from functional_collectives.async_tensor import AsyncCollectiveTensor
 from functional_collectives.collectives import asked, parsed_group
@@ -113,8 +115,8 @@ def all_gather_into_tensor_coalesced(
         params = [{"dim": 0} for _ in given]
     xs, parsed, _ = checked(entry, given, params, group, where)
     on, door = parsed_group(group)
-    if on.backend == "gloo" and all(map(is_moved, xs)):
-        return gathered_together(xs, on)
+    if on.backend == "gloo" and all(map(is_at_hand, xs)):
+        return gathered_together(entry, xs, on)
     return [comm_core.start(entry, x, in_flight, door, **own) for x, own in zip(xs, parsed, strict=True)]
 
 
@@ -138,13 +140,13 @@ def reduce_scatter_tensor_coalesced(
         backward: the gradient's convention, `"adjoint"` or `"identity"`.
 
     Returns:
-        This rank's blocks, in flight, in the order of the list. Those of one dtype are views of one buffer; where no
-        gradient is wanted and the tensors have 1 MiB or more on average, they have messages and buffers of their own.
+        This rank's blocks, in flight, in the order of the list. Those of one dtype are views of one buffer; eager, and
+        where the tensors have 1 MiB or more on average, they have messages and buffers of their own.
 
     Shapes: each result has its input's, with its `scatter_dim` divided by the group size.
 
-    Gradient: as `reduce_scatter_tensor`, with one message for all cotangents of a dtype. Where one input of a dtype
-    requires grad, all results of that dtype do; only their clones may be written in place then.
+    Gradient: as `reduce_scatter_tensor`, with one message for all cotangents of a buffer. Where one input of those that
+    share a buffer requires grad, all their results do; only their clones may be written in place then.
 
     Raises:
         CommError: not a list of tensors, not one dim for each, or a wrong reduce op, dim, size or group; before
@@ -165,7 +167,7 @@ def reduce_scatter_tensor_coalesced(
         dims = one_for_each(scatter_dim, given, where)
     params = [{"reduce_op": reduceOp, "dim": dim} for dim in dims]
     xs, parsed, factors = checked(entry, given, params, group, where)
-    if all(map(is_moved, xs)) and sum(x.nbytes for x in xs) >= LARGE * len(xs):
+    if all(map(is_at_hand, xs, factors)) and sum(x.nbytes for x in xs) >= LARGE * len(xs):
         return [alone(entry, *of_one, group) for of_one in zip(xs, parsed, factors, strict=True)]
     return reduced(entry, xs, parsed, factors, group)
 
@@ -221,7 +223,7 @@ def parsed_list(
     ready, parsed, factors = [], [], []
     for place, x in enumerate(xs):
         try:
-            x = settled(x, where)
+            x = arrived(x, where)
             factor, own = parted(x, params[place], where)
             parsed.append(entry.check(x, on.world, on.rank, **own))
         except CommError as error:
@@ -281,18 +283,19 @@ def row_major(shape: tuple[int, ...]) -> list[int]:
     return [math.prod(shape[place + 1 :]) for place in range(len(shape))]
 
 
-def is_moved(x: torch.Tensor) -> bool:
-    """Tell whether a tensor's bytes are all that there is to it: no graph, no gradient, and not on meta."""
-    return is_unrecorded(x) and not x.is_meta
+def is_at_hand(x: torch.Tensor, factor: Any = None) -> bool:
+    """Tell whether nothing but autograd looks at a tensor and its factor: on all ranks alike, as gradients need not be."""
+    return is_copied(x, factor) and not x.is_meta
 
 
-def gathered_together(xs: Tensors, on: AnyGroup) -> list[torch.Tensor]:
+def gathered_together(entry: Collective, xs: Tensors, on: AnyGroup) -> list[torch.Tensor]:
     """Start the gather of all tensors of a dtype as one piece of work: over gloo several cost several round trips."""
     wire = process_transport(on)
     results = list(xs)
     for places in by_kind(xs):
-        for place, pending in zip(places, wire.all_gather_coalesced([xs[place] for place in places]), strict=True):
-            results[place] = in_flight(pending)
+        sent = [resolved(xs[place]) for place in places]
+        for place, x, pending in zip(places, sent, wire.all_gather_coalesced(sent), strict=True):
+            results[place] = with_gradient(entry, x, on, {"dim": 0}, functools.partial(in_flight, pending))
     return results
 
 

@@ -131,8 +131,8 @@ def irecv(
     with refusing(group, "batch_p2p", {"receives": [(src, 0, tag)]}):
         like = settled(like, "irecv")
     entry = under(BATCH_P2P, backward)
-    arrived = comm_core.start(entry, nothing_of(like), in_flight, group, sends=[], receives=[(src, like.numel(), tag)])
-    return arrived.view(like.shape)
+    received = comm_core.start(entry, nothing_of(like), in_flight, group, sends=[], receives=[(src, like.numel(), tag)])
+    return received.view(like.shape)
 
 
 def batch_p2p(
@@ -179,7 +179,7 @@ def batch_p2p(
     for places in by_kind(tensors):
         sends = [place for place in places if isinstance(ops[place], Send)]
         receives = [place for place in places if isinstance(ops[place], Receive)]
-        arrived = comm_core.start(
+        received = comm_core.start(
             entry,
             in_a_row([tensors[place] for place in sends], [tensors[place] for place in receives]),
             in_flight,
@@ -189,10 +189,10 @@ def batch_p2p(
         )
         start = 0
         for place in sends:
-            results[place] = arrived[:0]
+            results[place] = received[:0]
         for place in receives:
             end = start + tensors[place].numel()
-            results[place] = arrived[start:end].view(tensors[place].shape)
+            results[place] = received[start:end].view(tensors[place].shape)
             start = end
     return results
 

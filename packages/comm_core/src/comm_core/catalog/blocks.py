@@ -47,6 +47,8 @@ def multiplied(row: torch.Tensor, block: torch.Tensor, *, factor: complex | torc
         [[3.0, 3.0], [3.0, 3.0]]
     """
     factor = factor.detach() if isinstance(factor, torch.Tensor) else factor
+    if block.is_conj() or block.is_neg():  # which torch would first copy
+        return copied(row, block).mul_(factor)
     return torch.mul(block.detach(), factor, out=row.view(block.shape))
 
 
