@@ -284,7 +284,7 @@ def row_major(shape: tuple[int, ...]) -> list[int]:
 
 
 def is_at_hand(x: torch.Tensor, factor: Any = None) -> bool:
-    """Tell whether nothing but autograd looks at a tensor and its factor: on all ranks alike, as gradients need not be."""
+    """Tell whether nothing but autograd looks at a tensor and its factor; ranks differ in gradients, but not in this."""
     return is_copied(x, factor) and not x.is_meta
 
 
