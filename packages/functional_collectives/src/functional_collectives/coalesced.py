@@ -284,7 +284,7 @@ def row_major(shape: tuple[int, ...]) -> list[int]:
 
 
 def is_at_hand(x: torch.Tensor, factor: Any = None) -> bool:
-    """Tell whether nothing but autograd looks at a tensor and its factor; ranks differ in gradients, but not in this."""
+    """Tell whether nothing but autograd looks at a tensor and its factor; ranks may want gradients or not."""
     return is_copied(x, factor) and not x.is_meta
 
 
