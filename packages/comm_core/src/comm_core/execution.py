@@ -232,9 +232,8 @@ def launch_parsed(
     if isinstance(group, SimulatedGroup):
         return group.meet(entry, x, params)
     if checking.mode is not None:
-        if entry.name == checking.MESSAGES and not x.is_meta:
-            begin = functools.partial(entry.kernel, process_transport(group), x, **params)  # a lambda costs every call
-            return checking.watched(group, begin, params)
+        if entry.name == checking.MESSAGES and not x.is_meta:  # no lambda, whose cells every call would make
+            return checking.watched(group, functools.partial(entry.kernel, process_transport(group), x, **params), params)
         checking.agree(group, entry, x, params)
     if x.is_meta:  # nothing to move, so what moves bytes is not asked
         return Pending(x.new_empty(entry.shape(tuple(x.shape), group.world, group.rank, **params)), what=entry.name)
