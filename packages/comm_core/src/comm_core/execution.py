@@ -232,8 +232,9 @@ def launch_parsed(
     if isinstance(group, SimulatedGroup):
         return group.meet(entry, x, params)
     if checking.mode is not None:
-        if entry.name == checking.MESSAGES and not x.is_meta:  # no lambda, whose cells every call would make
-            return checking.watched(group, functools.partial(entry.kernel, process_transport(group), x, **params), params)
+        if entry.name == checking.MESSAGES and not x.is_meta:
+            begin = functools.partial(entry.kernel, process_transport(group), x, **params)  # a lambda costs every call
+            return checking.watched(group, begin, params)
         checking.agree(group, entry, x, params)
     if x.is_meta:  # nothing to move, so what moves bytes is not asked
         return Pending(x.new_empty(entry.shape(tuple(x.shape), group.world, group.rank, **params)), what=entry.name)
@@ -268,8 +269,7 @@ class GroupEmit:
     def __init__(self, group: AnyGroup, finish: Finish = finished) -> None:
         self.group = group
         self.finish = finish
-        self.rank = group.rank
-        self.world = group.world
+        self.rank, self.world = group.rank, group.world
 
     def __call__(self, name: str, x: torch.Tensor, **params: Any) -> torch.Tensor:
         """Run the entry to its end, differentiably; a cotangent may be in flight itself."""
