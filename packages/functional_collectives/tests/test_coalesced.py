@@ -390,6 +390,43 @@ def test_a_gather_of_several_meets_whoever_wants_a_gradient(world):
     assert world.simulate(_gathered_for_some) == expected
 
 
+def _beside_a_transform(group):
+    """Calls on tensors that torch.func, which takes another's gradient, has not wrapped."""
+    x, ones = torch.arange(6.0).view(2, 3).requires_grad_(), torch.ones(2, 3)
+    negative = torch.ones(2, 3, dtype=torch.complex64).conj().imag - 0
+    calls = {
+        "all_reduce": lambda: [fc.all_reduce(x, "sum", group)],
+        "plain": lambda: [fc.all_gather_tensor(ones, 1, group), fc.broadcast(ones, 0, group)],
+        "ints": lambda: [fc.all_gather_tensor(ones.long(), 0, group), fc.all_reduce(ones.long(), "max", group)],
+        "coalesced": lambda: fc.all_reduce_coalesced([x, ones], "sum", group),
+        "gathers": lambda: fc.all_gather_into_tensor_coalesced([x, ones], group),
+        "multiplied": lambda: [fc.scan(x, fc.premul_sum(2.0), group)],
+        "negative": lambda: [fc.scan(negative, "sum", group)],
+        "expanded": lambda: [fc.scan(x, "max", group)],
+    }
+    found = {}
+    for name, call in calls.items():
+        sums = torch.func.grad(lambda factor, call=call: sum(y.sum() for y in call()) * factor)(torch.tensor(2.0))
+        found[name] = sums.item()
+    return found
+
+
+@pytest.mark.world(2)
+def test_what_requires_grad_goes_through_the_transform_of_another_tensor(world):
+    sums = {
+        "all_reduce": 30.0,
+        "plain": 18.0,
+        "ints": 18.0,
+        "coalesced": 42.0,
+        "gathers": 42.0,
+        "negative": 0.0,
+        "expanded": 15.0,
+    }
+    expected = [{**sums, "multiplied": 30.0 * (rank + 1)} for rank in range(2)]
+    assert world.run(_beside_a_transform) == expected
+    assert world.simulate(_beside_a_transform) == expected
+
+
 def _large(group):
     """Reductions of tensors with and without room for a message of their own, and the bytes of the results' memory."""
     small = [torch.full((2 * group.world, 3), 1.0 + place) for place in range(3)]

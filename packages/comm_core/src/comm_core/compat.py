@@ -20,6 +20,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Class = TypeVar("Class", bound=type)
 
 _is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+_transforms = torch._C._are_functorch_transforms_active
 _modes = torch._C._len_torch_dispatch_stack
 _forward_ad = torch.autograd.forward_ad
 
@@ -194,8 +195,8 @@ def dispatch_modes_active() -> bool:
 
 
 def is_watched(x: torch.Tensor) -> bool:
-    """Tell whether torch.func, a dispatch mode or forward-mode AD looks at an op on `x`: the three above in one."""
-    return _is_wrapped(x) or _modes() > 0 or _forward_ad._current_level >= 0
+    """Tell whether torch.func, a dispatch mode or forward-mode AD looks at an op on `x`: what is above in one."""
+    return _is_wrapped(x) or _transforms() or _modes() > 0 or _forward_ad._current_level >= 0
 
 
 def constant_in_graphs(fn: Function) -> Function:

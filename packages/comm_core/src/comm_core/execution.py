@@ -107,7 +107,7 @@ def start_watched(entry: Collective, x: torch.Tensor, finish: Finish, group: Gro
         from comm_core.filling import start_lazy  # it builds on this module
 
         return start_lazy(entry, x, on, parsed, finish)
-    if is_transformed(x):
+    if is_transformed(x) or functions_transformed():  # also of what is not wrapped, whose results would be
         return differentiated(entry, x, on, parsed, finished)
     return differentiated(entry, x, on, parsed, finish) if is_differentiated(x) else move(entry, x, on, parsed, finish)
 
@@ -180,7 +180,7 @@ def recorded_with_tie(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Run a collective in code that is not being compiled; return its tie too, None where nothing is recorded."""
     if is_transformed(x) or functions_transformed():
-        return cast(Any, Transformed.apply(x, key, group, params, finish))  # type: ignore[no-untyped-call]
+        return cast(Any, Transformed.apply(x, key, group, params, finished))  # type: ignore[no-untyped-call]
     if not is_differentiated(x):
         return move(BY_KEY[key], x, group, params, finish), None
     if sees_saved_tensors() and is_linear(BY_KEY[key], params):

@@ -11,7 +11,7 @@ import torch
 
 from comm_core.catalog import BY_KEY
 from comm_core.collective import Collective, Params
-from comm_core.compat import functions_transformed, sees_saved_tensors
+from comm_core.compat import sees_saved_tensors
 from comm_core.execution import Finish, expanded, launch_parsed
 from comm_core.groups import AnyGroup
 from comm_core.settling import settled
@@ -22,7 +22,7 @@ def with_expanded_gradient(
     entry: Collective, x: torch.Tensor, group: AnyGroup, params: Params, finish: Finish
 ) -> torch.Tensor:
     """Start a reduction whose gradient is its expansion's; where anything but autograd looks on, expand it now."""
-    if not is_plain(x) or functions_transformed() or sees_saved_tensors():
+    if not is_plain(x) or sees_saved_tensors():
         return expanded(entry, x, group, params)
     result: torch.Tensor = ExpandedInBackward.apply(x, entry.key, group, params, finish)  # type: ignore[no-untyped-call]
     return result
