@@ -53,13 +53,36 @@ def unfolded(x: torch.Tensor) -> torch.Tensor:
     return torch.ops._c10d_functional.wait_tensor(x) if records_tangents(x) else x
 
 
-def settled(x: torch.Tensor, where: str) -> torch.Tensor:
+def settled(x: torch.Tensor, where: str, resolves: bool = True) -> torch.Tensor:
     """Return a tensor that a collective may send: one in flight is waited for, other types are refused.
+
+    Args:
+        x: what a caller gave.
+        where: the collective.
+        resolves: also have its memory hold its values; calls that copy it do that themselves.
 
     Raises:
         DtypeError: not a tensor, or a DTensor.
     """
-    return resolved(arrived(x, where))
+    check_dense(x, where)
+    if hasattr(x, "to_local"):
+        raise DtypeError(where, "a DTensor", "a plain tensor", "pass x.to_local(), or use func_map.local_map")
+    if torch.compiler.is_compiling():
+        return x
+    if resolves:
+        x = resolved(x)
+    if type(x) is torch.Tensor or type(x) is torch.nn.Parameter:
+        return x
+    return wait(x) if hasattr(x, "trigger_wait") else x
+
+
+def arrived(x: torch.Tensor, where: str) -> torch.Tensor:
+    """Return a tensor as `settled` does, for calls that copy it, and resolve it while they do.
+
+    Raises:
+        DtypeError: not a tensor, or a DTensor.
+    """
+    return settled(x, where, resolves=False)
 
 
 def resolved(x: torch.Tensor) -> torch.Tensor:
@@ -74,22 +97,6 @@ def resolved(x: torch.Tensor) -> torch.Tensor:
     if torch.compiler.is_compiling() or not (x.is_conj() or x.is_neg()):
         return x
     return x.resolve_conj().resolve_neg()
-
-
-def arrived(x: torch.Tensor, where: str) -> torch.Tensor:
-    """Return a tensor as `settled` does, but for what `resolved` does: for calls that copy it themselves.
-
-    Raises:
-        DtypeError: not a tensor, or a DTensor.
-    """
-    check_dense(x, where)
-    if hasattr(x, "to_local"):
-        raise DtypeError(where, "a DTensor", "a plain tensor", "pass x.to_local(), or use func_map.local_map")
-    if torch.compiler.is_compiling():
-        return x
-    if type(x) is torch.Tensor or type(x) is torch.nn.Parameter:
-        return x
-    return wait(x) if hasattr(x, "trigger_wait") else x
 
 
 def check_dense(x: object, where: str) -> None:
