@@ -16,7 +16,6 @@ import torch
 import torch.distributed as dist
 from torch._C import _distributed_c10d as c10d
 
-from comm_core import compat
 from comm_shm.work import FinishedWork
 
 
@@ -27,7 +26,7 @@ def _all_gather(x: torch.Tensor, world: int, name: Any) -> torch.Tensor:
 
 def _all_gather_out(x: torch.Tensor, world: int, name: Any, *, out: torch.Tensor) -> torch.Tensor:
     group = _group(name)
-    work = getattr(group, compat.ALL_GATHER)(*_reals(out, x))
+    work = _gather_of(group)(*_reals(out, x))
     return _started(out, work)
 
 
@@ -40,8 +39,7 @@ def _reduce_scatter_out(x: torch.Tensor, reduce_op: str, world: int, name: Any, 
     group = _group(name)
     options = dist.ReduceScatterOptions()
     options.reduceOp = dist.ReduceOp(getattr(dist.ReduceOp, reduce_op.upper()))
-    moved = _reals(out, x) if reduce_op.lower() in ("sum", "avg") else (out, x)
-    work = getattr(group, compat.REDUCE_SCATTER)(*moved, options)
+    work = _scatter_of(group)(*(_reals(out, x) if reduce_op.lower() in ("sum", "avg") else (out, x)), options)
     return _started(out, work)
 
 
@@ -61,6 +59,14 @@ def _group(name: Any) -> Any:
     if isinstance(name, str):
         return c10d._resolve_process_group(name)  # type: ignore[arg-type]  # a NewType of str
     return name if isinstance(name, dist.ProcessGroup) else dist.ProcessGroup.unbox(name)
+
+
+def _gather_of(group: Any) -> Any:
+    return getattr(group, "all_gather_single", None) or group._allgather_base
+
+
+def _scatter_of(group: Any) -> Any:
+    return getattr(group, "reduce_scatter_single", None) or group._reduce_scatter_base
 
 
 def _reals(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
