@@ -12,7 +12,6 @@ import torch
 import torch.distributed as dist
 
 from comm_core.errors import ReduceOpError, said
-from comm_core.extents import ceil_div
 
 # Elements at once of what is computed in float32, which takes 8 bytes for each; more where that is too many parts.
 _AT_ONCE = 1 << 14  # on the CPU
@@ -250,8 +249,8 @@ def _parts(tensors: Sequence[torch.Tensor], most: int) -> Iterator[Sequence[torc
         yield tensors
         return
     dim = next(dim for dim, size in enumerate(shape) if size > 1)
-    many = ceil_div(shape[dim], max(1, most * shape[dim] // numel))
-    rows = ceil_div(shape[dim], many)
+    many = -(-shape[dim] // max(1, most * shape[dim] // numel))  # not by `extents`, which comm_shm would load with this
+    rows = -(-shape[dim] // many)
     for first in range(0, shape[dim], rows):
         yield from _parts([x.narrow(dim, first, min(rows, shape[dim] - first)) for x in tensors], most)
 
