@@ -80,7 +80,11 @@ def payload(entries: Iterable[Entry], address: Callable[[Entry], Address]) -> Pa
     }
     parts = {name: f'kwindexPart("{name}",{_encoded(value)})' for name, value in values.items()}
     names = {**_names(ordered, address), "none": sorted({*_LETTERS} - {*words})}
-    names["docs"] = "".join(base36(prose.brevity(doc)) if doc else "-" for doc in docs)
+    brevities = [
+        (entry.kind, base36(prose.brevity(doc)) if doc else "-") for entry, doc in zip(ordered, docs, strict=True)
+    ]
+    names["told"] = sorted({kind for kind, brevity in brevities if brevity != "-"})  # the kinds that have any
+    names["docs"] = "".join(brevity for kind, brevity in brevities if kind in names["told"])
     return Payload(f"kwindexNames({_encoded(names)})", parts)
 
 

@@ -1042,13 +1042,16 @@ globalThis.kwindexScorer = (() => {
     const owners = spread(names.owner);
     const files = spread(names.file);
     const [whole, led] = [[], []]; // all names, and all owners, so far
+    const told = new Set(names.told);
+    let docs = 0; // so many of its column, which has those of the kinds that have any
     const entries = shorts.map((short, number) => {
       const [file, page] = names.files[files[number]];
       if (owners[number] === led.length) led.push(ownerAt(names.owners[led.length], number, whole));
       const name = led[owners[number]] + short;
       whole.push(name);
       const kind = kinds[parseInt(names.kinds[number], 36)];
-      const brevity = names.docs[number] === "-" ? -1 : parseInt(names.docs[number], 36);
+      const doc = told.has(kind) ? names.docs[docs++] : "-";
+      const brevity = doc === "-" ? -1 : parseInt(doc, 36);
       return { name, kind, file, page, number, brevity, anchor: names.anchors[number] };
     });
     const modules = new Map(entries.filter((entry) => entry.kind === "module").map((entry) => [entry.file, entry.name]));
