@@ -115,7 +115,7 @@ def start_watched(entry: Collective, x: torch.Tensor, finish: Finish, group: Gro
 def differentiated(entry: Collective, x: torch.Tensor, on: AnyGroup, params: Params, finish: Finish) -> torch.Tensor:
     """Start a collective whose derivatives may be asked for, by autograd or a transform."""
     if is_expanded(entry, x, params):
-        from comm_core.expansions import with_expanded_gradient  # it builds on this module
+        from comm_core.recordings import with_expanded_gradient  # it builds on this module
 
         return with_expanded_gradient(entry, x, on, params, finish)
     if "receives" in params and not functions_transformed() and not is_transformed(x):

@@ -24,8 +24,8 @@ from comm_core.errors import ArgumentError, CommError, DtypeError, said
 from comm_core.filling import is_copied
 from comm_core.groups import AnyGroup
 from comm_core.premul import parted, premul_sum
+from comm_core.recordings import with_gradient
 from comm_core.settling import arrived, resolved
-from comm_core.together import with_gradient
 from comm_core.wires import process_transport
 from functional_collectives.async_tensor import AsyncCollectiveTensor
 from functional_collectives.collectives import asked, parsed_group

@@ -1,10 +1,14 @@
-"""Reductions whose derivatives are their expansion's: forward is the call alone, and backward expands it.
+"""Calls that autograd records in another way than one that moves its tensor, and has the gradient of its entry.
 
-An expansion has all ranks' tensors, which need not be there, nor stay, until somebody asks for a gradient.
+A reduction whose derivatives are its expansion's is the call alone in forward, and backward expands it: an expansion
+has all ranks' tensors, which need not be there, nor stay, until somebody asks for a gradient. Calls that were started
+together, as one piece of work, have each the gradient that it has alone: so the ranks start the same work, whichever of
+them want a gradient.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -12,11 +16,10 @@ import torch
 from comm_core import compat
 from comm_core.catalog import BY_KEY
 from comm_core.collective import Collective, Params
-from comm_core.compat import sees_saved_tensors
-from comm_core.execution import Finish, expanded, launch_parsed
+from comm_core.execution import Finish, Recorded, expanded, keep, launch_parsed
 from comm_core.groups import AnyGroup
 from comm_core.settling import settled
-from comm_core.ties import tie, tied
+from comm_core.ties import applied_unseen, tie, tied
 from comm_core.tracing import is_plain
 
 
@@ -24,7 +27,7 @@ def with_expanded_gradient(
     entry: Collective, x: torch.Tensor, group: AnyGroup, params: Params, finish: Finish
 ) -> torch.Tensor:
     """Start a reduction whose gradient is its expansion's; where anything but autograd looks on, expand it now."""
-    if not is_plain(x) or sees_saved_tensors():
+    if not is_plain(x) or compat.sees_saved_tensors():
         return expanded(entry, x, group, params)
     return cast(torch.Tensor, compat.applied(ExpandedInBackward)(x, entry.key, group, params, finish)[0])
 
@@ -54,3 +57,36 @@ class ExpandedInBackward(torch.autograd.Function):
             y = expanded(BY_KEY[ctx.key], x, ctx.group, ctx.params)
         of_x = torch.autograd.grad(y, x, cotangent, create_graph=again)
         return *of_x, None, None, None, None
+
+
+def with_gradient(
+    entry: Collective, x: torch.Tensor, group: AnyGroup, params: Params, begun: Callable[[], torch.Tensor]
+) -> torch.Tensor:
+    """Return the result of a linear call that was started with others, and record its gradient where one is wanted.
+
+    Args:
+        entry: the collective.
+        x: this rank's tensor, which nothing but autograd looks at.
+        group: where it was started.
+        params: the call's parameters, parsed.
+        begun: what makes the result.
+    """
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        return begun()
+    inputs = x, entry.key, group, params, begun
+    if compat.sees_saved_tensors():
+        return applied_unseen(RecordedTogether, *inputs)[0]
+    return cast(torch.Tensor, compat.applied(RecordedTogether)(*inputs)[0])
+
+
+class RecordedTogether(Recorded):
+    """`Recorded` of a call that has been started already."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, x: torch.Tensor, key: str, group: AnyGroup, params: Params, begun: Callable[[], torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Make the result and keep what backward needs."""
+        output, its_tie = begun(), tie(x)
+        keep(ctx, x, output, key, group, params, its_tie)
+        return output, its_tie
