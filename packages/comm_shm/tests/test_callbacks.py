@@ -209,13 +209,14 @@ def test_closing_a_group_ends_a_callback_that_waits(fleet):
 
             future = started(None).get_future().then(call)
             store.set("asked", "")  # so that it is not finished before, and called in this thread
-            store.wait(["waits"])
+            store.wait(["waits", "reduced"])  # else it may be the other rank's all_reduce that fails
             dist.group.WORLD.abort()
             future.wait()
             store.set("closed", "")
             return told
         store.wait(["asked"])
         started(None).wait()
+        store.set("reduced", "")
         store.wait(["closed"])
         return [True]
 
