@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import functional_collectives as fc
 from comm_core import World, errors
-from functional_collectives import coalesced
+from functional_collectives import coalesced, packing
 
 
 def _tensors(group):
@@ -469,6 +470,32 @@ def _checkpointed(group):
 
 def test_a_list_by_a_factor_in_a_checkpoint_has_its_gradients():
     assert World(2).run(_checkpointed) == [([12.0] * 4, 24.0)] * 2
+
+
+class _Products(TorchDispatchMode):
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten.mul.Tensor
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "wanted", [(True, False, False), (True, True, False), (False, True, True), (False, True, False)]
+)
+def test_backward_of_a_packed_list_multiplies_once_for_each_gradient_that_is_wanted(wanted):
+    """By the factor that takes one product for each tensor."""
+    by_factor, *by_parts = wanted
+    factor = torch.tensor(2.0, requires_grad=by_factor)
+    parts = [torch.full((1, 3), 5.0, requires_grad=each) for each in by_parts]
+    matrix = packing.side_by_side(parts, factor)
+    with _Products() as products:
+        matrix.backward(torch.ones(1, 6))
+    assert products.count == 2 * by_factor + sum(by_parts)
+    assert factor.grad is None if not by_factor else factor.grad.item() == 30.0
+    assert [None if part.grad is None else part.grad.tolist() for part in parts] == [
+        [[2.0] * 3] if each else None for each in by_parts
+    ]
 
 
 @pytest.mark.world(1, 3)

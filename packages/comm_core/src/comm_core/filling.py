@@ -105,14 +105,24 @@ def keep_factor(ctx: Any, factor: Factor | None, xs: Sequence[torch.Tensor], *ot
     ctx.save_for_backward(*((factor, *xs) if ctx.of_tensor else ()), *others)
 
 
-def of_product(ctx: Any, cotangents: Sequence[torch.Tensor]) -> tuple[torch.Tensor | None, list[torch.Tensor]]:
-    """Return the gradients, by the factor and by each tensor that it multiplies, of what `keep_factor` has kept."""
-    if not ctx.of_tensor:
-        number = ctx.number
-        return None, [one if number is None else one * number.conjugate() for one in cotangents]
-    factor, *xs = ctx.saved_tensors
+def of_product(
+    ctx: Any, cotangents: Sequence[torch.Tensor], wanted: Sequence[bool]
+) -> tuple[torch.Tensor | None, list[torch.Tensor | None]]:
+    """Return the gradients, by the factor and by each tensor that it multiplies, of what `keep_factor` has kept.
+
+    Args:
+        ctx: of the call.
+        cotangents: of each product.
+        wanted: whether the gradient by each tensor is.
+    """
+    factor, *xs = ctx.saved_tensors if ctx.of_tensor else (ctx.number,)
     shares = [(one * x.conj()).sum() for one, x in zip(cotangents[: ctx.learnt], xs, strict=False)]
-    return torch.stack(shares).sum() if shares else None, [one * factor.conj() for one in cotangents]
+    back = None if factor is None else factor.conj() if ctx.of_tensor else factor.conjugate()
+    of_xs = [
+        None if not asked else one if back is None else one * back
+        for one, asked in zip(cotangents, wanted, strict=True)
+    ]
+    return torch.stack(shares).sum() if shares else None, of_xs
 
 
 class Filled(torch.autograd.Function):
@@ -135,5 +145,5 @@ class Filled(torch.autograd.Function):
     ) -> tuple[torch.Tensor | None, ...]:
         """Run the gradient rule, and that of the product."""
         pulled = Differentiable.backward(ctx, cotangent, of_tie)[0]
-        of_factor, (of_x,) = of_product(ctx, [pulled])
+        of_factor, (of_x,) = of_product(ctx, [pulled], ctx.needs_input_grad[:1])
         return of_x, of_factor, None, None, None, None

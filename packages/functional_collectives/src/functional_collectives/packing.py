@@ -51,5 +51,5 @@ class SideBySide(torch.autograd.Function):
         """Give each part its columns, and the factor what is left of all of them."""
         columns = cotangent.split([math.prod(shape[1:]) for shape in ctx.shapes], 1)
         of_parts = [of_part.reshape(shape) for of_part, shape in zip(columns, ctx.shapes, strict=True)]
-        of_factor, of_parts = of_product(ctx, of_parts)
-        return of_factor, *of_parts
+        of_factor, products = of_product(ctx, of_parts, ctx.needs_input_grad[1:])
+        return of_factor, *products
