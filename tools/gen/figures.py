@@ -54,7 +54,7 @@ def copies(name: str) -> list[str]:
     said = (
         "Memory beside the result, in copies of the larger of what the call is given and what it gives back, in groups "
         f"of {', '.join(worlds)} ranks (torch {result['machine']['torch']}, {result['machine']['day']}), counted by "
-        f"`{COUNT}`:"
+        f"`{COUNT}`; of backward the result is the gradient:"
     )
     head = ["| call |" + "".join(f" {world} ranks |" for world in worlds), "|---|" + "---:|" * len(worlds)]
     lines = [

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from comm_core import CATALOG, World, checked, launch, premul_sum, run
+from comm_core.catalog import under
 from comm_core_pytest import Ranks
 
 SIZES = (3, 1, 2)
@@ -155,6 +156,31 @@ def learnt(group: Any) -> list[str]:
 def test_gradients_by_tensor_and_factor_are_those_of_a_product_also_a_second_time(world: Ranks) -> None:
     assert world.run(learnt) == [[]] * 3
     assert world.simulate(learnt) == [[]] * 3
+
+
+def unwritten(group: Any) -> list[str]:
+    """Every collective whose backward writes to what it was given, or gives something else when it is recorded."""
+    wrong = []
+    for name, convention, op in itertools.product(NAMES, ("adjoint", "identity"), ("sum", "avg", premul_sum(0.5))):
+        of = params(name, group.rank)
+        if op != "sum" and "reduce_op" not in of:
+            continue
+        x = leaf(group.rank)
+        sent = x[:, : None if name != "scatter" or group.rank == of["src"] else 0]
+        y = run(under(CATALOG[name], convention), sent, group, **{k: op if k == "reduce_op" else of[k] for k in of})
+        given = [x.detach(), y.detach(), torch.full_like(y, 1.0 + group.rank)]
+        before = [each.clone() for each in given]
+        (recorded,) = torch.autograd.grad(y, x, given[2], create_graph=True)
+        (plain,) = torch.autograd.grad(y, x, given[2])
+        if not all(map(torch.equal, [*given, plain], [*before, recorded.detach()])):
+            wrong.append(f"{name}, {convention}, {op}")
+    return wrong
+
+
+@pytest.mark.world(3)
+def test_backward_writes_to_nothing_that_it_was_given(world: Ranks) -> None:
+    assert world.run(unwritten) == [[]] * 3
+    assert world.simulate(unwritten) == [[]] * 3
 
 
 def by_number(group: Any, factor: Any) -> bool:

@@ -10,7 +10,7 @@ import torch
 from comm_core.collective import Collective, Missing, Params
 from comm_core.errors import GradientError
 from comm_core.reduce_ops import REDUCE_OPS
-from comm_core.tracing import is_traced
+from comm_core.tracing import is_traced, is_writable
 
 
 def check_gradient(entry: Collective) -> None:
@@ -52,3 +52,14 @@ def after(x: torch.Tensor, cotangent: torch.Tensor) -> torch.Tensor:
         True
     """
     return torch.where(cotangent.isnan(), x, x) if is_traced(x) else x
+
+
+def times(partial: torch.Tensor, cotangent: torch.Tensor) -> torch.Tensor:
+    """Return the product of what a rule alone has with a cotangent, written over the first where that may be.
+
+    Example:
+        >>> times(torch.full((1,), 2.0), torch.full((1,), 3.0))
+        tensor([6.])
+    """
+    both = is_writable(partial) and is_writable(cotangent)
+    return partial.mul_(cotangent) if both else cotangent * partial

@@ -17,7 +17,7 @@ from comm_core.catalog.blocks import Fill
 from comm_core.collective import Collective, Params
 from comm_core.compat import forward_ad_active, functions_transformed, is_transformed, sees_saved_tensors
 from comm_core.compiled_groups import compiled_group
-from comm_core.derivatives import after, check_gradient, is_expanded, is_linear, summed
+from comm_core.derivatives import after, check_gradient, is_expanded, is_linear, summed, times
 from comm_core.errors import ArgumentError, CommError
 from comm_core.groups import AnyGroup, GroupLike, as_group
 from comm_core.outbox import finished, to_send
@@ -314,9 +314,9 @@ class Differentiable(torch.autograd.Function):
         rule = cast(Callable[..., torch.Tensor], entry.gradient)
         if is_linear(entry, ctx.params):
             return rule(emit, cotangent, **ctx.params), None, None, None, None
-        pulled = rule(emit, cotangent, **summed(ctx.params))
-        x, y = ctx.saved_tensors[:2]
-        return pulled * partial(ctx, after(x, pulled), after(y, cotangent)), None, None, None, None
+        pulled, (x, y) = rule(emit, cotangent, **summed(ctx.params)), ctx.saved_tensors[:2]
+        slope = partial(ctx, after(x, pulled), after(y, cotangent))
+        return times(slope, pulled), None, None, None, None
 
 
 def partial(ctx: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -24,7 +24,7 @@ from comm_core.pending import Pending
 from comm_core.settling import resolved
 from comm_core.simulate import SimulatedGroup
 from comm_core.ties import tie
-from comm_core.tracing import is_lazy, is_plain
+from comm_core.tracing import is_lazy, is_plain, is_writable
 
 Factor = complex | torch.Tensor
 
@@ -106,7 +106,7 @@ def keep_factor(ctx: Any, factor: Factor | None, xs: Sequence[torch.Tensor], *ot
 
 
 def of_product(
-    ctx: Any, cotangents: Sequence[torch.Tensor], wanted: Sequence[bool]
+    ctx: Any, cotangents: Sequence[torch.Tensor], wanted: Sequence[bool], own: bool = False
 ) -> tuple[torch.Tensor | None, list[torch.Tensor | None]]:
     """Return the gradients, by the factor and by each tensor that it multiplies, of what `keep_factor` has kept.
 
@@ -114,12 +114,13 @@ def of_product(
         ctx: of the call.
         cotangents: of each product.
         wanted: whether the gradient by each tensor is.
+        own: whether nobody else has the cotangents, so that the products may be written over them.
     """
     factor, *xs = ctx.saved_tensors if ctx.of_tensor else (ctx.number,)
     shares = [(one * x.conj()).sum() for one, x in zip(cotangents[: ctx.learnt], xs, strict=False)]
     back = None if factor is None else factor.conj() if ctx.of_tensor else factor.conjugate()
     of_xs = [
-        None if not asked else one if back is None else one * back
+        None if not asked else one if back is None else one.mul_(back) if own and is_writable(one) else one * back
         for one, asked in zip(cotangents, wanted, strict=True)
     ]
     return torch.stack(shares).sum() if shares else None, of_xs
@@ -145,5 +146,5 @@ class Filled(torch.autograd.Function):
     ) -> tuple[torch.Tensor | None, ...]:
         """Run the gradient rule, and that of the product."""
         pulled = Differentiable.backward(ctx, cotangent, of_tie)[0]
-        of_factor, (of_x,) = of_product(ctx, [pulled], ctx.needs_input_grad[:1])
+        of_factor, (of_x,) = of_product(ctx, [pulled], ctx.needs_input_grad[:1], own=True)
         return of_x, of_factor, None, None, None, None

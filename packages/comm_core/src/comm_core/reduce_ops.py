@@ -283,7 +283,7 @@ def prefixes_into(word: str, tensors: Sequence[torch.Tensor]) -> Sequence[torch.
         step(before, x, out=x)
     if REDUCE_OPS[word].divides:
         for count, x in enumerate(tensors, 1):
-            _divisible(x).div_(count)
+            mean_of(x, count, in_place=True)
     return tensors
 
 
@@ -313,14 +313,15 @@ def preceding_in_rank_order(word: str, tensors: Sequence[torch.Tensor]) -> list[
     return [first, *(prefixes_in_rank_order(word, tensors[:-1]) if len(tensors) > 1 else ())]
 
 
-def mean_of(total: torch.Tensor, count: int) -> torch.Tensor:
-    """Divide the sum of so many ranks, differentiably.
+def mean_of(total: torch.Tensor, count: int, in_place: bool = False) -> torch.Tensor:
+    """Divide the sum of so many ranks, differentiably; or in place.
 
     Example:
         >>> mean_of(torch.tensor([6.0]), 3)
         tensor([2.])
     """
-    parts = _divisible(total) / count
+    parts = _divisible(total)
+    parts = parts.div_(count) if in_place else parts / count
     return torch.view_as_complex(parts) if total.dtype is torch.complex32 else parts
 
 

@@ -74,6 +74,17 @@ def is_plain(x: object) -> bool:
     return not compat.is_watched(x)
 
 
+def is_writable(x: torch.Tensor) -> bool:
+    """Tell whether a gradient rule may write over what it alone has: it is not differentiated, nor looked at.
+
+    Example:
+        >>> with torch.no_grad():
+        ...     is_writable(torch.ones(2))
+        True
+    """
+    return not torch.is_grad_enabled() and is_plain(x) and not compat.batch_level(x)
+
+
 def is_lazy(x: torch.Tensor) -> bool:
     """Tell whether a tensor would be plain, did its memory not hold the conjugates or negatives of its values.
 

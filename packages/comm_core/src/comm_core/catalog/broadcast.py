@@ -9,6 +9,7 @@ import torch
 from comm_core.catalog.rules import Emit, batch_first, check_root
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.pending import Pending
+from comm_core.tracing import is_writable
 from comm_core.transports import Transport
 
 
@@ -33,7 +34,10 @@ def kernel(wire: Transport, x: torch.Tensor, *, src: int) -> Pending:
 
 
 def gradient(emit: Emit, cotangent: torch.Tensor, *, src: int) -> torch.Tensor:
-    return _at_source(emit, emit("all_reduce", cotangent, reduce_op="sum"), src)
+    total = emit("all_reduce", cotangent, reduce_op="sum")
+    if is_writable(total):
+        return total if emit.rank == src else total.zero_()
+    return _at_source(emit, total, src)
 
 
 def identity(emit: Emit, cotangent: torch.Tensor, *, src: int) -> torch.Tensor:

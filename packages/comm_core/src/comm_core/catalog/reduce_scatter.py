@@ -52,7 +52,7 @@ def _stack(x: torch.Tensor, world: int, dim: int, fill: Fill | None) -> torch.Te
 
 def gradient(emit: Emit, cotangent: torch.Tensor, *, reduce_op: str, dim: int) -> torch.Tensor:
     gathered = emit("all_gather", cotangent, dim=dim)
-    return divided(gathered, reduce_op, emit.world)
+    return divided(gathered, reduce_op, emit.world, own=True)
 
 
 def partial(emit: Emit, x: torch.Tensor, y: torch.Tensor, *, reduce_op: str, dim: int) -> torch.Tensor:

@@ -250,7 +250,7 @@ def _reduce_onto(result: torch.Tensor, row: torch.Tensor, *, reduce_op: str, sha
 
 def gradient(emit: Emit, cotangent: torch.Tensor, *, reduce_op: str, dim: int, sizes: Shape) -> torch.Tensor:
     gathered = emit("all_gather_v", cotangent, dim=dim, sizes=sizes)
-    return divided(gathered, reduce_op, emit.world)
+    return divided(gathered, reduce_op, emit.world, own=True)
 
 
 def partial(emit: Emit, x: torch.Tensor, y: torch.Tensor, *, reduce_op: str, dim: int, sizes: Shape) -> torch.Tensor:

@@ -11,6 +11,7 @@ from comm_core.collective import Batched
 from comm_core.errors import ArgumentError, RankError, said
 from comm_core.extents import integer
 from comm_core.reduce_ops import REDUCE_OPS, mean_of
+from comm_core.tracing import is_writable
 
 
 class Emit(Protocol):
@@ -39,15 +40,21 @@ def partial_derivative(
     """
     if reduce_op == "product":
         factors = emit("all_gather", x.unsqueeze(0), dim=0)
+        if is_writable(factors):
+            factors[emit.rank].fill_(1)
+            return factors.prod(0)
         return torch.cat([factors[: emit.rank], factors[emit.rank + 1 :]]).prod(0)
     reduced = y if whole is None else whole(y)
     holds = ((x == reduced) | (x.isnan() & reduced.isnan())).to(x.dtype)
-    return holds / emit("all_reduce", holds, reduce_op="sum")
+    holders = emit("all_reduce", holds, reduce_op="sum")
+    return holds.div_(holders) if is_writable(holds) else holds / holders
 
 
-def divided(x: torch.Tensor, reduce_op: str, count: int) -> torch.Tensor:
-    """Divide a cotangent as the reduce op divided the sum of so many ranks."""
-    return mean_of(x, count) if REDUCE_OPS[reduce_op].divides and count else x
+def divided(x: torch.Tensor, reduce_op: str, count: int, own: bool = False) -> torch.Tensor:
+    """Divide a cotangent as the reduce op divided the sum of so many ranks; in place where it is the rule's `own`."""
+    if not REDUCE_OPS[reduce_op].divides or not count:
+        return x
+    return mean_of(x, count, in_place=own and is_writable(x))
 
 
 def batch_first(ndim: int, **params: Any) -> Batched:
