@@ -23,7 +23,7 @@ class Work:
 
 
 def started(*shape, value=7.0, dtype=torch.float32):
-    buffer = torch.zeros(*shape, dtype=dtype)
+    buffer = torch.zeros(shape, dtype=dtype)
     work = Work(buffer, value)
     return in_flight(Pending(buffer, work, what="all_reduce")), work
 
@@ -373,6 +373,57 @@ def test_a_write_in_place_with_a_gradient_is_not_lost_on_the_other_one():
     with torch.no_grad():
         x.mul_(weight)
     assert (x + 0).tolist() == [21.0, 21.0]
+
+
+def numbers(dtype=torch.float32):
+    """Results without dims, in flight: a whole, a part, and one that is detached."""
+    return [started(dtype=dtype)[0], started(3, dtype=dtype)[0][1], started(dtype=dtype)[0].detach()]
+
+
+FROM_NUMBERS = {
+    "tensor": lambda: torch.tensor(numbers()),
+    "tensor of ints": lambda: torch.tensor(numbers(torch.int64)),
+    "tensor of bools": lambda: torch.tensor(numbers(torch.bool)).int() * 7,
+    "tensor of complex": lambda: torch.tensor(numbers(torch.complex64)).real,
+    "tensor of another dtype": lambda: torch.tensor(numbers(torch.int64), dtype=torch.bfloat16),
+    "tensor of single elements": lambda: torch.tensor([started(1)[0], started(1)[0][:1], started(3)[0][:1].detach()]),
+    "Tensor": lambda: torch.Tensor(numbers()),
+    "FloatTensor": lambda: torch.FloatTensor(numbers()),
+    "new_tensor": lambda: torch.ones(1).new_tensor(numbers()),
+    "as_tensor": lambda: torch.as_tensor(numbers()),
+    "asarray": lambda: torch.asarray(numbers()),
+    "sparse_coo_tensor": lambda: torch.sparse_coo_tensor([[0, 1, 2]], numbers(), (3,)).to_dense(),
+    "index": lambda: torch.arange(8)[None].expand(8, 8)[numbers(torch.int64), numbers(torch.int64)],
+    "range": lambda: torch.tensor([len(range(one)) for one in numbers(torch.int64)]),
+}
+
+
+@pytest.mark.parametrize("made", FROM_NUMBERS)
+def test_a_number_in_flight_that_is_read_in_a_list_waits(made):
+    """Torch reads these without dispatch, so that no class hears of it: they gave what was there before the wait."""
+    assert FROM_NUMBERS[made]().tolist() == [7] * 3
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_compiled_step_of_an_optimizer_takes_gradients_that_are_plain(finished):
+    """docs/understand/waiting.md says so; it has to stop when torch takes the class of a gradient for its own."""
+    weight = torch.zeros(2, requires_grad=True)
+    gradient, _ = started(2)
+    weight.grad = gradient.wait() if finished else gradient
+    step = torch.compile(torch.optim.SGD([weight], 1.0).step, backend="eager")
+    if finished:
+        step()
+        assert weight.tolist() == [-7.0, -7.0]
+        return
+    with pytest.raises(Exception, match="SymbolicContext"):
+        step()
+
+
+def test_a_view_that_takes_other_tensors_waits():
+    x, work = started(3)
+    nested = torch.nested.nested_tensor_from_jagged(x, torch.tensor([0, 1, 3]))
+    assert work.waits == 1
+    assert [one.tolist() for one in nested.unbind()] == [[7.0], [7.0, 7.0]]
 
 
 MEMORY = {

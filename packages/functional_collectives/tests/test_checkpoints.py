@@ -22,6 +22,34 @@ CALLS = {
     "batch_p2p": lambda x, right, left, group: fc.batch_p2p([fc.Send(x, right), fc.Receive(x, left)], group)[1],
     "isend and irecv": _passed_on,
 }
+
+
+def _twice(group, kept):
+    """The gradients of a gradient's square, through each reduction, in a checkpoint or not."""
+    n, found = group.world, []
+    for op in ("sum", "min", "max", "product"):
+        calls = {
+            "all_reduce": lambda x, op=op: fc.all_reduce(x**3, op, group),
+            "reduce": lambda x, op=op: fc.reduce(x**3, op, 0, group),
+            "reduce_scatter": lambda x, op=op: fc.reduce_scatter_tensor(x**3, op, 0, group),
+            "reduce_scatter_v": lambda x, op=op: fc.reduce_scatter_v(x**3, op, 0, group),
+            "all_reduce_coalesced": lambda x, op=op: torch.cat(fc.all_reduce_coalesced([x**3, x], op, group)),
+            "scan": lambda x, op=op: fc.scan(x**3, op, group),
+        }
+        for call in calls.values():
+            x = (torch.arange(2.0 * n, dtype=torch.float64) + 1.5 * group.rank + 1).requires_grad_()
+            y = checkpoint(call, x, use_reentrant=False) if kept else call(x)
+            (slope,) = torch.autograd.grad((y**2).sum(), x, create_graph=True)
+            (slope**2).sum().backward()
+            found.append(x.grad.tolist())
+    return found
+
+
+@pytest.mark.world(1, 2)
+def test_a_gradient_of_a_gradient_goes_through_a_checkpoint(world):
+    assert world.run(_twice, True) == world.run(_twice, False)
+
+
 STEPS = 8  # of which the second hung, or had the values of the first
 
 

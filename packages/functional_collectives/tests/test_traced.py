@@ -53,6 +53,31 @@ def test_an_all_reduce_is_traced_as_one_op_and_one_wait_for_every_spelling_of_it
         assert found == {label: (ops, [total] * 2) for label, total in totals.items()}
 
 
+def _by_lists(group, dynamic):
+    """Of one compiled function, the sums in groups by lists of ranks whose numbers change, on rank 1 alone too."""
+    import torch.distributed as dist
+
+    for rank in range(group.world):
+        dist.new_group([rank])
+    lists = [[0, 1], [group.rank], (1,) if group.rank else (0,), [0, 1]]
+    torch._dynamo.reset()
+    call = torch.compile(
+        lambda x, ranks: fc.all_reduce(x, "sum", ranks), fullgraph=True, backend="eager", dynamic=dynamic
+    )
+    found = [call(torch.ones(1), ranks).item() for ranks in lists]
+    try:
+        call(torch.ones(1), [-1 - group.rank, 1])
+    except Exception as error:
+        return found, "ranks [-1, 1]" in str(error)
+    return found, "nothing"
+
+
+@pytest.mark.parametrize("dynamic", [None, True])
+@pytest.mark.world(2, timeout=120.0)
+def test_a_list_of_ranks_may_change_in_compiled_code(world, dynamic):
+    assert world.run(_by_lists, dynamic) == [([2.0, 1.0, 1.0, 2.0], True)] * 2
+
+
 def _used_on_one_rank(group, backend):
     """Only rank 0 uses what it receives; the others' compilers see a result that nobody reads."""
 

@@ -24,13 +24,25 @@ def compiled_group(group: GroupLike) -> Group:
     """
     if isinstance(group, SimulatedGroup):
         found = constant_group(group.name, None)
-    elif isinstance(group, tuple) and isinstance(group[0], DeviceMesh):
+    elif isinstance(group, tuple) and group and isinstance(group[0], DeviceMesh):
         found = constant_group(group[0], dist.group.WORLD, *map(constant_axis, group[1:]))
+    elif isinstance(group, (list, tuple)):
+        found = constant_group([constant_rank(rank) for rank in group], dist.group.WORLD)
     else:  # The world is read here, so that Dynamo guards on it: in another one a name means another group.
         found = constant_group(group, dist.group.WORLD)
     if isinstance(found, tuple):
         raise GroupError(*found)
     return found
+
+
+def constant_rank(rank: Any) -> Any:
+    """Return a rank as a constant of the graph: of a list's ints, too, Dynamo may have made symbols, on some ranks.
+
+    The length of a string is always a constant to it, which what `int` gives is not (2.11 to 2.14).
+    """
+    if not isinstance(rank, int):
+        return rank
+    return len("." * rank) if rank >= 0 else -1
 
 
 def constant_axis(axis: Any) -> Any:

@@ -310,19 +310,19 @@ class Differentiable(torch.autograd.Function):
         ctx: Any, cotangent: torch.Tensor | None, of_tie: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, None, None, None, None]:
         """Run the gradient rule."""
-        entry, emit, cotangent = BY_KEY[ctx.key], GroupEmit(ctx.group), tied(ctx, cotangent, of_tie)
+        entry, emit = BY_KEY[ctx.key], GroupEmit(ctx.group)
         rule = cast(Callable[..., torch.Tensor], entry.gradient)
         if is_linear(entry, ctx.params):
-            return rule(emit, cotangent, **ctx.params), None, None, None, None
-        pulled, (x, y) = rule(emit, cotangent, **summed(ctx.params)), ctx.saved_tensors[:2]
-        slope = partial(ctx, after(x, pulled), after(y, cotangent))
-        return times(slope, pulled), None, None, None, None
+            return rule(emit, tied(ctx, cotangent, of_tie), **ctx.params), None, None, None, None
+        x, y, *_ = saved = ctx.saved_tensors
+        cotangent = tied(ctx, cotangent, of_tie, saved)
+        pulled = rule(emit, cotangent, **summed(ctx.params))
+        return times(partial(ctx, after(x, pulled), after(y, cotangent)), pulled), None, None, None, None
 
 
 def partial(ctx: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Return the partial derivative of a recorded reduction by this rank's input."""
-    rule = cast(Callable[..., torch.Tensor], BY_KEY[ctx.key].partial)
-    return rule(GroupEmit(ctx.group), x, y, **ctx.params)
+    return cast(Any, BY_KEY[ctx.key].partial)(GroupEmit(ctx.group), x, y, **ctx.params)
 
 
 def keep(

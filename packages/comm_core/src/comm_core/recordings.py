@@ -51,8 +51,9 @@ class ExpandedInBackward(torch.autograd.Function):
         ctx: Any, cotangent: torch.Tensor | None, of_tie: torch.Tensor | None = None
     ) -> tuple[torch.Tensor | None, ...]:
         """Expand the call; what backward itself is differentiated by is part of that."""
-        again, cotangent = torch.is_grad_enabled(), settled(tied(ctx, cotangent, of_tie), ctx.key)
-        x = ctx.saved_tensors[0] if again else ctx.saved_tensors[0].detach().requires_grad_()
+        again, saved = torch.is_grad_enabled(), ctx.saved_tensors
+        cotangent = settled(tied(ctx, cotangent, of_tie, saved), ctx.key)
+        x = saved[0] if again else saved[0].detach().requires_grad_()
         with torch.enable_grad():
             y = expanded(BY_KEY[ctx.key], x, ctx.group, ctx.params)
         of_x = torch.autograd.grad(y, x, cotangent, create_graph=again)

@@ -10,6 +10,7 @@ A tangent is tied in the same way, for the gradient of a derivative that was tak
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -42,20 +43,26 @@ def applied_unseen(function: Any, *inputs: object) -> tuple[torch.Tensor, torch.
         return cast(tuple[torch.Tensor, torch.Tensor], function.apply(*inputs))
 
 
-def tied(ctx: Any, cotangent: torch.Tensor | None, of_tie: torch.Tensor | None = None) -> torch.Tensor:
+def tied(
+    ctx: Any,
+    cotangent: torch.Tensor | None,
+    of_tie: torch.Tensor | None = None,
+    saved: Sequence[torch.Tensor] = (),
+) -> torch.Tensor:
     """Return a call's cotangent, zeros for None; where backward is recorded, as what depends on the tie too.
 
     Args:
         ctx: of a call that `execution.keep` has kept.
         cotangent: what came back for the result.
         of_tie: what came back for the tie: something only where a derivative of a backward is taken.
+        saved: what the call has saved, of who has asked for it: a checkpoint gives it once in a backward.
     """
     if cotangent is None:
-        like = ctx.saved_tensors[-1] if of_tie is None else of_tie
+        like = (saved or ctx.saved_tensors)[-1] if of_tie is None else of_tie
         cotangent = cast(torch.Tensor, like.new_zeros(ctx.tied_shape))
     if ctx.tied_shape is None or not torch.is_grad_enabled():
         return cotangent
-    cotangent = tied_to(cotangent, ctx.saved_tensors[-1])
+    cotangent = tied_to(cotangent, (saved or ctx.saved_tensors)[-1])
     return cotangent if of_tie is None else tied_to(cotangent, of_tie)
 
 

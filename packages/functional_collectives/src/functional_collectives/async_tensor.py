@@ -338,14 +338,20 @@ def _binary(of: Callable[[torch.Tensor, Any], Any]) -> Callable[[torch.Tensor, A
     return functools.wraps(of)(lambda self, other: of(_ready(self, other), _ready(other, self)))
 
 
+def _number(of: Callable[[torch.Tensor], Any]) -> Callable[[torch.Tensor], Any]:
+    """As `_unary`, for what gives a number: torch asks for those of a list's tensors, and lets no class hear of it."""
+    return functools.wraps(of)(lambda self: of(self if torch_compat.is_watched() else _finished(self)))
+
+
 # Python looks operators up on the class before torch does; whatever they cannot take goes through `__torch_dispatch__`.
+_NUMBERS = ("bool", "int", "float", "complex", "index")
 _UNARY = ("neg", "abs", "invert")
 _BINARY = (
     *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor"),
     *("radd", "rsub", "rmul", "rtruediv", "rfloordiv", "rmod", "rpow", "rmatmul", "rand", "ror", "rxor"),
     *("eq", "ne", "lt", "le", "gt", "ge"),
 )
-for _make, _names in ((_unary, _UNARY), (_binary, _BINARY)):
+for _make, _names in ((_number, _NUMBERS), (_unary, _UNARY), (_binary, _BINARY)):
     for _name in _names:
         setattr(AsyncCollectiveTensor, f"__{_name}__", cast(Any, _make)(getattr(torch.Tensor, f"__{_name}__")))
 
@@ -357,11 +363,13 @@ def _in_flight(base: AsyncCollectiveTensor) -> bool:
 
 
 def _deferred_view(base: AsyncCollectiveTensor, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run a view op on metadata now and on the values later; None when it copies or conjugates.
+    """Run a view op on metadata now and on the values later; None when it copies, conjugates or takes other tensors.
 
     What is there is taken now: the op on a compiler's stand-in belongs to the modes that are active now. None too when
     that is a tensor by which writes are followed, to which a wrapper has to add nothing.
     """
+    if any(isinstance(other, torch.Tensor) for other in (*args, *kwargs.values())):
+        return None
     if torch.is_inference_mode_enabled() is not base.is_inference():  # a view is an inference tensor where its base is
         with torch.inference_mode(base.is_inference()):
             return _deferred_view(base, func, args, kwargs)
