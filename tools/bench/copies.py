@@ -391,8 +391,8 @@ def main() -> None:
         verdict = "" if max(many.values()) <= MORE.get((name, variant), LIMIT) else "  more than the limit"
         print(f"{name:<18}{variant:<36}" + "".join(f"{one:>7.2f}" for one in many.values()) + verdict)
     if arguments.json is not None:
-        said = {"claim": "copies", "limit": 1, "machine": machine(), "rows": rows}
-        arguments.json.write_text(json.dumps(said, indent=1) + "\n")
+        result = {"claim": "copies", "limit": 1, "machine": machine(), "rows": rows}
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def _by_lists(group, dynamic):
     try:
         call(torch.ones(1), [-1 - group.rank, 1])
     except Exception as error:
-        return found, "ranks [-1, 1]" in str(error)
+        return found, f"ranks {[-1 - group.rank, 1]}" in str(error)
     return found, "nothing"
 
 

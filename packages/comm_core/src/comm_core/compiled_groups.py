@@ -42,7 +42,7 @@ def constant_rank(rank: Any) -> Any:
     """
     if not isinstance(rank, int):
         return rank
-    return len("." * rank) if rank >= 0 else -1
+    return len("." * rank) if rank >= 0 else -len("." * -rank)
 
 
 def constant_axis(axis: Any) -> Any:

@@ -119,10 +119,12 @@ def of_product(
     factor, *xs = ctx.saved_tensors if ctx.of_tensor else (ctx.number,)
     shares = [(one * x.conj()).sum() for one, x in zip(cotangents[: ctx.learnt], xs, strict=False)]
     back = None if factor is None else factor.conj() if ctx.of_tensor else factor.conjugate()
-    of_xs = [
-        None if not asked else one if back is None else one.mul_(back) if own and is_writable(one) else one * back
-        for one, asked in zip(cotangents, wanted, strict=True)
-    ]
+    of_xs: list[torch.Tensor | None] = []
+    for of_x, asked in zip(cotangents, wanted, strict=True):
+        if asked and back is not None:
+            of_xs.append(of_x.mul_(back) if own and is_writable(of_x) else of_x * back)
+        else:
+            of_xs.append(of_x if asked else None)
     return torch.stack(shares).sum() if shares else None, of_xs
 
 
