@@ -89,7 +89,7 @@ typedef struct shm_mail {
     shm_errand *asked, *asked_last; /* receives that nothing has come for */
     shm_aside *asides, **asides_end;
     uint32_t pending, busy; /* errands, and lanes with a message of which the rest is to come, asked for or not */
-    int driven, greedy, closing;
+    int driven, greedy, flushing, closing;
     uint32_t elsewhere, elsewhere_left; /* ranks of other hosts, which may answer receives from anyone; those that left */
 } shm_mail;
 

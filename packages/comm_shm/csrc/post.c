@@ -122,8 +122,8 @@ static shm_status look_around(shm_mail *mail, shift *turn) {
     bury(mail);
     if (turn->until(mail, turn->errand))
         return SHM_OK;
-    /* This rank is stuck with a send. Its peer may be too, with one to this rank: make room for it. */
-    mail->greedy = turn->errand != NULL && !turn->errand->receives;
+    /* This rank is stuck with a send, or leaves with one. Its peer may too, with one to this rank: make room for it. */
+    mail->greedy = mail->flushing > 0 || (turn->errand != NULL && !turn->errand->receives);
     if (interrupted)
         return SHM_INTERRUPTED;
     return shm_now_ns() >= turn->patience->deadline_ns ? SHM_TIMED_OUT : SHM_OK;
@@ -246,7 +246,9 @@ void shm_mail_work(shm_hand *hand) {
 shm_status shm_mail_flush(shm_mail *mail, const shm_patience *patience) {
     shift turn = {.until = all_written, .patience = patience, .rounds = ROUNDS};
     shm_hand_lock(&mail->hand);
+    mail->flushing++;
     shm_status status = serve(mail, &turn);
+    mail->flushing--;
     shm_hand_unlock(&mail->hand);
     return status;
 }

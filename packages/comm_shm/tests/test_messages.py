@@ -285,6 +285,19 @@ def test_a_peer_that_left_is_named_and_what_it_sent_arrives(fleet):
         assert "rank 1, which has destroyed this process group" in words
 
 
+@pytest.mark.parametrize("size", [2, 3])
+def test_ranks_that_leave_with_messages_for_each_other_make_room_for_them(fleet, size):
+    """Each larger than what lies in shared memory; they waited for each other until the group's timeout."""
+
+    def body(rank, world, store):
+        dist.init_process_group("shm", store=store, rank=rank, world_size=world)
+        works = [dist.isend(torch.ones(1 << 20), (rank + step) % world, tag=step) for step in range(1, world)]
+        dist.destroy_process_group()
+        return len(works)
+
+    assert fleet.run(body, size) == [("returned", size - 1)] * size
+
+
 def test_self_sends_and_wrong_ranks_are_answered_as_c10d_does(world):
     def body(group):
         try:
