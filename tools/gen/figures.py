@@ -54,14 +54,20 @@ def copies(name: str) -> list[str]:
     said = (
         "Memory beside the result, in copies of the larger of what the call is given and what it gives back, in groups "
         f"of {', '.join(worlds)} ranks (torch {result['machine']['torch']}, {result['machine']['day']}), counted by "
-        f"`{COUNT}`; of backward the result is the gradient:"
+        f"`{COUNT}`; of backward the result is the gradient. All that is given out counts; in brackets stands the most "
+        "that is there at one time, where it is less:"
     )
     head = ["| call |" + "".join(f" {world} ranks |" for world in worlds), "|---|" + "---:|" * len(worlds)]
     lines = [
-        f"| {row['variant'] or 'plain'} |" + "".join(f" {row['copies'][world]:.2f} |" for world in worlds)
-        for row in rows
+        f"| {row['variant'] or 'plain'} |" + "".join(f" {_taken(row, world)} |" for world in worlds) for row in rows
     ]
     return [said, "", *head, *lines, ""]
+
+
+def _taken(row: dict[str, Any], world: str) -> str:
+    """The copies that a call takes, and in brackets the most at one time, where that is another number."""
+    every, at_once = (f"{row[count][world]:.2f}" for count in ("copies", "at_once"))
+    return every if every == at_once else f"{every} ({at_once})"
 
 
 def size(count: int) -> str:

@@ -9,7 +9,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from comm_core import own_ops
 from comm_core.catalog.blocks import packed, runs, stacked
 from comm_core.reduce_ops import preceding_in_rank_order, prefixes_in_rank_order, reduce_in_rank_order
-from comm_core.rows import reduce_rows, scan_rows
+from comm_core.rows import products_of_others, reduce_rows, scan_rows
 
 KINDS = {
     "sum": (torch.float32, torch.bfloat16, torch.bool, torch.uint16, torch.float8_e4m3fn, torch.complex64),
@@ -53,6 +53,25 @@ def test_the_ops_have_the_derivatives_of_what_they_do(op: str) -> None:
         assert torch.autograd.gradcheck(
             lambda v, how=how, part=part: torch.ops.comm_core.scan_rows(v, *how)[part], rows
         )
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 5, 8, 9])
+def test_the_products_of_others_leave_out_one_row_each_also_where_some_are_zero(world: int) -> None:
+    rows = torch.tensor([0.5, -2.0, 3.0, 0.0, 1.5, 0.0, 4.0]).repeat(8)[: 5 * world].view(world, 5).double()
+    want = torch.stack([torch.cat([rows[:at], rows[at + 1 :]]).prod(0) for at in range(world)])
+    with torch.no_grad():
+        assert torch.equal(products_of_others(rows.clone()), want)
+    leaf = rows.clone().requires_grad_()
+    assert torch.equal(products_of_others(leaf), want)
+    assert torch.autograd.gradcheck(products_of_others, leaf)
+    assert torch.autograd.gradgradcheck(products_of_others, leaf)
+
+
+def test_the_graph_of_the_products_of_others_does_not_grow_with_the_world() -> None:
+    nodes = [len(make_fx(products_of_others)(torch.ones(world, 2)).graph.nodes) for world in (8, 4096)]
+    assert nodes[1] - nodes[0] == 2 * 5 * 9, (
+        nodes
+    )  # for each doubling three slices, a product and a concatenation, twice
 
 
 @pytest.mark.parametrize("sizes", [[2], [2, 2, 2], [3, 3, 2, 2], [1, 0, 4], [0, 0]])

@@ -54,9 +54,9 @@ def test_collectives_are_in_the_graph_where_they_are_on_every_rank(name, op, fak
     assert len(set(cut.values())) == 1, cut
     forward, backward = cut["sine"]
     assert len([each for each in forward if "rows" not in each]) == 1
-    gathers = {"product": 1, "max": name != "all_reduce", "sum": 0}[op]  # of factors, and of what others have of y
+    exchanges = {"product": 2, "max": name != "all_reduce", "sum": 0}[op]  # of factors and back; of the reduced
     shares = op == "max"
-    assert len(backward) == 1 + gathers + shares, backward
+    assert len(backward) == 1 + exchanges + shares, backward
 
 
 def gradients(group, compiled):

@@ -44,7 +44,7 @@ class Arrival:
         """Return the tensor that the cotangent will be in; autograd's look for NaNs comes before it is there."""
         if isinstance(pending, Sent):
             return finished(pending)
-        read_before = torch.is_anomaly_check_nan_enabled()
+        read_before = torch.is_anomaly_enabled() and torch.is_anomaly_check_nan_enabled()
         self._pending, self._in_place = pending, pending.finish is None and not read_before
         if self._in_place:
             return pending.tensor

@@ -41,17 +41,17 @@ def summed(params: Params) -> Params:
 
 
 def after(x: torch.Tensor, cotangent: torch.Tensor) -> torch.Tensor:
-    """Return what a call has saved, in a graph as what depends on a cotangent of its shape too.
+    """Return what a call has saved, in a graph as what depends on its cotangent too.
 
     A compiler may put what depends on saved tensors alone into forward or into backward, as costs less memory on its
     rank; but a collective has to be in the same one on all ranks.
 
     Example:
         >>> x = torch.ones(2)
-        >>> after(x, torch.zeros(2)) is x
+        >>> after(x, torch.zeros(3)) is x
         True
     """
-    return torch.where(cotangent.isnan(), x, x) if is_traced(x) else x
+    return torch.where(cotangent.isnan().any(), x, x) if is_traced(x) else x
 
 
 def times(partial: torch.Tensor, cotangent: torch.Tensor) -> torch.Tensor:

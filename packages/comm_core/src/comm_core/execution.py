@@ -316,8 +316,8 @@ class Differentiable(torch.autograd.Function):
             return rule(emit, tied(ctx, cotangent, of_tie), **ctx.params), None, None, None, None
         x, y, *_ = saved = ctx.saved_tensors
         cotangent = tied(ctx, cotangent, of_tie, saved)
-        pulled = rule(emit, cotangent, **summed(ctx.params))
-        return times(partial(ctx, after(x, pulled), after(y, cotangent)), pulled), None, None, None, None
+        factors = partial(ctx, after(x, cotangent), after(settled(y, ctx.key), cotangent))
+        return times(factors, rule(emit, cotangent, **summed(ctx.params))), None, None, None, None
 
 
 def partial(ctx: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -30,7 +30,12 @@ Factor = complex | torch.Tensor
 
 
 def is_filled(entry: Collective, x: torch.Tensor, params: Params, factor: Factor | None = None) -> bool:
-    """Tell whether a call's kernel fills what it sends: it can, and nothing else looks at the call but autograd.
+    """Tell whether a call's kernel fills what it sends: it can, and nothing else looks at the call but autograd."""
+    return entry.fills and is_alone(entry, x, params, factor)
+
+
+def is_alone(entry: Collective, x: torch.Tensor, params: Params, factor: Factor | None = None) -> bool:
+    """Tell whether nothing but autograd looks at a linear call, or nothing at any.
 
     Args:
         entry: the collective.
@@ -38,7 +43,7 @@ def is_filled(entry: Collective, x: torch.Tensor, params: Params, factor: Factor
         params: the call's parameters, parsed.
         factor: what the tensor is multiplied by, if by anything.
     """
-    if not (entry.fills and is_copied(x, factor)):
+    if not is_copied(x, factor):
         return False
     if not is_recorded(x, factor):
         return True
@@ -64,8 +69,8 @@ def is_recorded(x: torch.Tensor, factor: Factor | None) -> bool:
 def start_multiplied(
     entry: Collective, x: torch.Tensor, factor: Factor, finish: Finish, group: GroupLike, params: Params
 ) -> torch.Tensor:
-    """Start the sum of what each rank multiplies first."""
-    if not is_filled(entry, x, params, factor):
+    """Start the sum of what each rank multiplies first, and record it as one call where it can be."""
+    if not is_alone(entry, x, params, factor):
         return start(entry, x * factor, finish, group, **params)
     on = as_group(group)
     with checking.refusing(on, entry.name, params):
@@ -83,7 +88,7 @@ def start_lazy(entry: Collective, x: torch.Tensor, group: AnyGroup, params: Para
 def start_filled(
     entry: Collective, x: torch.Tensor, group: AnyGroup, params: Params, finish: Finish, factor: Factor | None = None
 ) -> torch.Tensor:
-    """Start a call that `is_filled`, and record its gradients by the tensor and by the factor."""
+    """Start a call that `is_alone`, and record its gradients by the tensor and by the factor."""
     if is_recorded(x, factor):
         return cast(torch.Tensor, compat.applied(Filled)(x, factor, entry.key, group, params, finish)[0])
     return finish(launch_filled(entry, x, group, params, factor))

@@ -11,7 +11,7 @@ import torch
 
 from comm_core import own_ops
 from comm_core.reduce_ops import preceding_into, prefixes_into, reduce_into
-from comm_core.tracing import is_traced
+from comm_core.tracing import is_traced, is_writable
 
 
 def reduce_rows(rows: torch.Tensor, reduce_op: str) -> torch.Tensor:
@@ -49,3 +49,27 @@ def scan_rows(rows: torch.Tensor, reduce_op: str, exclusive: bool, reverse: bool
     order = list(rows.unbind(0))
     (preceding_into if exclusive else prefixes_into)(reduce_op, order[::-1] if reverse else order)
     return rows
+
+
+def products_of_others(rows: torch.Tensor) -> torch.Tensor:
+    """Multiply, for each row, all others, differentiably; where nothing is differentiated, rows may be overwritten.
+
+    Shapes: the input's.
+
+    Example:
+        >>> products_of_others(torch.tensor([[2.0, 0.0], [3.0, 5.0], [4.0, 6.0]])).tolist()
+        [[12.0, 30.0], [8.0, 0.0], [6.0, 0.0]]
+    """
+    if not is_writable(rows):
+        return _products_before(rows) * _products_before(rows.flip(0)).flip(0)
+    made = scan_rows(rows.clone(), "product", exclusive=True, reverse=False)
+    return made.mul_(scan_rows(rows, "product", exclusive=True, reverse=True))
+
+
+def _products_before(rows: torch.Tensor) -> torch.Tensor:
+    """Multiply, for each row, those before it, in as many steps as their number has bits: a graph stays small."""
+    made, reach = torch.cat([torch.ones_like(rows[:1]), rows[:-1]]), 1
+    while reach < rows.shape[0]:
+        made = torch.cat([made[:reach], made[reach:] * made[:-reach]])
+        reach *= 2
+    return made

@@ -187,13 +187,13 @@ def batch_p2p(
             sends=[(ops[place].peer, tensors[place].numel(), ops[place].tag) for place in sends],
             receives=[(ops[place].peer, tensors[place].numel(), ops[place].tag) for place in receives],
         )
-        start = 0
         for place in sends:
             results[place] = received[:0]
+        start = 0
         for place in receives:
             end = start + tensors[place].numel()
-            results[place] = received[start:end].view(tensors[place].shape)
-            start = end
+            part = received if len(receives) == 1 else received[start:end]  # whose gradient is a copy of it
+            results[place], start = part.view(tensors[place].shape), end
     return results
 
 

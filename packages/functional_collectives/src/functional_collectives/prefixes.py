@@ -40,8 +40,8 @@ def scan(
     Shapes: the input's, on every rank.
 
     Gradient: for `sum` the scan in the other direction; for `avg` of the cotangents divided by their counts. For
-    `product`, `min` and `max` all ranks' tensors are gathered: in backward, or at the call where that is traced,
-    transformed or checkpointed. Ties share evenly, and zeros are no special case.
+    `product`, `min` and `max` ranks exchange shares of all tensors once more: in backward, or at the call where that is
+    traced, transformed or checkpointed. Ties share evenly, and zeros are no special case.
 
     Raises:
         CommError: a wrong reduce op, dtype or group; at the call.

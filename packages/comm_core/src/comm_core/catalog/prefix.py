@@ -76,8 +76,3 @@ def reduced_rows(rows: torch.Tensor, reduce_op: str) -> torch.Tensor:
     if reduce_op == "product":
         return rows.prod(0)
     return rows.amin(0) if reduce_op == "min" else rows.amax(0)
-
-
-def gathered(emit: Emit, x: torch.Tensor) -> torch.Tensor:
-    """Return all ranks' tensors, stacked."""
-    return emit("all_gather", x.unsqueeze(0), dim=0)

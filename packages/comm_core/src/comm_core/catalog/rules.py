@@ -9,8 +9,9 @@ import torch
 
 from comm_core.collective import Batched
 from comm_core.errors import ArgumentError, RankError, said
-from comm_core.extents import integer
+from comm_core.extents import even_sizes, integer
 from comm_core.reduce_ops import REDUCE_OPS, mean_of
+from comm_core.rows import products_of_others
 from comm_core.tracing import is_writable
 
 
@@ -35,19 +36,31 @@ def partial_derivative(
     """Return how the reduction over ranks changes with this rank's `x`, element by element.
 
     min and max: an even share among the ranks that hold the extremum (a NaN counts as one). product: the product of
-    the other ranks' elements, which is right where some are zero, and costs a gather of all ranks' inputs. `whole`
-    gives the reduction of what a rank has of it, `y`, and runs on all ranks or none.
+    the other ranks' elements, which is right where some are zero; each rank computes it for all, of its share of the
+    elements. `whole` gives the reduction of what a rank has of it, `y`, and runs on all ranks or none.
     """
     if reduce_op == "product":
-        factors = emit("all_gather", x.unsqueeze(0), dim=0)
-        if is_writable(factors):
-            factors[emit.rank].fill_(1)
-            return factors.prod(0)
-        return torch.cat([factors[: emit.rank], factors[emit.rank + 1 :]]).prod(0)
+        return returned(emit, products_of_others(shared(emit, x)), x)
     reduced = y if whole is None else whole(y)
     holds = ((x == reduced) | (x.isnan() & reduced.isnan())).to(x.dtype)
+    del reduced
     holders = emit("all_reduce", holds, reduce_op="sum")
     return holds.div_(holders) if is_writable(holds) else holds / holders
+
+
+def shared(emit: Emit, x: torch.Tensor) -> torch.Tensor:
+    """Return this rank's share of all ranks' elements, a row for each rank: a tensor of `x`'s own size or near it."""
+    shares = even_sizes(x.numel(), emit.world)
+    alike = [shares[emit.rank]] * emit.world
+    rows = emit("all_to_all", x.reshape(-1), input_splits=shares, output_splits=alike)
+    return rows.view(emit.world, alike[0])
+
+
+def returned(emit: Emit, rows: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Return to each rank its row of what all ranks have made of what `shared` gave them for `x`."""
+    shares = even_sizes(x.numel(), emit.world)
+    alike = [shares[emit.rank]] * emit.world
+    return emit("all_to_all", rows.reshape(-1), input_splits=alike, output_splits=shares).view(x.shape)
 
 
 def divided(x: torch.Tensor, reduce_op: str, count: int, own: bool = False) -> torch.Tensor:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 
 from comm_core.catalog.blocks import Fill
-from comm_core.catalog.prefix import before, checked, exchanged, facts, gathered, over_ranks, reduced_rows
-from comm_core.catalog.rules import Emit, batch_first, divided
+from comm_core.catalog.prefix import before, checked, exchanged, facts, over_ranks, reduced_rows
+from comm_core.catalog.rules import Emit, batch_first, divided, returned, shared
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.pending import Pending
 from comm_core.reduce_ops import prefixes_in_rank_order
@@ -44,8 +44,9 @@ def gradient(emit: Emit, cotangent: torch.Tensor, *, reduce_op: str, reverse: bo
 
 
 def expanded(emit: Emit, x: torch.Tensor, *, reduce_op: str, reverse: bool) -> torch.Tensor:
-    rows = gathered(emit, x)
-    return reduced_rows(rows[emit.rank :] if reverse else rows[: emit.rank + 1], reduce_op)
+    rows = shared(emit, x)
+    made = [reduced_rows(rows[rank:] if reverse else rows[: rank + 1], reduce_op) for rank in range(emit.world)]
+    return returned(emit, torch.stack(made), x)
 
 
 def wire_bytes(input_bytes: int, world: int, rank: int, *, reduce_op: str, reverse: bool) -> int:

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 
-def allocated(call: Callable[[], Any]) -> tuple[int, int]:
-    """Return the bytes that torch gives out on this thread while `call` runs, freed ones too, and those of its result.
+@dataclass(frozen=True)
+class Allocated:
+    """The bytes that a call took.
+
+    Args:
+        given_out: all that torch gave out, freed ones too.
+        at_once: the most that were there at one time, beside what was there before.
+        result: those of the tensors that the call gave back.
+    """
+
+    given_out: int
+    at_once: int
+    result: int
+
+
+def allocated(call: Callable[[], Any]) -> Allocated:
+    """Return the bytes that torch gives out on this thread while `call` runs.
 
     The call runs twice: what is made only once, such as a transport, is made before the count.
 
@@ -17,9 +34,9 @@ def allocated(call: Callable[[], Any]) -> tuple[int, int]:
     Example:
         >>> import torch
         >>> x = torch.ones(1 << 16)
-        >>> given_out, result = allocated(lambda: x + x * 2)
-        >>> round(given_out / x.nbytes), round(result / x.nbytes)
-        (2, 1)
+        >>> taken = allocated(lambda: (x + x * 2) * 3)
+        >>> [round(many / x.nbytes) for many in (taken.given_out, taken.at_once, taken.result)]
+        [3, 2, 1]
     """
     from torch.profiler import ProfilerActivity, profile
 
@@ -27,6 +44,10 @@ def allocated(call: Callable[[], Any]) -> tuple[int, int]:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         result = call()
     profiler: Any = seen.profiler
-    events = profiler.kineto_results.events()
-    given_out = sum(one.nbytes() for one in events if one.name() == "[memory]" and one.nbytes() > 0)
-    return given_out, sum(one.nbytes for one in (result if isinstance(result, (list, tuple)) else [result]))
+    events = [one for one in profiler.kineto_results.events() if one.name() == "[memory]"]
+    changes = [one.nbytes() for one in sorted(events, key=lambda one: one.start_ns())]
+    return Allocated(
+        sum(change for change in changes if change > 0),
+        max(itertools.accumulate(changes, initial=0)),
+        sum(one.nbytes for one in (result if isinstance(result, (list, tuple)) else [result])),
+    )
