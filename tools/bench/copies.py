@@ -41,7 +41,6 @@ MORE = {
     ("scan", "backward of avg"): 2.0,  # the cotangent's quotient is copied to be sent
     ("scan", "backward of max"): 27.0,  # autograd's, for each rank's part of a share of all tensors
     ("exscan", "backward of product"): 21.0,
-    ("batch_p2p", "backward of two"): 6.0,  # autograd's rows for each part that arrived, their sum, and a copy to send
 }
 """The most copies that a backward is given which is given more than one, with the reason."""
 AT_ONCE = {
@@ -51,7 +50,6 @@ AT_ONCE = {
     ("scan", "backward of avg"): 2.0,
     ("scan", "backward of max"): 8.25,
     ("exscan", "backward of product"): 5.25,
-    ("batch_p2p", "backward of two"): 4.0,
 }
 """The most of them that are there at one time, where they are more than one."""
 

@@ -140,6 +140,46 @@ def _tags(group):
     return [fc.irecv(torch.empty(1, dtype=torch.int64), 0, group, tag).item() for tag in (6, 5, 5)]
 
 
+def _two_around(group):
+    """Two messages each way: both are written to, then one is not used, and both have a second derivative."""
+    import functional_collectives as fc
+
+    right, left = (group.rank + 1) % group.world, (group.rank - 1) % group.world
+    k, v = (torch.arange(2.0 * size).add(group.rank).view(2, size).requires_grad_() for size in (3, 2))
+    like = [k.detach(), v.detach()]
+
+    def around(k, v):
+        sends = [fc.Send(k * k, right), fc.Send(v * v, right)]
+        return fc.batch_p2p([*sends, *(fc.Receive(x, left) for x in like)], group)[2:]
+
+    there_k, there_v = around(k, v)
+    there_k += 1
+    there_k[0] *= 2
+    there_v[1] *= 3
+    ((there_k * there_k).sum() + there_v.sum()).backward()
+    found = [k.grad, v.grad]
+    found += torch.autograd.grad(around(k, v)[0].sum(), [k, v])
+    slopes = torch.autograd.grad(sum((y * y).sum() for y in around(k, v)), [k, v], create_graph=True)
+    return found + list(torch.autograd.grad(sum((slope * slope).sum() for slope in slopes), [k, v]))
+
+
+def _two_around_held(results):
+    for rank, (of_k, of_v, alone, unused, *twice) in enumerate(results):
+        k, v = (torch.arange(2.0 * size).add(rank).view(2, size) for size in (3, 2))
+        factor = torch.tensor([[4.0], [1.0]])  # the first row is doubled after one was added, and then squared
+        assert torch.equal(of_k, 4 * k * factor * (k * k + 1))
+        assert torch.equal(of_v, 2 * v * torch.tensor([[1.0], [3.0]]))
+        assert torch.equal(alone, 2 * k)
+        assert torch.equal(unused, torch.zeros_like(v))
+        assert all(torch.equal(one, 96 * x**5) for one, x in zip(twice, (k, v), strict=True))  # of (4 x^3)^2
+
+
+@pytest.mark.world(1, 2, 3)
+def test_parts_of_a_batch_may_be_written_to_or_unused_and_have_second_derivatives(world):
+    _two_around_held(world.run(_two_around))
+    _two_around_held(world.simulate(_two_around))
+
+
 def _views(group):
     """Whether a conjugate, a transposed and a repeated view go as their values do, and their leaves' gradients too."""
     found = []

@@ -285,10 +285,15 @@ class CheckedTransport:
         return cast(Pending, self._wire.reduce(x, reduce_op, dst, out))
 
     def batch_p2p(
-        self, x: torch.Tensor, sends: Messages, receives: Messages, out: torch.Tensor | None = None
+        self,
+        x: torch.Tensor,
+        sends: Messages,
+        receives: Messages,
+        out: torch.Tensor | None = None,
+        reverse: bool = False,
     ) -> Pending:
         """Exchange messages, which only their two ends know of."""
-        start = functools.partial(self._wire.batch_p2p, x, sends, receives, out)
+        start = functools.partial(self._wire.batch_p2p, x, sends, receives, out, reverse)
         return watched(self._group, start, {"sends": sends, "receives": receives})
 
     def wait(self, x: torch.Tensor) -> Pending:

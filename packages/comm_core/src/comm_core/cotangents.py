@@ -13,7 +13,7 @@ import torch
 
 from comm_core.catalog import BY_KEY
 from comm_core.collective import Params
-from comm_core.compat import last_in_backward, number_nodes, sees_saved_tensors
+from comm_core.compat import forward_ad_active, last_in_backward, number_nodes, sees_saved_tensors
 from comm_core.execution import Finish, GroupEmit, Recorded
 from comm_core.groups import AnyGroup
 from comm_core.outbox import Sent, finished
@@ -37,6 +37,7 @@ class Arrival:
 
     def __init__(self) -> None:
         number_nodes()
+        self.packed: torch.Tensor | None = None  # a cotangent that is its caller's own, and may be sent as it is
         self._pending: Pending | None = None
         self._in_place = False
 
@@ -98,4 +99,11 @@ class RecordedMessages(Recorded):
     ) -> tuple[torch.Tensor | None, ...]:
         """Run the gradient rule up to the wait, of a copy: others may write to a cotangent before it is through."""
         rule, emit = cast(Any, BY_KEY[ctx.key].gradient), GroupEmit(ctx.group, ctx.arrival.start)
-        return rule(emit, tied(ctx, cotangent, of_tie).clone(), **ctx.params), None, None, None, None, None
+        back, packed, ctx.arrival.packed = tied(ctx, cotangent, of_tie), ctx.arrival.packed, None
+        sent = back if back is packed else back.clone()
+        return rule(emit, sent, **ctx.params), None, None, None, None, None
+
+
+def arrival_of(received: torch.Tensor) -> Arrival | None:
+    """Return what waits for the cotangent of messages that backward will send back; None where that is another way."""
+    return None if forward_ad_active() else getattr(received.grad_fn, "arrival", None)

@@ -64,13 +64,16 @@ class Pieces:
     Args:
         x: the tensor.
         messages: peer, rows and tag of each block.
+        reverse: whether the last of them comes first.
     """
 
-    def __init__(self, x: torch.Tensor, messages: Messages) -> None:
+    def __init__(self, x: torch.Tensor, messages: Messages, reverse: bool = False) -> None:
         parts = x.split([rows for _, rows, _ in messages]) if messages else ()
         self.found = [
             (peer, tag, part) for (peer, rows, tag), part in zip(messages, parts, strict=True) if rows and part.numel()
         ]
+        if reverse:
+            self.found.reverse()
 
     def of_others(self, rank: int) -> list[tuple[int, int, torch.Tensor]]:
         """Return peer, tag and block of the messages that cross between ranks."""

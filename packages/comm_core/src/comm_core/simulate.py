@@ -351,10 +351,15 @@ class SimulatedTransport:
         return self._meet(REDUCE, x, out, reduce_op=reduce_op, dst=dst)
 
     def batch_p2p(
-        self, x: torch.Tensor, sends: Messages, receives: Messages, out: torch.Tensor | None = None
+        self,
+        x: torch.Tensor,
+        sends: Messages,
+        receives: Messages,
+        out: torch.Tensor | None = None,
+        reverse: bool = False,
     ) -> Pending:
         """Send and receive; only the two ends of a message meet."""
-        pending = exchange(self._group, x, sends, receives)
+        pending = exchange(self._group, x, sends, receives, reverse)
         return pending if out is None else pending.then(out.copy_, tuple(out.shape))
 
     def wait(self, x: torch.Tensor) -> Pending:

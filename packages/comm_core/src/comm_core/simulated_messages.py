@@ -93,10 +93,13 @@ def letter_of(group: SimulatedGroup, source: int, target: int, tag: int, content
     return letter
 
 
-def exchange(group: SimulatedGroup, x: torch.Tensor, sends: Messages, receives: Messages) -> Pending:
-    """Send all messages, and return what waits for those to receive."""
+def exchange(
+    group: SimulatedGroup, x: torch.Tensor, sends: Messages, receives: Messages, reverse: bool = False
+) -> Pending:
+    """Send all messages, the first one first or last, and return what waits for those to receive."""
+    step = -1 if reverse else 1
     parts = x.detach().split([rows for _, rows, _ in sends]) if sends else ()
-    for (peer, _, tag), part in zip(sends, parts, strict=True):
+    for (peer, _, tag), part in list(zip(sends, parts, strict=True))[::step]:
         letter_of(group, group.rank, peer, tag, part.clone())
     receipts = [
         Receipt(
@@ -106,8 +109,8 @@ def exchange(group: SimulatedGroup, x: torch.Tensor, sends: Messages, receives: 
             f"batch_p2p(receive {rows} rows from rank {peer}, tag {tag})",
             group.ranks[peer],
         )
-        for peer, rows, tag in receives
-    ]
+        for peer, rows, tag in receives[::step]
+    ][::step]
     shape = (sum(rows for _, rows, _ in receives), *x.shape[1:])
 
     def filled(buffer: torch.Tensor) -> torch.Tensor:

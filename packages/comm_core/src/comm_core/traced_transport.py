@@ -5,6 +5,7 @@ Dynamo walks this file, so it stays plain: module-level functions, no closures f
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -124,9 +125,19 @@ class TracedTransport:
         return Pending(done if out is None else out.copy_(done))
 
     def batch_p2p(
-        self, x: torch.Tensor, sends: Messages, receives: Messages, out: torch.Tensor | None = None
+        self,
+        x: torch.Tensor,
+        sends: Messages,
+        receives: Messages,
+        out: torch.Tensor | None = None,
+        reverse: bool = False,
     ) -> Pending:
         """Trace `comm_core.batch_p2p`, an op of our own, which has finished when it returns; else `start_batch_p2p`."""
+        if reverse:  # which the ops do not know: the blocks are put in the other order
+            back = self.batch_p2p(_turned(x, sends), sends[::-1], receives[::-1])
+            if receives:
+                back = back.then(functools.partial(_turned, messages=receives[::-1]), back.shape)
+            return _into(back, out)
         own_ops.register()
         numbers = own_ops.flattened(sends), own_ops.flattened(receives)
         if not self._waits:
@@ -137,6 +148,11 @@ class TracedTransport:
     def wait(self, x: torch.Tensor) -> Pending:
         """Trace `_c10d_functional.wait_tensor`."""
         return Pending(torch.ops._c10d_functional.wait_tensor(x))
+
+
+def _turned(x: torch.Tensor, messages: Messages) -> torch.Tensor:
+    """Return the blocks of messages in the other order."""
+    return torch.cat([x[:0], *x.split([rows for _, rows, _ in messages])[::-1]])
 
 
 def _as_bools(pending: Pending, out: torch.Tensor | None) -> Pending:

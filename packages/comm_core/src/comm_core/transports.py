@@ -87,9 +87,17 @@ class Transport(Protocol):
         ...
 
     def batch_p2p(
-        self, x: torch.Tensor, sends: Messages, receives: Messages, out: torch.Tensor | None = None
+        self,
+        x: torch.Tensor,
+        sends: Messages,
+        receives: Messages,
+        out: torch.Tensor | None = None,
+        reverse: bool = False,
     ) -> Pending:
-        """Send blocks of rows to other ranks and concatenate what is received, in the order of `receives`."""
+        """Send blocks of rows to other ranks and concatenate what is received, in the order of `receives`.
+
+        Those of one peer and tag meet in the order of the lists, or in the reverse one.
+        """
         ...
 
     def wait(self, x: torch.Tensor) -> Pending:
@@ -247,14 +255,19 @@ class ProcessGroupTransport:
         return pending if self.rank == dst else pending.then(torch.Tensor.zero_, tuple(out.shape))
 
     def batch_p2p(
-        self, x: torch.Tensor, sends: Messages, receives: Messages, out: torch.Tensor | None = None
+        self,
+        x: torch.Tensor,
+        sends: Messages,
+        receives: Messages,
+        out: torch.Tensor | None = None,
+        reverse: bool = False,
     ) -> Pending:
         """Start all receives, then all sends, and wait for all: so no order of theirs can be a deadlock."""
         OUTBOX.raise_failed(self)
         x = _detached(x)
         if out is None:
             out = x.new_empty(*enlarged(x, sum(rows for _, rows, _ in receives)))
-        pieces = Pieces(_to_move(x), sends), Pieces(_to_move(out), receives)
+        pieces = Pieces(_to_move(x), sends, reverse), Pieces(_to_move(out), receives, reverse)
         works = exchanged(self._group, *pieces, out, self._start)
         work, name = Exchange(works), self._group.name
         pending = Pending(out, work, pieces, "batch_p2p") if receives else Sent(out, work, pieces, name, self)

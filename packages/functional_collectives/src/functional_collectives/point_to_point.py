@@ -20,7 +20,7 @@ from comm_core.checking import refusing
 from comm_core.errors import ArgumentError, CommError
 from comm_core.settling import arrived, settled
 from functional_collectives.flight import in_flight
-from functional_collectives.packing import side_by_side
+from functional_collectives.packing import parts_of, side_by_side
 
 
 @dataclass(frozen=True)
@@ -187,13 +187,11 @@ def batch_p2p(
             sends=[(ops[place].peer, tensors[place].numel(), ops[place].tag) for place in sends],
             receives=[(ops[place].peer, tensors[place].numel(), ops[place].tag) for place in receives],
         )
-        for place in sends:
-            results[place] = received[:0]
-        start = 0
-        for place in receives:
-            end = start + tensors[place].numel()
-            part = received if len(receives) == 1 else received[start:end]  # whose gradient is a copy of it
-            results[place], start = part.view(tensors[place].shape), end
+        shapes = [tensors[place].shape for place in receives]
+        for place, part in zip(
+            [*sends, *receives], parts_of(received, [torch.Size([0])] * len(sends) + shapes), strict=True
+        ):
+            results[place] = part
     return results
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
@@ -120,23 +119,13 @@ def in_order(things: Iterable[T], params: Params) -> list[T]:
 
 def kernel(wire: Transport, x: torch.Tensor, *, sends: Messages, receives: Messages, reverse: bool) -> Pending:
     """Start the messages in the order of the lists; in reverse, where two of them have one peer."""
-    if not reverse or not (repeats(sends) or repeats(receives)):
-        return wire.batch_p2p(x.contiguous(), sends, receives)
-    back = wire.batch_p2p(turned(x, sends), sends[::-1], receives[::-1])
-    if not receives:
-        return back
-    its = shape(tuple(x.shape), wire.world, wire.rank, sends=sends, receives=receives, reverse=reverse)
-    return back.then(functools.partial(turned, messages=receives[::-1]), its)
+    turned = reverse and (repeats(sends) or repeats(receives))
+    return wire.batch_p2p(x.contiguous(), sends, receives, reverse=turned)
 
 
 def repeats(messages: Messages) -> bool:
     """Tell whether two of the messages have one peer; NCCL knows of no tags that would tell them apart."""
     return len({peer for peer, _, _ in messages}) < len(messages)
-
-
-def turned(x: torch.Tensor, messages: Messages) -> torch.Tensor:
-    """Return the rows of messages in the other order."""
-    return torch.cat([x[:0], *x.split([rows for _, rows, _ in messages])[::-1]])
 
 
 def gradient(
