@@ -85,6 +85,7 @@ class Scene:
 _SAME = "the same collective, dtype, size and reduce op on every rank"
 _MEETING = "input_splits of each rank that are the output_splits of the others"
 REBUILD = "destroy the process group on every rank and create it again"
+LEFT = "has destroyed this process group or is ending"  # a process that ends in order closes its groups
 
 
 def fault(status: int, scene: Scene) -> CommError:
@@ -101,7 +102,7 @@ def fault(status: int, scene: Scene) -> CommError:
         case Status.DIED:
             return _lost(scene, scene.gone("dead"), "has ended")
         case Status.LEFT:
-            return _lost(scene, scene.gone("left"), "has destroyed this process group")
+            return _lost(scene, scene.gone("left"), LEFT)
         case Status.BROKEN:
             return _broken(scene)
         case Status.FORKED:

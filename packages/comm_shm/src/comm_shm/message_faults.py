@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from comm_core.errors import CommError, MismatchError, RankFailedError, RankTimeoutError, TransportError
 from comm_shm.codes import DTYPES, UNKNOWN
-from comm_shm.faults import REBUILD, Scene, Status, fault, last_of
+from comm_shm.faults import LEFT, REBUILD, Scene, Status, fault, last_of
 
 
 class Message(NamedTuple):
@@ -61,7 +61,7 @@ def undelivered(status: Status, scene: Scene, message: Message, arrived: Sequenc
         case Status.TIMED_OUT:
             return _late(scene, message, f"no {'recv' if sends else 'send'} {what} by {other}", arrived)
         case Status.DIED | Status.LEFT:
-            happened = "has ended" if status is Status.DIED else "has destroyed this process group"
+            happened = "has ended" if status is Status.DIED else LEFT
             did = "took" if sends else "sent"
             return RankFailedError(
                 scene.where,
