@@ -153,5 +153,5 @@ class Filled(torch.autograd.Function):
     ) -> tuple[torch.Tensor | None, ...]:
         """Run the gradient rule, and that of the product."""
         pulled = Differentiable.backward(ctx, cotangent, of_tie)[0]
-        of_factor, (of_x,) = of_product(ctx, [pulled], ctx.needs_input_grad[:1], own=True)
+        of_factor, (of_x,) = of_product(ctx, [pulled], ctx.needs_input_grad[:1], own=pulled is not cotangent)
         return of_x, of_factor, None, None, None, None

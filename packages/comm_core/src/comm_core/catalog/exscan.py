@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 
 from comm_core.catalog.blocks import Fill
-from comm_core.catalog.prefix import before, checked, exchanged, facts, over_ranks, reduced_rows
+from comm_core.catalog.prefix import before, checked, exchanged, facts, over_ranks, reduced_before
 from comm_core.catalog.rules import Emit, batch_first, divided, returned, shared
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.pending import Pending
-from comm_core.reduce_ops import neutral, preceding_in_rank_order
+from comm_core.reduce_ops import preceding_in_rank_order
 from comm_core.rows import scan_rows
 from comm_core.transports import Transport
 
@@ -44,12 +44,7 @@ def gradient(emit: Emit, cotangent: torch.Tensor, *, reduce_op: str, reverse: bo
 
 
 def expanded(emit: Emit, x: torch.Tensor, *, reduce_op: str, reverse: bool) -> torch.Tensor:
-    rows = shared(emit, x)
-    before = [rows[rank + 1 :] if reverse else rows[:rank] for rank in range(emit.world)]
-    # A select of rows that are there: alone in its group, too, a rank has a result that depends on its tensor.
-    nothing = torch.where(torch.full((), False, device=x.device), rows[0], neutral(reduce_op, x.dtype))
-    made = [reduced_rows(of, reduce_op) if of.shape[0] else nothing for of in before]
-    return returned(emit, torch.stack(made), x)
+    return returned(emit, reduced_before(shared(emit, x), reduce_op, exclusive=True, reverse=reverse), x)
 
 
 def wire_bytes(input_bytes: int, world: int, rank: int, *, reduce_op: str, reverse: bool) -> int:

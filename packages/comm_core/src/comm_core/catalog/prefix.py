@@ -15,7 +15,7 @@ from comm_core.catalog.rules import Emit, check_reverse
 from comm_core.collective import Params
 from comm_core.extents import even_sizes
 from comm_core.pending import Pending
-from comm_core.reduce_ops import defined_word
+from comm_core.reduce_ops import defined_word, neutral
 from comm_core.tracing import is_traced
 from comm_core.transports import Transport
 
@@ -71,8 +71,26 @@ def before(emit: Emit, reverse: bool) -> int:
     return emit.world - 1 - emit.rank if reverse else emit.rank
 
 
-def reduced_rows(rows: torch.Tensor, reduce_op: str) -> torch.Tensor:
-    """Reduce the rows of ranks with torch's own ops, whose derivatives share ties evenly and are right at zero."""
+def reduced_before(rows: torch.Tensor, reduce_op: str, exclusive: bool, reverse: bool) -> torch.Tensor:
+    """Reduce, for each rank's row, those before it with torch's differentiable ops, and itself unless `exclusive`.
+
+    Ties are shared evenly, and zeros are no special case. Each row's are reduced by themselves; but in a graph all are
+    in one step, whatever their number, among what changes nothing in the place of those that come after it.
+    """
+    world, nothing = rows.shape[0], neutral(reduce_op, rows.dtype)
+    if is_traced(rows):
+        place = torch.arange(world, device=rows.device)
+        counts = place[:, None] > place if exclusive else place[:, None] >= place
+        kept = (counts.t() if reverse else counts).unsqueeze(-1)
+        return _reduced(torch.where(kept, rows, nothing), reduce_op, 1)
+    # A select of rows that are there: alone in its group, too, a rank has a result that depends on its tensor.
+    made = [torch.where(torch.full((), False, device=rows.device), rows[0], nothing)] if exclusive else []
+    for count in range(1, world + (not exclusive)):
+        made.append(_reduced(rows[world - count :] if reverse else rows[:count], reduce_op, 0))
+    return torch.stack(made[::-1] if reverse else made)
+
+
+def _reduced(rows: torch.Tensor, reduce_op: str, dim: int) -> torch.Tensor:
     if reduce_op == "product":
-        return rows.prod(0)
-    return rows.amin(0) if reduce_op == "min" else rows.amax(0)
+        return rows.prod(dim)
+    return rows.amin(dim) if reduce_op == "min" else rows.amax(dim)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from comm_core.catalog.blocks import Fill
-from comm_core.catalog.prefix import before, checked, exchanged, facts, over_ranks, reduced_rows
+from comm_core.catalog.prefix import before, checked, exchanged, facts, over_ranks, reduced_before
 from comm_core.catalog.rules import Emit, batch_first, divided, returned, shared
 from comm_core.collective import Collective, Lowering, Params, Shape, missing
 from comm_core.pending import Pending
@@ -44,9 +44,7 @@ def gradient(emit: Emit, cotangent: torch.Tensor, *, reduce_op: str, reverse: bo
 
 
 def expanded(emit: Emit, x: torch.Tensor, *, reduce_op: str, reverse: bool) -> torch.Tensor:
-    rows = shared(emit, x)
-    made = [reduced_rows(rows[rank:] if reverse else rows[: rank + 1], reduce_op) for rank in range(emit.world)]
-    return returned(emit, torch.stack(made), x)
+    return returned(emit, reduced_before(shared(emit, x), reduce_op, exclusive=False, reverse=reverse), x)
 
 
 def wire_bytes(input_bytes: int, world: int, rank: int, *, reduce_op: str, reverse: bool) -> int:
