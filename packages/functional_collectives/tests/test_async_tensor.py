@@ -404,6 +404,28 @@ def test_a_number_in_flight_that_is_read_in_a_list_waits(made):
     assert FROM_NUMBERS[made]().tolist() == [7] * 3
 
 
+def _states(group):
+    """Whether a generator refuses a state that has not arrived, and the state that it takes then."""
+    found = []
+    for setting in (torch.set_rng_state, torch.Generator().set_state):
+        torch.manual_seed(group.rank)
+        state = fc.broadcast(torch.get_rng_state(), 1, group)
+        try:
+            setting(state)
+        except RuntimeError as error:
+            found.append("not allocated" in str(error))
+        torch.set_rng_state(state.wait())
+        found.append(torch.rand(1).item())
+    return found
+
+
+@pytest.mark.world(2)
+def test_a_generator_takes_no_state_that_has_not_arrived(world):
+    torch.manual_seed(1)
+    want = torch.rand(1).item()
+    assert world.run(_states) == [[True, want, True, want]] * 2
+
+
 @pytest.mark.parametrize("finished", [False, True])
 def test_a_compiled_step_of_an_optimizer_takes_gradients_that_are_plain(finished):
     """docs/understand/waiting.md says so; it has to stop when torch takes the class of a gradient for its own."""

@@ -240,3 +240,41 @@ def test_a_view_that_is_conjugated_in_a_graph_is_sent_as_it_looks(world, backend
     for found in world.run(_conjugated, backend):
         assert len(found) == 20
         assert all(found.values()), found
+
+
+def _slope(of, x):
+    leaf = x.clone().requires_grad_()
+    return torch.autograd.grad(of(leaf), leaf)[0].item()
+
+
+def _forward_differentiated(group):
+    """The gradients of calls, those of a graph of the forward, and a graph's of the gradient."""
+    x, weight = torch.tensor([1.0 + group.rank]), group.rank + 1
+    losses = {
+        "broadcast": lambda x: fc.broadcast(x, 0, group).sum() * weight,
+        "all_reduce, identity": lambda x: fc.all_reduce(x, "sum", group, backward="identity").sum() * weight,
+        "all_gather": lambda x: fc.all_gather_tensor(x, 0, group).sum() * weight,
+        "reduce": lambda x: fc.reduce(x, "sum", 1, group).sum() * weight,
+    }
+    return {
+        name: (_slope(loss, x), _slope(make_fx(loss)(x), x), make_fx(torch.func.grad(loss))(x)(x).item())
+        for name, loss in losses.items()
+    }
+
+
+@pytest.mark.world(2)
+def test_a_graph_of_the_forward_has_torchs_gradients_and_one_of_the_gradient_ours(world):
+    """docs/understand/gradients.md says which; it has to be changed when torch's become others."""
+    first, second = world.run(_forward_differentiated)
+    assert first == {
+        "broadcast": (3.0, 1.0, 3.0),
+        "all_reduce, identity": (1.0, 3.0, 1.0),
+        "all_gather": (3.0, 3.0, 3.0),
+        "reduce": (2.0, 2.0, 2.0),
+    }
+    assert second == {
+        "broadcast": (0.0, 2.0, 0.0),
+        "all_reduce, identity": (2.0, 3.0, 2.0),
+        "all_gather": (3.0, 3.0, 3.0),
+        "reduce": (2.0, 2.0, 2.0),
+    }

@@ -55,7 +55,7 @@ def in_flight(pending: Pending) -> torch.Tensor:
     note(pending, caller(2))
     if current_backward() >= 0:
         hold(pending)
-    if pending.finish is None:
+    if pending.finish is None and pending.tensor.dtype is not torch.uint8:  # of which generators read states unasked
         return AsyncCollectiveTensor.over_buffer(pending)
     buffer = pending.tensor
     like = torch.empty(pending.shape, dtype=buffer.dtype, device="meta")
