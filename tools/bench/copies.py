@@ -49,7 +49,7 @@ AT_ONCE = {
     ("reduce_scatter_v", "backward of max, dim 1"): 2.0,
     ("scan", "backward of avg"): 2.0,
     ("scan", "backward of max"): 8.25,
-    ("exscan", "backward of product"): 5.25,
+    ("exscan", "backward of product"): 5.5,
 }
 """The most of them that are there at one time, where they are more than one."""
 
