@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from comm_core import Group, World, as_group, catalog, checked, errors, run, start, transport
 from comm_core.pending import Pending
-from comm_core.testing import RanksFailedError, run_ranks
+from comm_core.testing import RankPool, RanksFailedError
 from comm_core_pytest import Ranks
 
 HERE = "test_checking.py:"
@@ -189,8 +189,8 @@ def dying(group: Group, dead: int, folder: str) -> None:
 
 @pytest.mark.parametrize("dead", [0, 2])
 def test_a_dead_rank_is_named_on_every_other(dead: int, tmp_path: Path) -> None:
-    with pytest.raises(RanksFailedError):
-        run_ranks(dying, 3, "gloo", timeout=60.0, args=(dead, str(tmp_path)))
+    with RankPool(grace=60.0) as pool, pytest.raises(RanksFailedError):
+        pool.run(dying, 3, "gloo", timeout=60.0, args=(dead, str(tmp_path)))
     said = {int(file.name): file.read_text() for file in tmp_path.iterdir()}
     assert said.keys() == {0, 1, 2} - {dead}
     for words in said.values():
