@@ -27,6 +27,7 @@ def backward_of_reductions(group: Any) -> dict[tuple[str, str], tuple[Any, list[
     import functional_collectives as fc
 
     x, shares = torch.ones(ROWS, ROWS).requires_grad_(), nearly_even(group.world)
+    large = torch.ones(ROWS, 60 * ROWS).requires_grad_()  # beside which the room for a piece of its rows is not seen
     several, factor = [x, x.detach().clone().requires_grad_()], torch.tensor(0.5, requires_grad=True)
     by_number, by_tensor = fc.premul_sum(0.5), fc.premul_sum(factor)
     return {
@@ -56,8 +57,8 @@ def backward_of_reductions(group: Any) -> dict[tuple[str, str], tuple[Any, list[
         ("scan", ""): (lambda: fc.scan(x, "sum", group), [x]),
         ("scan", " of avg"): (lambda: fc.scan(x, "avg", group), [x]),
         ("scan", " of premul_sum"): (lambda: fc.scan(x, by_number, group), [x]),
-        ("scan", " of max"): (lambda: fc.scan(x, "max", group), [x]),
-        ("exscan", " of product"): (lambda: fc.exscan(x, "product", group), [x]),
+        ("scan", " of max"): (lambda: fc.scan(large, "max", group), [large]),
+        ("exscan", " of product"): (lambda: fc.exscan(large, "product", group), [large]),
     }
 
 

@@ -29,6 +29,7 @@ def test_the_fields_stand_in_the_order_that_every_file_fills_them_in() -> None:
         "in_place",
         "wire_bytes",
         "lowering",
+        "weighted",
         "expanded",
         "convention",
     ]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from comm_core import own_ops
 from comm_core.catalog.blocks import packed, runs, stacked
+from comm_core.catalog.prefix import reduced_before
 from comm_core.reduce_ops import preceding_in_rank_order, prefixes_in_rank_order, reduce_in_rank_order
-from comm_core.rows import products_of_others, reduce_rows, scan_rows
+from comm_core.rows import products_of_others, pull_back_rows, reduce_rows, scan_rows
 
 KINDS = {
     "sum": (torch.float32, torch.bfloat16, torch.bool, torch.uint16, torch.float8_e4m3fn, torch.complex64),
@@ -53,6 +56,35 @@ def test_the_ops_have_the_derivatives_of_what_they_do(op: str) -> None:
         assert torch.autograd.gradcheck(
             lambda v, how=how, part=part: torch.ops.comm_core.scan_rows(v, *how)[part], rows
         )
+
+
+@pytest.mark.parametrize("op", ["product", "min", "max"])
+@pytest.mark.parametrize("exclusive", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+@settings(max_examples=60)
+@given(data=st.data(), world=st.integers(1, 6))
+def test_rows_are_pulled_back_as_by_autograd(
+    op: str, exclusive: bool, reverse: bool, data: st.DataObject, world: int
+) -> None:
+    values = st.sampled_from([-2.0, -1.0, -0.5, 0.0, 1.0, 3.0, float("inf"), float("nan")])
+    few = st.lists(st.lists(values, min_size=5, max_size=5), min_size=world, max_size=world)
+    rows = torch.tensor(data.draw(few), dtype=torch.float64)
+    if op == "product":  # of which torch's own rule divides by what is not zero
+        rows = rows.nan_to_num(0.25, 4.0)
+    cotangents = torch.arange(1.0, 5 * world + 1, dtype=torch.float64).view(world, 5)
+    leaf = rows.clone().requires_grad_()
+    made = reduced_before(leaf, op, exclusive=exclusive, reverse=reverse)
+    (want,) = torch.autograd.grad(made, leaf, cotangents)
+    found = pull_back_rows(rows, cotangents.clone(), op, exclusive, reverse)
+    torch.testing.assert_close(found, want, equal_nan=True, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("op", ["product", "max"])
+def test_many_pieces_are_pulled_back_as_one(op: str) -> None:
+    rows, cotangents = (torch.arange(3.0 * 20_001).view(3, 20_001).remainder(7).sub(3) for _ in range(2))
+    columns = zip(rows.split(1000, 1), cotangents.split(1000, 1), strict=True)
+    want = torch.cat([pull_back_rows(x.clone(), y.clone(), op, False, False) for x, y in columns], 1)
+    assert torch.equal(pull_back_rows(rows, cotangents, op, False, False), want)
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 5, 8, 9])

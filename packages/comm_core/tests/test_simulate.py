@@ -246,6 +246,18 @@ def test_an_oracle_that_fails_fails_on_every_rank() -> None:
 
 
 @pytest.mark.timeout(60)
+def test_facts_that_cannot_be_compared_fail_on_every_rank() -> None:
+    entry = dataclasses.replace(catalog.ALL_REDUCE, agrees=lambda x, **params: ("sizes", [1, 2]))
+
+    def body(group: SimulatedGroup) -> float:
+        with pytest.raises(CommError, match="unhashable type"):
+            run(entry, torch.ones(2), group, reduce_op="sum")
+        return total(group)
+
+    assert World(3).run(body) == [3.0] * 3
+
+
+@pytest.mark.timeout(60)
 def test_ranks_on_different_devices_disagree() -> None:
     def body(group: SimulatedGroup) -> str:
         x = torch.ones(2, device="meta" if group.rank == 1 else "cpu")

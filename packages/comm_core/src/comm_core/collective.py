@@ -59,6 +59,19 @@ class Batched:
 
 
 @dataclass(frozen=True, slots=True)
+class Expansion:
+    """What a rank makes of its share of all ranks' elements, a row for each rank.
+
+    Args:
+        rows: `(rows, **params) -> rows`, in torch's differentiable ops.
+        pulled_back: `(rows, cotangents, **params) -> cotangents`, the transpose, written over both.
+    """
+
+    rows: Callable[..., torch.Tensor]
+    pulled_back: Callable[..., torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
 class Collective:
     """One collective: what it computes and how, as rules that name no transport.
 
@@ -84,8 +97,10 @@ class Collective:
         in_place: the name of the op there that writes into its input.
         wire_bytes: `(input_bytes, world, rank, **params) -> bytes`: this rank's share of what must cross between ranks.
         lowering: what a compiler makes of it.
-        expanded: `(emit, x, **params) -> result`, the same in terms of other entries and of torch's differentiable ops:
-            taken where derivatives are wanted of a reduce op that is not linear and has no `partial`.
+        weighted: `(emit, cotangent, factors, **params) -> cotangent`, the gradient of the sum times what `partial`
+            gave, written over that; where to make the one and then multiply would take more room.
+        expanded: what a rank computes between two exchanges, taken where derivatives are wanted of a reduce op that is
+            not linear and has no `partial`.
         convention: which of the two gradient rules a call uses; `under` gives the entry with the other one.
 
     Attributes:
@@ -115,7 +130,10 @@ class Collective:
     in_place: str | Missing
     wire_bytes: Callable[..., int]
     lowering: Lowering
-    expanded: Callable[..., torch.Tensor] | Missing = Missing("its derivatives follow from gradient and partial")
+    weighted: Callable[..., torch.Tensor] | Missing = Missing(
+        "there is no partial, or it is multiplied by the gradient in place"
+    )
+    expanded: Expansion | Missing = Missing("its derivatives follow from gradient and partial")
     convention: str = "adjoint"
     key: str = field(init=False)
     parameters: frozenset[str] = field(init=False)

@@ -5,11 +5,16 @@ Dynamo walks this file, so it stays plain: module-level functions, no closures f
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import cast
+
 import torch
 
-from comm_core.collective import Collective, Missing, Params
+from comm_core.catalog.rules import Emit, returned, shared
+from comm_core.collective import Collective, Expansion, Missing, Params
 from comm_core.errors import GradientError
 from comm_core.reduce_ops import REDUCE_OPS
+from comm_core.ties import tied_to
 from comm_core.tracing import is_traced, is_writable
 
 
@@ -54,12 +59,58 @@ def after(x: torch.Tensor, cotangent: torch.Tensor) -> torch.Tensor:
     return torch.where(cotangent.isnan().any(), x, x) if is_traced(x) else x
 
 
-def times(partial: torch.Tensor, cotangent: torch.Tensor) -> torch.Tensor:
-    """Return the product of what a rule alone has with a cotangent, written over the first where that may be.
+def transposed(entry: Collective, emit: Emit, cotangent: torch.Tensor, params: Params) -> torch.Tensor:
+    """Return the gradient of a linear call."""
+    return cast(Callable[..., torch.Tensor], entry.gradient)(emit, cotangent, **params)
 
-    Example:
-        >>> times(torch.full((1,), 2.0), torch.full((1,), 3.0))
-        tensor([6.])
+
+def weighted(
+    entry: Collective, emit: Emit, cotangent: torch.Tensor, factors: torch.Tensor, params: Params
+) -> torch.Tensor:
+    """Return the gradient of a linear call times factors that the rule alone has, written over these where it may be.
+
+    Args:
+        entry: the collective.
+        emit: runs the collectives of the rule.
+        cotangent: of the call's result.
+        factors: this rank's, of the shape of its tensor.
+        params: the call's parameters, parsed.
     """
-    both = is_writable(partial) and is_writable(cotangent)
-    return partial.mul_(cotangent) if both else cotangent * partial
+    own = is_writable(factors) and is_writable(cotangent)
+    if own and not isinstance(entry.weighted, Missing):
+        return entry.weighted(emit, cotangent, factors, **params)
+    pulled = transposed(entry, emit, cotangent, params)
+    return factors.mul_(pulled) if own else pulled * factors
+
+
+def expanded(entry: Collective, emit: Emit, x: torch.Tensor, params: Params) -> torch.Tensor:
+    """Run a call as others and torch's differentiable ops, whose derivatives are the call's."""
+    return returned(emit, cast(Expansion, entry.expanded).rows(shared(emit, x), **params), x)
+
+
+def pulled_back(
+    entry: Collective, emit: Emit, x: torch.Tensor, cotangent: torch.Tensor, params: Params
+) -> torch.Tensor:
+    """Return the gradient of `expanded`: each rank pulls its share of all ranks' cotangents back.
+
+    Args:
+        entry: the collective.
+        emit: runs the exchanges.
+        x: this rank's tensor.
+        cotangent: of its result.
+        params: the call's parameters, parsed.
+    """
+    cotangents = shared(emit, cotangent)
+    return returned(emit, _rows_pulled_back(cast(Expansion, entry.expanded), shared(emit, x), cotangents, params), x)
+
+
+def _rows_pulled_back(of: Expansion, rows: torch.Tensor, cotangents: torch.Tensor, params: Params) -> torch.Tensor:
+    if is_writable(rows) and is_writable(cotangents):
+        return of.pulled_back(rows, cotangents, **params)
+    if torch.is_grad_enabled():  # backward is differentiated itself: by both, whatever their values are
+        (pulled,) = torch.autograd.grad(of.rows(rows, **params), rows, cotangents, create_graph=True)
+        return tied_to(tied_to(pulled, rows.reshape(-1)[:0]), cotangents.reshape(-1)[:0])
+    rows = rows.detach().requires_grad_()
+    with torch.enable_grad():
+        made = of.rows(rows, **params)
+    return torch.autograd.grad(made, rows, cotangents)[0]

@@ -17,7 +17,7 @@ from comm_core.catalog.blocks import Fill
 from comm_core.collective import Collective, Params
 from comm_core.compat import forward_ad_active, functions_transformed, is_transformed, sees_saved_tensors
 from comm_core.compiled_groups import compiled_group
-from comm_core.derivatives import after, check_gradient, is_expanded, is_linear, summed, times
+from comm_core.derivatives import after, check_gradient, expanded, is_expanded, is_linear, summed, transposed, weighted
 from comm_core.errors import ArgumentError, CommError
 from comm_core.groups import AnyGroup, GroupLike, as_group
 from comm_core.outbox import finished, to_send
@@ -131,7 +131,7 @@ def start_in_graph(entry: Collective, x: torch.Tensor, group: GroupLike, params:
     if transforms_active():
         return run_in_graph(x, entry.key, on.name, **parsed)
     if is_expanded(entry, x, parsed) and torch.is_grad_enabled() and x.requires_grad:
-        return expanded(entry, x, on, parsed)
+        return expanded(entry, GroupEmit(on), x, parsed)
     return cast(torch.Tensor, Differentiable.apply(x, entry.key, on, parsed, finished))  # type: ignore[no-untyped-call]
 
 
@@ -159,13 +159,8 @@ def run_in_graph(x: torch.Tensor, key: str, group: str, **params: Any) -> torch.
     """Run a collective under torch.func inside a compiled graph."""
     entry, on = BY_KEY[key], as_group(group)
     if is_expanded(entry, x, params):
-        return expanded(entry, x, on, params)
+        return expanded(entry, GroupEmit(on), x, params)
     return recorded(x, key, on, params, finished)
-
-
-def expanded(entry: Collective, x: torch.Tensor, group: AnyGroup, params: Params) -> torch.Tensor:
-    """Run the collectives whose derivatives are a call's."""
-    return cast(torch.Tensor, cast(Any, entry.expanded)(GroupEmit(group), x, **params))
 
 
 def recorded(x: torch.Tensor, key: str, group: AnyGroup, params: Params, finish: Finish) -> torch.Tensor:
@@ -311,13 +306,12 @@ class Differentiable(torch.autograd.Function):
     ) -> tuple[torch.Tensor, None, None, None, None]:
         """Run the gradient rule."""
         entry, emit = BY_KEY[ctx.key], GroupEmit(ctx.group)
-        rule = cast(Callable[..., torch.Tensor], entry.gradient)
         if is_linear(entry, ctx.params):
-            return rule(emit, tied(ctx, cotangent, of_tie), **ctx.params), None, None, None, None
+            return transposed(entry, emit, tied(ctx, cotangent, of_tie), ctx.params), None, None, None, None
         x, y, *_ = saved = ctx.saved_tensors
-        cotangent = tied(ctx, cotangent, of_tie, saved)
+        cotangent = settled(tied(ctx, cotangent, of_tie, saved), ctx.key)
         factors = partial(ctx, after(x, cotangent), after(settled(y, ctx.key), cotangent))
-        return times(factors, rule(emit, cotangent, **summed(ctx.params))), None, None, None, None
+        return weighted(entry, emit, cotangent, factors, summed(ctx.params)), None, None, None, None
 
 
 def partial(ctx: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -48,16 +48,16 @@ class Meeting:
     def hold(self, world: int) -> None:
         """Check that all ranks brought the same call, and lay out what its definition gives."""
         calls = [self.calls[rank] for rank in range(world)]
-        if len({call.said() for call in calls}) > 1:
-            who = "; ".join(f"rank {rank}: {call}" for rank, call in enumerate(calls))
-            self.error = MismatchError(
-                calls[0].entry.name,
-                got=f"different calls: {who}",
-                need="the same call on every rank of the group",
-            )
-            return
         try:
-            self.results = calls[0].entry.oracle([call.x for call in calls], [call.params for call in calls])
+            if len({call.said() for call in calls}) > 1:
+                who = "; ".join(f"rank {rank}: {call}" for rank, call in enumerate(calls))
+                self.error = MismatchError(
+                    calls[0].entry.name,
+                    got=f"different calls: {who}",
+                    need="the same call on every rank of the group",
+                )
+            else:
+                self.results = calls[0].entry.oracle([call.x for call in calls], [call.params for call in calls])
         except CommError as error:
             self.error = error
         except Exception as error:  # whatever it is, every rank must be told

@@ -1,9 +1,9 @@
 """Calls that autograd records in another way than one that moves its tensor, and has the gradient of its entry.
 
-A reduction whose derivatives are its expansion's is the call alone in forward, and backward expands it: an expansion
-has all ranks' tensors, which need not be there, nor stay, until somebody asks for a gradient. Calls that were started
-together, as one piece of work, have each the gradient that it has alone: so the ranks start the same work, whichever of
-them want a gradient.
+A reduction whose derivatives are its expansion's is the call alone in forward, and only backward asks for all ranks'
+tensors: these need not be there, nor stay, until somebody asks for a gradient. Calls that were started together, as one
+piece of work, have each the gradient that it has alone: so the ranks start the same work, whichever of them want a
+gradient.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import torch
 from comm_core import compat
 from comm_core.catalog import BY_KEY
 from comm_core.collective import Collective, Params
-from comm_core.execution import Finish, Recorded, expanded, keep, launch_parsed
+from comm_core.derivatives import expanded, pulled_back
+from comm_core.execution import Finish, GroupEmit, Recorded, keep, launch_parsed
 from comm_core.groups import AnyGroup
 from comm_core.settling import settled
 from comm_core.ties import applied_unseen, tie, tied
@@ -28,7 +29,7 @@ def with_expanded_gradient(
 ) -> torch.Tensor:
     """Start a reduction whose gradient is its expansion's; where anything but autograd looks on, expand it now."""
     if not is_plain(x) or compat.sees_saved_tensors():
-        return expanded(entry, x, group, params)
+        return expanded(entry, GroupEmit(group), x, params)
     return cast(torch.Tensor, compat.applied(ExpandedInBackward)(x, entry.key, group, params, finish)[0])
 
 
@@ -50,14 +51,10 @@ class ExpandedInBackward(torch.autograd.Function):
     def backward(
         ctx: Any, cotangent: torch.Tensor | None, of_tie: torch.Tensor | None = None
     ) -> tuple[torch.Tensor | None, ...]:
-        """Expand the call; what backward itself is differentiated by is part of that."""
-        again, saved = torch.is_grad_enabled(), ctx.saved_tensors
+        """Exchange, pull back and exchange; what backward itself is differentiated by is part of that."""
+        emit, saved = GroupEmit(ctx.group), ctx.saved_tensors
         cotangent = settled(tied(ctx, cotangent, of_tie, saved), ctx.key)
-        x = saved[0] if again else saved[0].detach().requires_grad_()
-        with torch.enable_grad():
-            y = expanded(BY_KEY[ctx.key], x, ctx.group, ctx.params)
-        of_x = torch.autograd.grad(y, x, cotangent, create_graph=again)
-        return *of_x, None, None, None, None
+        return pulled_back(BY_KEY[ctx.key], emit, saved[0], cotangent, ctx.params), None, None, None, None
 
 
 def with_gradient(

@@ -5,6 +5,7 @@ Dynamo walks this file, so it stays plain. In traced code each is one op of our 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -12,6 +13,8 @@ import torch
 from comm_core import own_ops
 from comm_core.reduce_ops import preceding_into, prefixes_into, reduce_into
 from comm_core.tracing import is_traced, is_writable
+
+_PIECE = 64 << 10  # bytes of rows that are pulled back at once: little room beside them, and they stay in cache
 
 
 def reduce_rows(rows: torch.Tensor, reduce_op: str) -> torch.Tensor:
@@ -64,6 +67,68 @@ def products_of_others(rows: torch.Tensor) -> torch.Tensor:
         return _products_before(rows) * _products_before(rows.flip(0)).flip(0)
     made = scan_rows(rows.clone(), "product", exclusive=True, reverse=False)
     return made.mul_(scan_rows(rows, "product", exclusive=True, reverse=True))
+
+
+def pull_back_rows(
+    rows: torch.Tensor, cotangents: torch.Tensor, reduce_op: str, exclusive: bool, reverse: bool
+) -> torch.Tensor:
+    """Return the gradient of `scan_rows` of a product, min or max, written over the cotangents and the rows.
+
+    With `y` the scan and `c` its cotangents, both steps go once over the rows. product: `u[i] = c[i] + x[i+1] u[i+1]`
+    from the last row on, and the gradient is `u[i]` times the product of the rows before it: no quotient, so zeros are
+    no special case. min and max: `u[i] = c[i] / n[i] + (u[i+1] where y[i+1] is y[i])`, with `n[i]` the rows up to `i`
+    that hold `y[i]`, and the gradient is `u[i]` where row `i` holds `y[i]`, else zero; but where the last `y` is NaN
+    that of all rows in it is, as by torch's own rule.
+
+    Shapes: the input's; rows and cotangents are of one shape.
+
+    Example:
+        >>> rows, ones = torch.tensor([[2.0], [3.0]]), torch.ones(2, 1)
+        >>> pull_back_rows(rows.clone(), ones.clone(), "product", exclusive=False, reverse=False).tolist()
+        [[4.0], [2.0]]
+        >>> pull_back_rows(rows, ones, "max", exclusive=False, reverse=False).tolist()
+        [[1.0], [1.0]]
+
+    Source: reverse accumulation through a recurrence, as for any linear one (Griewank and Walther, 2008).
+    """
+    step = max(1, _PIECE // (rows.shape[0] * rows.element_size()))
+    for xs, of_ys in zip(rows.split(step, 1), cotangents.split(step, 1), strict=True):
+        order, of_order = list(xs.unbind(0)), list(of_ys.unbind(0))
+        if reverse:
+            order, of_order = order[::-1], of_order[::-1]
+        inputs, of_inputs = (order[:-1], of_order[1:]) if exclusive else (order, of_order)
+        if inputs and reduce_op == "product":
+            _pull_back_products(inputs, of_inputs)
+        elif inputs:
+            _pull_back_extrema(inputs, of_inputs, torch.gt if reduce_op == "max" else torch.lt)
+        if exclusive:
+            for later, of_x in zip(of_inputs, of_order, strict=False):
+                of_x.copy_(later)
+            of_order[-1].zero_()
+    return cotangents
+
+
+def _pull_back_products(xs: list[torch.Tensor], of_ys: list[torch.Tensor]) -> None:
+    for place in range(len(xs) - 2, -1, -1):
+        of_ys[place].addcmul_(xs[place + 1], of_ys[place + 1])
+    preceding_into("product", xs)
+    for of_y, before in zip(of_ys[1:], xs[1:], strict=True):
+        of_y.mul_(before)
+
+
+def _pull_back_extrema(
+    xs: list[torch.Tensor], of_ys: list[torch.Tensor], beats: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+) -> None:
+    ys, holders = [xs[0]], torch.ones_like(xs[0])
+    for x, of_y in zip(xs[1:], of_ys[1:], strict=True):
+        new = beats(x, ys[-1])
+        ys.append(torch.where(new | x.isnan(), x, ys[-1]))
+        of_y.div_(holders.masked_fill_(new, 0).add_(x == ys[-1]))
+    for place in range(len(xs) - 1, 0, -1):
+        of_ys[place - 1].add_(of_ys[place].masked_fill(beats(ys[place], ys[place - 1]), 0))
+        of_ys[place].mul_(xs[place] == ys[place])
+    for of_y in of_ys:
+        of_y.masked_fill_(ys[-1].isnan(), torch.nan)
 
 
 def _products_before(rows: torch.Tensor) -> torch.Tensor:

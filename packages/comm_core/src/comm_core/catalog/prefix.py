@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 import torch
 
 from comm_core.catalog.blocks import Fill, ready, viewed
-from comm_core.catalog.rules import Emit, check_reverse
+from comm_core.catalog.rules import Emit, check_reverse, divided, returned, shared
 from comm_core.collective import Params
 from comm_core.extents import even_sizes
 from comm_core.pending import Pending
-from comm_core.reduce_ops import defined_word, neutral
-from comm_core.tracing import is_traced
+from comm_core.reduce_ops import REDUCE_OPS, defined_word, neutral
+from comm_core.rows import scan_rows
+from comm_core.tracing import is_traced, is_writable
 from comm_core.transports import Transport
 
 Prefixes = Callable[[str, Sequence[torch.Tensor]], Sequence[torch.Tensor]]
@@ -66,9 +67,21 @@ def exchanged(
     return viewed(wire.all_to_all(done.view(-1), shares, alike, own), shape)
 
 
-def before(emit: Emit, reverse: bool) -> int:
-    """Return how many ranks come before this one."""
-    return emit.world - 1 - emit.rank if reverse else emit.rank
+def transposed(
+    emit: Emit, name: str, cotangent: torch.Tensor, reduce_op: str, exclusive: bool, reverse: bool
+) -> torch.Tensor:
+    """Return the gradient of a linear scan, one in the other direction, of what `avg` has divided first.
+
+    Where that may be written over, each rank divides its share of all ranks' elements, which takes no room.
+    """
+    counts = range(not exclusive, emit.world + (not exclusive))
+    of_rank = counts[::-1] if reverse else counts
+    if not (REDUCE_OPS[reduce_op].divides and is_writable(cotangent)):
+        return emit(name, divided(cotangent, reduce_op, of_rank[emit.rank]), reduce_op="sum", reverse=not reverse)
+    rows = shared(emit, cotangent)
+    for row, count in zip(rows, of_rank, strict=True):
+        divided(row, reduce_op, count, own=True)
+    return returned(emit, scan_rows(rows, "sum", exclusive, reverse=not reverse), cotangent)
 
 
 def reduced_before(rows: torch.Tensor, reduce_op: str, exclusive: bool, reverse: bool) -> torch.Tensor:

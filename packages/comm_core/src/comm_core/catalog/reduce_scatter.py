@@ -59,6 +59,14 @@ def partial(emit: Emit, x: torch.Tensor, y: torch.Tensor, *, reduce_op: str, dim
     return partial_derivative(emit, x, y, reduce_op, functools.partial(emit, "all_gather", dim=dim))
 
 
+def weighted(emit: Emit, cotangent: torch.Tensor, factors: torch.Tensor, *, reduce_op: str, dim: int) -> torch.Tensor:
+    gathered = emit("all_gather", cotangent, dim=0)
+    blocks, rows = factors.tensor_split(emit.world, dim), gathered.tensor_split(emit.world, 0)
+    for block, row in zip(blocks, rows, strict=True):
+        block.mul_(row)
+    return factors
+
+
 def wire_bytes(input_bytes: int, world: int, rank: int, *, reduce_op: str, dim: int) -> int:
     return input_bytes * (world - 1) // world
 
@@ -80,4 +88,5 @@ REDUCE_SCATTER = Collective(
     in_place=missing("the result is smaller than the input"),
     wire_bytes=wire_bytes,
     lowering=Lowering.OUT_OF_PLACE,
+    weighted=weighted,
 )

@@ -257,6 +257,16 @@ def partial(emit: Emit, x: torch.Tensor, y: torch.Tensor, *, reduce_op: str, dim
     return partial_derivative(emit, x, y, reduce_op, functools.partial(emit, "all_gather_v", dim=dim, sizes=sizes))
 
 
+def weighted(
+    emit: Emit, cotangent: torch.Tensor, factors: torch.Tensor, *, reduce_op: str, dim: int, sizes: Shape
+) -> torch.Tensor:
+    counts = tuple(numels(factors.shape, dim, sizes))
+    gathered = emit("all_gather_v", cotangent.reshape(-1), dim=0, sizes=counts)
+    for block, row in zip(factors.split(list(sizes), dim), gathered.split(counts), strict=True):
+        block.mul_(row.view(block.shape))
+    return factors
+
+
 def wire_bytes(input_bytes: int, world: int, rank: int, *, reduce_op: str, dim: int, sizes: Shape) -> int:
     extent = sum(sizes)
     return input_bytes * (extent - sizes[rank]) // extent if extent else 0
@@ -279,4 +289,5 @@ REDUCE_SCATTER_V = Collective(
     in_place=missing("the result is smaller than the input"),
     wire_bytes=wire_bytes,
     lowering=Lowering.COMPOSITE,
+    weighted=weighted,
 )

@@ -42,8 +42,9 @@ def partial_derivative(
     if reduce_op == "product":
         return returned(emit, products_of_others(shared(emit, x)), x)
     reduced = y if whole is None else whole(y)
-    holds = ((x == reduced) | (x.isnan() & reduced.isnan())).to(x.dtype)
-    del reduced
+    holds = (x == reduced) | (x.isnan() & reduced.isnan())
+    del reduced  # before there are numbers of its size
+    holds = holds.to(x.dtype)
     holders = emit("all_reduce", holds, reduce_op="sum")
     return holds.div_(holders) if is_writable(holds) else holds / holders
 

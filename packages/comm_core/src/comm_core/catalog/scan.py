@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import torch
 
 from comm_core.catalog.blocks import Fill
-from comm_core.catalog.prefix import before, checked, exchanged, facts, over_ranks, reduced_before
-from comm_core.catalog.rules import Emit, batch_first, divided, returned, shared
-from comm_core.collective import Collective, Lowering, Params, Shape, missing
+from comm_core.catalog.prefix import checked, exchanged, facts, over_ranks, reduced_before, transposed
+from comm_core.catalog.rules import Emit, batch_first
+from comm_core.collective import Collective, Expansion, Lowering, Params, Shape, missing
 from comm_core.pending import Pending
 from comm_core.reduce_ops import prefixes_in_rank_order
-from comm_core.rows import scan_rows
+from comm_core.rows import pull_back_rows, scan_rows
 from comm_core.transports import Transport
 
 
@@ -39,12 +39,15 @@ def kernel(wire: Transport, x: torch.Tensor, *, reduce_op: str, reverse: bool, f
 
 
 def gradient(emit: Emit, cotangent: torch.Tensor, *, reduce_op: str, reverse: bool) -> torch.Tensor:
-    share = divided(cotangent, reduce_op, before(emit, reverse) + 1)
-    return emit("scan", share, reduce_op="sum", reverse=not reverse)
+    return transposed(emit, "scan", cotangent, reduce_op, exclusive=False, reverse=reverse)
 
 
-def expanded(emit: Emit, x: torch.Tensor, *, reduce_op: str, reverse: bool) -> torch.Tensor:
-    return returned(emit, reduced_before(shared(emit, x), reduce_op, exclusive=False, reverse=reverse), x)
+def expanded(rows: torch.Tensor, *, reduce_op: str, reverse: bool) -> torch.Tensor:
+    return reduced_before(rows, reduce_op, exclusive=False, reverse=reverse)
+
+
+def pulled_back(rows: torch.Tensor, cotangents: torch.Tensor, *, reduce_op: str, reverse: bool) -> torch.Tensor:
+    return pull_back_rows(rows, cotangents, reduce_op, exclusive=False, reverse=reverse)
 
 
 def wire_bytes(input_bytes: int, world: int, rank: int, *, reduce_op: str, reverse: bool) -> int:
@@ -69,5 +72,5 @@ SCAN = Collective(
     in_place=missing("c10d has no prefix reduction to write into the input"),
     wire_bytes=wire_bytes,
     lowering=Lowering.COMPOSITE,
-    expanded=expanded,
+    expanded=Expansion(expanded, pulled_back),
 )
