@@ -14,6 +14,8 @@ from comm_core import own_ops
 from comm_core.reduce_ops import preceding_into, prefixes_into, reduce_into
 from comm_core.tracing import is_traced, is_writable
 
+Beats = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
 _PIECE = 64 << 10  # bytes of rows that are pulled back at once: little room beside them, and they stay in cache
 
 
@@ -74,11 +76,10 @@ def pull_back_rows(
 ) -> torch.Tensor:
     """Return the gradient of `scan_rows` of a product, min or max, written over the cotangents and the rows.
 
-    With `y` the scan and `c` its cotangents, both steps go once over the rows. product: `u[i] = c[i] + x[i+1] u[i+1]`
-    from the last row on, and the gradient is `u[i]` times the product of the rows before it: no quotient, so zeros are
-    no special case. min and max: `u[i] = c[i] / n[i] + (u[i+1] where y[i+1] is y[i])`, with `n[i]` the rows up to `i`
-    that hold `y[i]`, and the gradient is `u[i]` where row `i` holds `y[i]`, else zero; but where the last `y` is NaN
-    that of all rows in it is, as by torch's own rule.
+    With `y` the scan and `c` its cotangents. product: `u[i] = c[i] + x[i+1] u[i+1]`, from the last row on, and the
+    gradient is `u[i]` times the product of the rows before it: no quotient, so zeros are no special case. min and max:
+    `c[r] / n[r]` goes to each of the `n[r]` rows up to `r` that hold `y[r]`, summed in rank order, as in a graph; where
+    the last `y` is NaN the gradients of all rows are, as by torch's own rule.
 
     Shapes: the input's; rows and cotangents are of one shape.
 
@@ -89,7 +90,7 @@ def pull_back_rows(
         >>> pull_back_rows(rows, ones, "max", exclusive=False, reverse=False).tolist()
         [[1.0], [1.0]]
 
-    Source: reverse accumulation through a recurrence, as for any linear one (Griewank and Walther, 2008).
+    Source: reverse accumulation (Griewank and Walther, 2008).
     """
     step = max(1, _PIECE // (rows.shape[0] * rows.element_size()))
     for xs, of_ys in zip(rows.split(step, 1), cotangents.split(step, 1), strict=True):
@@ -100,7 +101,7 @@ def pull_back_rows(
         if inputs and reduce_op == "product":
             _pull_back_products(inputs, of_inputs)
         elif inputs:
-            _pull_back_extrema(inputs, of_inputs, torch.gt if reduce_op == "max" else torch.lt)
+            _pull_back_extrema(inputs, of_inputs, torch.gt if reduce_op == "max" else torch.lt, reverse)
         if exclusive:
             for later, of_x in zip(of_inputs, of_order, strict=False):
                 of_x.copy_(later)
@@ -116,19 +117,21 @@ def _pull_back_products(xs: list[torch.Tensor], of_ys: list[torch.Tensor]) -> No
         of_y.mul_(before)
 
 
-def _pull_back_extrema(
-    xs: list[torch.Tensor], of_ys: list[torch.Tensor], beats: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-) -> None:
-    ys, holders = [xs[0]], torch.ones_like(xs[0])
+def _pull_back_extrema(xs: list[torch.Tensor], of_ys: list[torch.Tensor], beats: Beats, reverse: bool) -> None:
+    ys, holders, zero = [xs[0].clone()], torch.ones_like(xs[0]), xs[0].new_zeros(())
     for x, of_y in zip(xs[1:], of_ys[1:], strict=True):
         new = beats(x, ys[-1])
         ys.append(torch.where(new | x.isnan(), x, ys[-1]))
         of_y.div_(holders.masked_fill_(new, 0).add_(x == ys[-1]))
-    for place in range(len(xs) - 1, 0, -1):
-        of_ys[place - 1].add_(of_ys[place].masked_fill(beats(ys[place], ys[place - 1]), 0))
-        of_ys[place].mul_(xs[place] == ys[place])
-    for of_y in of_ys:
-        of_y.masked_fill_(ys[-1].isnan(), torch.nan)
+    pulled, term, holds = torch.empty_like(holders), holders, torch.empty_like(holders, dtype=torch.bool)
+    for place, x in enumerate(xs):
+        pulled.zero_()
+        for other in range(place, len(xs))[:: -1 if reverse else 1]:  # in rank order, as a graph sums them
+            torch.eq(x, ys[other], out=holds)
+            pulled.add_(torch.where(holds, of_ys[other], zero, out=term))
+        x.copy_(pulled.masked_fill_(ys[-1].isnan(), torch.nan))
+    for x, of_y in zip(xs, of_ys, strict=True):
+        of_y.copy_(x)
 
 
 def _products_before(rows: torch.Tensor) -> torch.Tensor:
