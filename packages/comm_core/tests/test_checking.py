@@ -188,9 +188,9 @@ def dying(group: Group, dead: int, folder: str) -> None:
 
 
 @pytest.mark.parametrize("dead", [0, 2])
-def test_a_dead_rank_is_named_on_every_other(dead: int, tmp_path: Path) -> None:
+def test_a_dead_rank_is_named_on_every_other(dead: int, tmp_path: Path, world_backend: str) -> None:
     with RankPool(grace=60.0) as pool, pytest.raises(RanksFailedError):
-        pool.run(dying, 3, "gloo", timeout=60.0, args=(dead, str(tmp_path)))
+        pool.run(dying, 3, world_backend, timeout=60.0, args=(dead, str(tmp_path)))
     said = {int(file.name): file.read_text() for file in tmp_path.iterdir()}
     assert said.keys() == {0, 1, 2} - {dead}
     for words in said.values():

@@ -11,6 +11,8 @@ import pytest
 import comm_shm
 from comm_shm import availability
 
+from . import core
+
 PACKAGE = Path(__file__).parents[1]
 
 
@@ -19,6 +21,11 @@ def fresh():
     availability.why_not.cache_clear()
     yield
     availability.why_not.cache_clear()
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not core.compilers(), reason="it needs Linux and a C compiler")
+def test_where_it_can_be_built_it_was():
+    assert comm_shm.why_not() is None  # or else all tests that need it would be skipped, and the run be green
 
 
 def test_available_says_yes_exactly_when_there_is_no_reason():

@@ -1,7 +1,7 @@
 """Random programs on 2 to 6 ranks: bits, disagreements and deaths.
 
-By default a few seconds; COMM_SHM_SOAK=SECONDS gives each of the three tests that long, from seeds that
-COMM_SHM_SEED begins. A failure names its seed.
+By default a few seconds; COMM_SHM_SOAK=SECONDS gives the first test that long and the two others a quarter of it, from
+seeds that COMM_SHM_SEED begins. A failure names its seed.
 """
 
 import os

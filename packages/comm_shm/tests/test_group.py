@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 pytestmark = [pytest.mark.needs_shm, pytest.mark.world(1, 2, 3, 4, backend="shm")]
 
-SLOT_NUMEL = 64 * 1024 // 4
+SLOT_NUMEL = 96 * 1024 // 4  # of what follows there are cases on both sides
 LITTLE = 12288 // 4  # up to here all ranks read all inputs, above each reduces a part
 SIZES = [0, 1, 3, 1001, 2047, 2049, LITTLE, LITTLE + 1, SLOT_NUMEL, SLOT_NUMEL + 1, 9 * SLOT_NUMEL + 7]
 STEPS = {

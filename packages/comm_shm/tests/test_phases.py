@@ -337,7 +337,8 @@ def test_a_rank_killed_at_any_phase_is_an_error_on_all_others(library, fleet, tm
     for what, of in reached.items():
         assert {BEFORE_PUBLISH, AFTER_PUBLISH, IN_WAIT} <= of or (what == "close" and AT_CLOSE in of), (what, of)
     print(f"{len(waits) // 2} deaths in {len(plan)} rounds; all others told after at most {max(waits):.3f} s")
-    assert max(waits) < 10.0  # a second is promised, and this machine may be busy
+    assert sorted(waits)[len(waits) * 9 // 10] < 1.0  # as is promised; a few may be late where the machine is busy
+    assert max(waits) < 10.0
 
 
 def test_a_rank_that_stops_at_any_phase_and_goes_on_changes_nothing(library, fleet, tmp_path):

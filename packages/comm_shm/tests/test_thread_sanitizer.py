@@ -23,6 +23,12 @@ MUTANTS = {
     "one card": ("shm.h", "cards[step & 1]", "cards[0]"),
     "all data on one card": ("collective.c", "shm_card_of(group, rank, course->first)->data",
                              "shm_card_of(group, rank, 0)->data"),
+    "signal relaxed": ("symmetric.c", "->sent, 1, memory_order_release)", "->sent, 1, memory_order_relaxed)"),
+    "signal taken relaxed": ("symmetric.c", "->sent, memory_order_acquire)", "->sent, memory_order_relaxed)"),
+    "message relaxed": ("mail.c", "out->head, memory_order_release)", "out->head, memory_order_relaxed)"),
+    "message read relaxed": ("mail.c", "memory_order_acquire) - in->tail", "memory_order_relaxed) - in->tail"),
+    "room relaxed": ("mail.c", "in->tail, memory_order_release)", "in->tail, memory_order_relaxed)"),
+    "room read relaxed": ("mail.c", "(&lane->tail, memory_order_acquire)", "(&lane->tail, memory_order_relaxed)"),
 }  # fmt: skip
 
 

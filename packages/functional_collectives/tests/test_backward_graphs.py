@@ -76,6 +76,7 @@ def gradients(group, compiled):
     return found
 
 
+@pytest.mark.usefixtures("world_backend")
 def test_ranks_that_go_on_differently_have_the_gradients_of_eager_code():
     compiled, eager = (run_ranks(gradients, 2, args=(how,), timeout=240.0) for how in (True, False))
     torch.testing.assert_close(compiled, eager)

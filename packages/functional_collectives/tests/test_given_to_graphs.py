@@ -8,6 +8,8 @@ from torch._dynamo.testing import CompileCounterWithBackend
 import functional_collectives as fc
 from comm_core.testing import run_ranks
 
+pytestmark = pytest.mark.usefixtures("world_backend")
+
 CALLS = {
     "all_reduce": lambda x, group: fc.all_reduce(x, "sum", group),
     "all_gather": lambda x, group: fc.all_gather_tensor(x, 1, group),  # with a step after the wait

@@ -330,14 +330,17 @@ def _unanswered(group):
 
     import functional_collectives as fc
 
-    briefly = dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=1))
+    briefly = dist.new_group(timeout=datetime.timedelta(seconds=1))
     try:
         fc.irecv(torch.empty(3), 1 - group.rank, briefly, tag=7).tolist()
     except CommError as error:
-        return error.where
+        return str(error)
 
 
 @pytest.mark.world(2)
 def test_a_message_that_does_not_come_is_told_by_its_rank_and_tag(world):
-    others = [f"batch_p2p, receiving from rank {other} with tag 7" for other in (1, 0)]
-    assert world.run(_unanswered) == others
+    for words, other in zip(world.run(_unanswered), (1, 0), strict=True):
+        if world.backend == "shm":
+            assert f"with tag 7 by rank {other}" in words
+        else:
+            assert words.startswith(f"batch_p2p, receiving from rank {other} with tag 7: ")

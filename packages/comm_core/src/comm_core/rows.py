@@ -118,7 +118,7 @@ def _pull_back_products(xs: list[torch.Tensor], of_ys: list[torch.Tensor]) -> No
 
 
 def _pull_back_extrema(xs: list[torch.Tensor], of_ys: list[torch.Tensor], beats: Beats, reverse: bool) -> None:
-    ys, holders, zero = [xs[0].clone()], torch.ones_like(xs[0]), xs[0].new_zeros(())
+    ys, holders, zero = [xs[0]], torch.ones_like(xs[0]), xs[0].new_zeros(())
     for x, of_y in zip(xs[1:], of_ys[1:], strict=True):
         new = beats(x, ys[-1])
         ys.append(torch.where(new | x.isnan(), x, ys[-1]))

@@ -11,7 +11,6 @@ import os
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ import torch
 from comm_core.errors import ArgumentError, CommError, MismatchError, TransportError, first_line, said
 from comm_shm.codes import DTYPE_CODE
 from comm_shm.control import Control
+from comm_shm.memory_left import room_bytes
 
 CHANNELS = 16
 _CHANNEL_BYTES = 16  # sizeof(shm_channel)
@@ -111,21 +111,6 @@ def allocate(control: Control, number: int, shape: Sequence[int], dtype: torch.d
             os.close(memfd)
     address = torch.frombuffer(mapping, dtype=torch.uint8, count=1).data_ptr()
     return Allocation(number, layout, address, weakref.ref(mapping)), mapping
-
-
-def room_bytes() -> int:
-    """Return how much memory this process can still have: the machine's, or its control group's if that is less."""
-    facts = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-    room = int(facts["MemAvailable"].split()[0]) * 1024
-    limit, used = _number("/sys/fs/cgroup/memory.max"), _number("/sys/fs/cgroup/memory.current")
-    return room if limit is None or used is None else min(room, max(limit - used, 0))
-
-
-def _number(path: str) -> int | None:
-    try:
-        return int(Path(path).read_text())
-    except (OSError, ValueError):  # no such file, or the word "max"
-        return None
 
 
 def _wish(shape: Sequence[int], dtype: torch.dtype | None) -> tuple[torch.Tensor, CommError | None]:

@@ -20,6 +20,7 @@ from typing import Any
 from comm_core.errors import TransportError
 from comm_shm import _native
 from comm_shm.faults import Status
+from comm_shm.memory_left import room_bytes
 from comm_shm.rendezvous import Card, open_pidfds
 
 SLOT_BYTES = 96 * 1024  # eight of them, in a group of two, stay in a second-level cache of 1 MiB, beside the message
@@ -62,12 +63,15 @@ def create(world: int, slot: int | None = None) -> tuple[int, str]:
         )
     slot = slot_bytes(world) if slot is None else slot
     size = _native.reserved_bytes(world, slot)
+    what, room = f"{world} ranks, each with slots of {slot} bytes", room_bytes()
+    if size > room:  # where a control group has less, the kernel would end the process
+        raise no_room(size, what, f"{room} bytes are left")
     memfd, name = create_file(_native.segment_bytes(world, slot))
     try:
         os.posix_fallocate(memfd, 0, size)  # an error here, rather than SIGBUS at the first use
     except OSError as error:
         os.close(memfd)
-        raise no_room(size, f"{world} ranks, each with slots of {slot} bytes", error) from error
+        raise no_room(size, what, error) from error
     return memfd, name
 
 
@@ -97,11 +101,11 @@ def create_file(size: int) -> tuple[int, str]:
     return memfd, name
 
 
-def no_room(size: int, what: str, error: OSError) -> TransportError:
+def no_room(size: int, what: str, why: object) -> TransportError:
     """Return the error for memory that cannot be had, with the numbers."""
     return TransportError(
         _WHERE,
-        got=f"no room for {size} bytes of shared memory ({what}): {error}",
+        got=f"no room for {size} bytes of shared memory ({what}): {why}",
         need="that much free memory",
         hint='raise the memory limit, or use backend="gloo" for this group',
     )

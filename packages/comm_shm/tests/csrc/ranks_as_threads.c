@@ -1,11 +1,12 @@
 /* The C core as it is, with the ranks of a group as threads of one process, so that ThreadSanitizer sees all of them.
  *
  * Every rank maps the segment at the same place: mmap is replaced for that (see ../core.py). Each thread runs the same
- * random program of collectives, drawn from the seed, and compares each result with what it computes for itself.
+ * random program of collectives, messages and signals, drawn from the seed, and compares each result with what it
+ * computes for itself.
  * Arguments: world, slot bytes, collectives, seed. Ends with 0 when everything was right.
  */
 #define _GNU_SOURCE
-#include "shm.h"
+#include "mail.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +17,8 @@
 #define MOST 6000 /* elements of one rank's part */
 
 static void *segment;
+static unsigned char *buffers;            /* one of each rank, which all of them see */
+static shm_channel channels[64][64];      /* from, to */
 static uint32_t world;
 static size_t slot_bytes, collectives;
 static uint64_t seed;
@@ -143,6 +146,82 @@ static void play_mismatch(player *me) {
         expect(0, "mismatch", me->turn, 0);
 }
 
+static size_t stride(void) { return sizeof(int32_t) * MOST * world; }
+
+static int32_t *buffer_of(uint32_t rank) { return (int32_t *)(void *)(buffers + rank * stride()); }
+
+static uint32_t next_to(const player *me, uint32_t steps) { return (me->rank + steps) % world; }
+
+/* In a buffer that every rank has mapped: at the end each rank has the sums in its own. */
+static void play_symmetric(player *me) {
+    shm_buffers all = {.first = buffers, .stride = stride()};
+    shm_call call = call_of(me, 7);
+    call.buffers = &all;
+    int32_t *mine = buffer_of(me->rank);
+    for (size_t i = 0; i < me->numel; i++)
+        mine[i] = value(me->turn, me->rank, i);
+    must(shm_one_shot_all_reduce(me->group, &call, &me->patience), "one_shot_all_reduce");
+    for (size_t i = 0; i < me->numel; i++)
+        expect(me->out[i] == total(me->turn, i), "one_shot_all_reduce", me->turn, i);
+    call.header.op = 8;
+    must(shm_two_shot_all_reduce(me->group, &call, &me->patience), "two_shot_all_reduce");
+    for (size_t i = 0; i < me->numel; i++)
+        expect(mine[i] == total(me->turn, i), "two_shot_all_reduce", me->turn, i);
+}
+
+static void tell(player *me, uint32_t to) { must(shm_signal(me->group, &channels[me->rank][to]), "signal"); }
+
+static void hear(player *me, uint32_t from) {
+    must(shm_take_signal(me->group, from, &channels[from][me->rank], &me->patience), "take_signal");
+}
+
+/* Each rank writes into the buffer of the next one, when that has said that it has done with it, and tells it so. */
+static void play_signal(player *me) {
+    uint32_t to = next_to(me, 1), from = next_to(me, world - 1);
+    int32_t *theirs = buffer_of(to), *mine = buffer_of(me->rank);
+    tell(me, from);
+    hear(me, to);
+    for (size_t i = 0; i < me->numel; i++)
+        theirs[i] = value(me->turn, me->rank, i);
+    tell(me, to);
+    hear(me, from);
+    for (size_t i = 0; i < me->numel; i++)
+        expect(mine[i] == value(me->turn, from, i), "signal", me->turn, i);
+}
+
+static shm_errand *posted(player *me, int receives, uint32_t peer, int32_t *data) {
+    shm_errand *errand = shm_errand_new(me->group->mail, receives, (int)peer);
+    if (errand == NULL)
+        exit(5);
+    errand->data = (unsigned char *)data;
+    errand->envelope = (shm_envelope){.bytes = me->numel * sizeof *data, .numel = me->numel, .dtype = SHM_I32};
+    if (shm_post(me->group->mail, errand) != 0)
+        exit(5);
+    return errand;
+}
+
+/* To the next rank and from the one before, two at a time. */
+static void play_message(player *me) {
+    uint32_t to = next_to(me, 1), from = next_to(me, world - 1);
+    int32_t *second = me->in + MOST;
+    if (world == 1)
+        return;
+    for (size_t i = 0; i < me->numel; i++) {
+        me->in[i] = value(me->turn, me->rank, i);
+        second[i] = value(me->turn, me->rank, i + 1);
+    }
+    shm_errand *errands[] = {posted(me, 0, to, me->in), posted(me, 0, to, second), posted(me, 1, from, me->out),
+                             posted(me, 1, from, me->out + MOST)};
+    for (size_t i = 0; i < 4; i++) {
+        must(shm_await(me->group->mail, errands[i], &me->patience), "message");
+        shm_drop(&errands[i]->request);
+    }
+    for (size_t i = 0; i < me->numel; i++) {
+        expect(me->out[i] == value(me->turn, from, i), "message", me->turn, i);
+        expect(me->out[MOST + i] == value(me->turn, from, i + 1), "second message", me->turn, i);
+    }
+}
+
 static void play(player *me, uint32_t what, uint32_t root) {
     switch (what) {
     case 0:
@@ -151,6 +230,9 @@ static void play(player *me, uint32_t what, uint32_t root) {
     case 3: play_all_gather(me); break;
     case 4: play_reduce_scatter(me); break;
     case 5: play_all_to_all(me); break;
+    case 6: play_symmetric(me); break;
+    case 7: play_signal(me); break;
+    case 8: play_message(me); break;
     default: play_mismatch(me);
     }
 }
@@ -166,7 +248,7 @@ static void *life(void *argument) {
         exit(5);
     uint64_t state = seed;
     for (me.turn = 0; me.turn < collectives; me.turn++) {
-        uint32_t what = draw(&state, 7), root = draw(&state, world);
+        uint32_t what = draw(&state, 10), root = draw(&state, world);
         me.numel = 1 + draw(&state, draw(&state, 2) ? 24 : 1 + draw(&state, MOST)); /* about 20 fit on a card */
         me.patience.deadline_ns = shm_now_ns() + INT64_C(60000000000);
         play(&me, what, root);
@@ -189,6 +271,9 @@ int main(int count, char **words) {
     if (memfd < 0 || ftruncate(memfd, (off_t)bytes) != 0 || world > 64)
         return 2;
     segment = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
+    buffers = calloc(world, stride());
+    if (buffers == NULL)
+        return 2;
     pthread_t threads[64];
     for (uint32_t rank = 0; rank < world; rank++)
         if (pthread_create(&threads[rank], NULL, life, (void *)(uintptr_t)rank) != 0)
