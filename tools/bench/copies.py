@@ -37,7 +37,7 @@ MORE = {
     ("reduce_scatter", "backward of product"): 3.0,
     ("reduce_scatter", "backward, coalesced"): 1.5,  # the row of the cotangents, and that of the gradients
     ("reduce_scatter_v", "backward of max, dim 1"): 5.25,
-    ("scan", "backward of max"): 5.4,  # a share of all ranks' tensors and of their cotangents, the rest piece by piece
+    ("scan", "backward of max"): 4.5,  # a share of all ranks' tensors and of their cotangents, the rest piece by piece
     ("exscan", "backward of product"): 2.0,
 }
 """The most copies that a backward is given which is given more than one, with the reason."""

@@ -80,11 +80,17 @@ def test_rows_are_pulled_back_as_by_autograd(
 
 
 @pytest.mark.parametrize("op", ["product", "max"])
-def test_many_pieces_are_pulled_back_as_one(op: str) -> None:
-    rows, cotangents = (torch.arange(3.0 * 20_001).view(3, 20_001).remainder(7).sub(3) for _ in range(2))
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_many_pieces_are_pulled_back_as_one(op: str, dtype: torch.dtype) -> None:
+    rows, cotangents = (torch.arange(3.0 * 40_001).view(3, -1).remainder(7).sub(3).to(dtype) for _ in range(2))
     columns = zip(rows.split(1000, 1), cotangents.split(1000, 1), strict=True)
     want = torch.cat([pull_back_rows(x.clone(), y.clone(), op, False, False) for x, y in columns], 1)
-    assert torch.equal(pull_back_rows(rows, cotangents, op, False, False), want)
+    leaf = rows.to(torch.float64, copy=True).requires_grad_()
+    made = reduced_before(leaf, op, exclusive=False, reverse=False)
+    (exact,) = torch.autograd.grad(made, leaf, cotangents.double())
+    found = pull_back_rows(rows, cotangents, op, False, False)
+    assert torch.equal(found, want)
+    torch.testing.assert_close(found.double(), exact, rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 5, 8, 9])

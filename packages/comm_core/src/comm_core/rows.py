@@ -14,7 +14,7 @@ from comm_core import own_ops
 from comm_core.reduce_ops import preceding_into, prefixes_into, reduce_into
 from comm_core.tracing import is_traced, is_writable
 
-Beats = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Extremum = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 _PIECE = 64 << 10  # bytes of rows that are pulled back at once: little room beside them, and they stay in cache
 
@@ -93,15 +93,14 @@ def pull_back_rows(
     Source: reverse accumulation (Griewank and Walther, 2008).
     """
     step = max(1, _PIECE // (rows.shape[0] * rows.element_size()))
+    in_rank_order = slice(None, None, -1 if reverse else 1)
     for xs, of_ys in zip(rows.split(step, 1), cotangents.split(step, 1), strict=True):
-        order, of_order = list(xs.unbind(0)), list(of_ys.unbind(0))
-        if reverse:
-            order, of_order = order[::-1], of_order[::-1]
+        order, of_order = list(xs.unbind(0))[in_rank_order], list(of_ys.unbind(0))[in_rank_order]
         inputs, of_inputs = (order[:-1], of_order[1:]) if exclusive else (order, of_order)
         if inputs and reduce_op == "product":
             _pull_back_products(inputs, of_inputs)
         elif inputs:
-            _pull_back_extrema(inputs, of_inputs, torch.gt if reduce_op == "max" else torch.lt, reverse)
+            _pull_back_extrema(inputs, of_inputs, torch.maximum if reduce_op == "max" else torch.minimum, in_rank_order)
         if exclusive:
             for later, of_x in zip(of_inputs, of_order, strict=False):
                 of_x.copy_(later)
@@ -117,18 +116,19 @@ def _pull_back_products(xs: list[torch.Tensor], of_ys: list[torch.Tensor]) -> No
         of_y.mul_(before)
 
 
-def _pull_back_extrema(xs: list[torch.Tensor], of_ys: list[torch.Tensor], beats: Beats, reverse: bool) -> None:
-    ys, holders, zero = [xs[0]], torch.ones_like(xs[0]), xs[0].new_zeros(())
+def _pull_back_extrema(
+    xs: list[torch.Tensor], of_ys: list[torch.Tensor], extremum: Extremum, in_rank_order: slice
+) -> None:
+    ys, holders, holds = [xs[0]], torch.ones_like(xs[0]), torch.empty_like(xs[0])  # ones and zeros: branches cost more
     for x, of_y in zip(xs[1:], of_ys[1:], strict=True):
-        new = beats(x, ys[-1])
-        ys.append(torch.where(new | x.isnan(), x, ys[-1]))
-        of_y.div_(holders.masked_fill_(new, 0).add_(x == ys[-1]))
-    pulled, term, holds = torch.empty_like(holders), holders, torch.empty_like(holders, dtype=torch.bool)
+        ys.append(extremum(ys[-1], x))
+        holders.mul_(torch.eq(ys[-1], ys[-2], out=holds)).add_(torch.eq(x, ys[-1], out=holds))
+        of_y.div_(holders)
+    pulled = holders
     for place, x in enumerate(xs):
         pulled.zero_()
-        for other in range(place, len(xs))[:: -1 if reverse else 1]:  # in rank order, as a graph sums them
-            torch.eq(x, ys[other], out=holds)
-            pulled.add_(torch.where(holds, of_ys[other], zero, out=term))
+        for other in range(place, len(xs))[in_rank_order]:
+            pulled.addcmul_(of_ys[other], torch.eq(x, ys[other], out=holds))
         x.copy_(pulled.masked_fill_(ys[-1].isnan(), torch.nan))
     for x, of_y in zip(xs, of_ys, strict=True):
         of_y.copy_(x)
