@@ -1,5 +1,8 @@
 """Checked mode in this package's own forms: lists of tensors, given outputs, results in flight."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -130,3 +133,31 @@ def test_blocks_of_threads_may_be_left_in_any_order():
     assert checking.mode == checking.Mode(2)
     second.__exit__(None, None, None)
     assert checking.mode is None
+
+
+HELD = """
+import sys
+import torch
+import torch.distributed as dist
+import functional_collectives as fc
+
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+used = fc.all_reduce(torch.ones(2), "sum") + 1
+held = fc.all_reduce(torch.ones(2), "sum")  # this line
+if sys.argv[1] == "error":
+    raise ValueError
+"""
+
+
+@pytest.mark.parametrize("ends", ["well", "error"])
+def test_a_result_that_is_held_until_the_program_ends_is_told_with_its_line(ends, tmp_path):
+    """After an error, what was under way is not the news."""
+    program = tmp_path / "held.py"
+    program.write_text(HELD)
+    done = subprocess.run(
+        [sys.executable, str(program), ends], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == (ends == "error")
+    line = HELD.splitlines().index('held = fc.all_reduce(torch.ones(2), "sum")  # this line') + 1
+    told = f"all_reduce: nobody waited for the result, started at {program}:{line}"
+    assert done.stderr.count("nobody waited for") == done.stderr.count(told) == (ends == "well")

@@ -89,6 +89,33 @@ def _compiled(group, backend, given):
     return torch.equal(results[0], results[2]), torch.equal(results[1], results[3])
 
 
+def _sizes_exchanged_in_the_graph(group):
+    import torch._dynamo
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    import functional_collectives as fc
+
+    def program(x):
+        return fc.all_gather_v(x * 2, 0, group) + 1
+
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(program, fullgraph=True, dynamic=True, backend=counter)
+    found = []
+    for more in (3, 4, 6):
+        x = torch.arange(2.0 * (more + group.rank)).view(-1, 2).requires_grad_()
+        for one in (program, compiled):
+            y = one(x)
+            found.append((y.detach(), torch.autograd.grad((y * y).sum(), x)[0]))
+    pairs = zip(found[::2], found[1::2], strict=True)
+    return [torch.equal(a, b) for eager, graph in pairs for a, b in zip(eager, graph, strict=True)], counter.frame_count
+
+
+@pytest.mark.world(2, timeout=180)
+def test_sizes_are_exchanged_in_one_graph(world):
+    assert world.run(_sizes_exchanged_in_the_graph) == [([True] * 6, 1)] * 2
+
+
 @pytest.mark.world(3, timeout=180)
 @pytest.mark.parametrize(("backend", "given"), [("aot_eager", True), ("inductor", True), ("aot_eager", False)])
 def test_compiled_equals_eager(world, backend, given):

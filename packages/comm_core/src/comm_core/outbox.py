@@ -16,7 +16,7 @@ import warnings
 import torch
 
 from comm_core.errors import CommError, UnwaitedWarning
-from comm_core.pending import Pending, Waitable
+from comm_core.pending import Pending, Waitable, noted
 
 AT_EXIT_S = 10.0
 
@@ -143,8 +143,11 @@ def finished(pending: Pending) -> torch.Tensor:
 
 def _at_exit() -> None:
     """Wait for a while, but not where the program ends by an error: others may wait for this rank to end."""
-    unreceived = OUTBOX.unreceived(0.0 if getattr(sys, "last_type", None) is not None else AT_EXIT_S)
+    failed = getattr(sys, "last_type", None) is not None
+    unreceived = OUTBOX.unreceived(0.0 if failed else AT_EXIT_S)
     words = [f"a message on group {group} has not been received" for group in unreceived] + OUTBOX.unsaid()
+    if not failed:
+        words += [f"{one.what}: nobody waited for the result, started at {one.where}" for one in noted()]
     if words:
         warnings.warn(f"when the program ended: {'; '.join(words)}", UnwaitedWarning, stacklevel=2)
 
