@@ -173,3 +173,59 @@ def _numbers(group):
 @pytest.mark.world(1, 2, 3)
 def test_whole_numbers_of_any_kind_and_lists_of_any_kind_are_taken(world):
     assert world.run(_numbers) == [[]] * world.size
+
+
+def _each_takes_the_others(group):
+    """Return where a function, ours or torch's, makes of the other's result in flight not what it makes of a tensor."""
+    import torch.distributed as dist
+    import torch.distributed._functional_collectives as torchs
+
+    n, pg = group.world, dist.group.WORLD
+    right, left, shift = (group.rank + 1) % n, (group.rank - 1) % n, [(rank + 1) % n for rank in range(n)]
+    plain = torch.full((n, n), float(n))
+    ours = {
+        "all_reduce": lambda x: fc.all_reduce(x, "max"),
+        "all_reduce by a factor": lambda x: fc.all_reduce(x, fc.premul_sum(2.0)),
+        "all_gather": lambda x: fc.all_gather_tensor(x, 1),
+        "reduce_scatter": lambda x: fc.reduce_scatter_tensor(x, "sum", 1),
+        "all_to_all": lambda x: fc.all_to_all_single(x, [1] * n, [1] * n),
+        "broadcast": lambda x: fc.broadcast(x, 0),
+        "permute": lambda x: fc.permute_tensor(x, shift),
+        "wait": fc.wait_tensor,
+        "gather": lambda x: fc.gather(x, 0),
+        "scatter": lambda x: fc.scatter(x, 0),
+        "reduce": lambda x: fc.reduce(x, "sum", 0),
+        "all_gather_v": lambda x: fc.all_gather_v(x, 0),
+        "reduce_scatter_v": lambda x: fc.reduce_scatter_v(x, "sum", 0),
+        "scan": lambda x: fc.scan(x, "sum"),
+        "exscan": lambda x: fc.exscan(x, "sum"),
+        "batch_p2p": lambda x: fc.batch_p2p([fc.Send(x, right), fc.Receive(x, left)])[1],
+        "coalesced": lambda x: fc.reduce_scatter_tensor_coalesced([x, x], "sum", [0, 1])[1],
+        "in place": lambda x: fc.all_to_all_inplace(torch.zeros(n, n), x),
+        "messages in place": lambda x: fc.batch_p2p_ops_inplace(
+            ["isend", "irecv"], [right, left], [0, 0], [x, torch.zeros(n, n)]
+        )[1],
+        "vmap": torch.vmap(lambda v: fc.all_reduce(v, "sum")),
+    }
+    theirs = {
+        "all_reduce": lambda x: torchs.all_reduce(x, "max", pg),
+        "all_gather": lambda x: torchs.all_gather_tensor(x, 0, pg),
+        "reduce_scatter": lambda x: torchs.reduce_scatter_tensor(x, "sum", 0, pg),
+        "all_to_all": lambda x: torchs.all_to_all_single(x, None, None, pg),
+        "broadcast": lambda x: torchs.broadcast(x, 0, pg),
+        "wait": torchs.wait_tensor,
+        "coalesced": lambda x: torchs.all_reduce_coalesced([x, x], "sum", pg)[1],
+        "in place": lambda x: torchs.all_gather_tensor_inplace(torch.zeros(n * n, n), x, pg),
+    }
+    wrong = []
+    for of, calls, other in (("ours", ours, torchs), ("theirs", theirs, fc)):
+        for name, call in calls.items():
+            want = fc.wait_tensor(call(plain.clone()))
+            got = fc.wait_tensor(call(other.all_reduce(torch.ones(n, n), "sum", pg)))
+            wrong += [] if torch.equal(got, want) else [(of, name)]
+    return wrong
+
+
+@pytest.mark.world(2, 3)
+def test_each_takes_the_others_results_in_flight(world):
+    assert world.run(_each_takes_the_others) == [[]] * world.size
