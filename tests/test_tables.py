@@ -111,6 +111,10 @@ CHECKS: dict[str, Check] = {
             "packages/functional_collectives/tests/test_checked.py::"
             "test_a_wait_that_never_comes_is_reported_with_its_line"
         ),
+        "a result is held, and nobody has waited for it when the program ends": (
+            "packages/functional_collectives/tests/test_checked.py::"
+            "test_a_result_that_is_held_until_the_program_ends_is_told_with_its_line"
+        ),
         "an input is written while it is sent": (
             f"{CORE}/test_pending.py::test_a_write_to_the_input_names_the_line_of_the_start"
         ),

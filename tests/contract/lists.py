@@ -112,6 +112,15 @@ def unchanged(xs: Tensors, params: Params) -> Tensors:
     return list(xs)
 
 
+def multiplied_first(name: str, xs: Tensors, params: Params) -> Tensors:
+    """What a collective computes where a reduce op may say what each rank's tensor is multiplied by and then summed."""
+    factors = [getattr(of.get("reduce_op"), "factor", None) for of in params]
+    if all(factor is None for factor in factors):
+        return LISTS[name](xs, params)
+    of_sum = [{**of, "reduce_op": "sum"} for of in params]
+    return LISTS[name]([x if by is None else x * by for x, by in zip(xs, factors, strict=True)], of_sum)
+
+
 LISTS: dict[str, Callable[[Tensors, Params], Tensors]] = {
     "all_reduce": all_reduce,
     "all_gather": all_gather,

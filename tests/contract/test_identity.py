@@ -14,6 +14,7 @@ REPLICATED = {  # results that are equal on all ranks: what they are, and a prog
     "all_reduce sum": ("all_reduce", {"reduce_op": "sum"}, lambda xs: sum(xs)),
     "all_reduce avg": ("all_reduce", {"reduce_op": "avg"}, lambda xs: sum(xs) / len(xs)),
     "all_reduce max": ("all_reduce", {"reduce_op": "max"}, lambda xs: torch.stack(xs).amax(0)),
+    "all_reduce min": ("all_reduce", {"reduce_op": "min"}, lambda xs: torch.stack(xs).amin(0)),
     "all_reduce product": ("all_reduce", {"reduce_op": "product"}, lambda xs: torch.stack(xs).prod(0)),
     "all_gather": ("all_gather", {"dim": 1}, lambda xs: torch.cat(xs, 1)),
     "all_gather_v": ("all_gather_v", {"dim": 1, "sizes": 3}, lambda xs: torch.cat(xs, 1)),

@@ -17,7 +17,7 @@ from comm_core.catalog import CATALOG
 from comm_core.testing import run_ranks
 
 from .case import Case
-from .lists import LISTS
+from .lists import multiplied_first
 from .test_torch_func import ENTRIES, cases
 
 Slopes = tuple[torch.Tensor, torch.Tensor]
@@ -48,7 +48,7 @@ def slopes(group: Any, name: str, case: Case, bent: int) -> Slopes:
 
 def of_one_process(name: str, case: Case, bent: int) -> list[Slopes]:
     xs = [leaf(case, rank) for rank in range(case.world)]
-    total = sum(loss(y, rank, bent) for rank, y in enumerate(LISTS[name](xs, case.params)))
+    total = sum(loss(y, rank, bent) for rank, y in enumerate(multiplied_first(name, xs, case.params)))
     once = torch.autograd.grad(total, xs, create_graph=True, materialize_grads=True)
     again = sum(g.square().sum() for g in once) + sum(0.0 * x.sum() for x in xs)
     twice = torch.autograd.grad(again, xs)

@@ -27,12 +27,13 @@ from torch.func import grad, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
 from comm_core import SimulatedGroup, World, run
 from comm_core.catalog import CATALOG
 from comm_core.collective import Missing
+from comm_core.premul import premul_sum
 from comm_core.testing import run_ranks
 
 from .case import BITWISE, Case
 from .cases import CASES
 from .judge import expected, wrong
-from .lists import GRADUAL, LISTS
+from .lists import GRADUAL, LISTS, multiplied_first
 
 ENTRIES = [
     name
@@ -52,6 +53,9 @@ def cases(name: str, world: int, more: int = 2) -> list[Case]:
         replace(typical, label=f"typical {op}", params=tuple({**of, "reduce_op": op} for of in typical.params))
         for op in (GRADUAL if "reduce_op" in typical.params[0] else ())
     ]
+    if every_op:
+        by_rank = [{**of, "reduce_op": premul_sum(rank - 1.5)} for rank, of in enumerate(typical.params)]
+        every_op.append(replace(typical, label="typical premul_sum", params=tuple(by_rank)))
     return [replace(case, dtype=torch.float64) for case in [*(every_op or [typical]), *others[:more]]]
 
 
@@ -61,7 +65,7 @@ def sizes(case: Case) -> list[torch.Size]:
 
 def results_of(name: str, case: Case) -> list[int]:
     """How many elements each rank's result has."""
-    return [y.numel() for y in LISTS[name](case.inputs(), case.params)]
+    return [y.numel() for y in multiplied_first(name, case.inputs(), case.params)]
 
 
 def lengths(name: str, case: Case) -> tuple[int, int]:
@@ -176,7 +180,7 @@ def of_one_process(name: str, case: Case, bent: int | None) -> Wanted:
 
     def world(*zs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         xs = [before(z, rank, case) for rank, z in enumerate(zs)]
-        return tuple(after(y, rank, long, bent) for rank, y in enumerate(LISTS[name](xs, case.params)))
+        return tuple(after(y, rank, long, bent) for rank, y in enumerate(multiplied_first(name, xs, case.params)))
 
     def total(*zs: torch.Tensor) -> torch.Tensor:
         return torch.stack(world(*zs)).sum()
