@@ -70,6 +70,9 @@ class Expansion:
     rows: Callable[..., torch.Tensor]
     pulled_back: Callable[..., torch.Tensor]
 
+    def __repr__(self) -> str:
+        return "Expansion(rows, pulled_back)"  # the same in every process
+
 
 @dataclass(frozen=True, slots=True)
 class Collective:

@@ -14,8 +14,6 @@ from comm_core import own_ops
 from comm_core.reduce_ops import preceding_into, prefixes_into, reduce_into
 from comm_core.tracing import is_traced, is_writable
 
-Extremum = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
 _PIECE = 64 << 10  # bytes of rows that are pulled back at once: little room beside them, and they stay in cache
 
 
@@ -117,7 +115,7 @@ def _pull_back_products(xs: list[torch.Tensor], of_ys: list[torch.Tensor]) -> No
 
 
 def _pull_back_extrema(
-    xs: list[torch.Tensor], of_ys: list[torch.Tensor], extremum: Extremum, in_rank_order: slice
+    xs: list[torch.Tensor], of_ys: list[torch.Tensor], extremum: Callable[..., torch.Tensor], in_rank_order: slice
 ) -> None:
     ys, holders, holds = [xs[0]], torch.ones_like(xs[0]), torch.empty_like(xs[0])  # ones and zeros: branches cost more
     for x, of_y in zip(xs[1:], of_ys[1:], strict=True):

@@ -6,14 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-_ROOT = Path("/")
-_FILES = {  # the limit, what is used, and the line of `memory.stat` with what of that are files that can be dropped
-    "cgroup2": ("memory.max", "memory.current", "inactive_file"),
-    "cgroup": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-}
 
-
-def room_bytes(root: Path = _ROOT) -> int:
+def room_bytes(root: Path = Path("/")) -> int:
     """Return what the machine has free, or the poorest of the control groups that this process is in, if that is less.
 
     Args:
@@ -40,7 +34,11 @@ def _control_groups(root: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _room_in(folder: Path, kind: str) -> int:
-    limit, used, droppable = _FILES[kind]
+    limit, used, droppable = (  # the last: a line of `memory.stat`, what of that are files that can be dropped
+        ("memory.max", "memory.current", "inactive_file")
+        if kind == "cgroup2"
+        else ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+    )
     try:
         most, taken = int((folder / limit).read_text()), int((folder / used).read_text())
         return max(most - max(taken - _facts(folder / "memory.stat").get(droppable, 0), 0), 0)

@@ -42,14 +42,6 @@ def gradient(emit: Emit, cotangent: torch.Tensor, *, reduce_op: str, reverse: bo
     return transposed(emit, "exscan", cotangent, reduce_op, exclusive=True, reverse=reverse)
 
 
-def expanded(rows: torch.Tensor, *, reduce_op: str, reverse: bool) -> torch.Tensor:
-    return reduced_before(rows, reduce_op, exclusive=True, reverse=reverse)
-
-
-def pulled_back(rows: torch.Tensor, cotangents: torch.Tensor, *, reduce_op: str, reverse: bool) -> torch.Tensor:
-    return pull_back_rows(rows, cotangents, reduce_op, exclusive=True, reverse=reverse)
-
-
 def wire_bytes(input_bytes: int, world: int, rank: int, *, reduce_op: str, reverse: bool) -> int:
     """The fewest: one crossing for each rank but the first. The kernel takes twice that, in two steps."""
     return input_bytes * (world - 1) // world
@@ -72,5 +64,7 @@ EXSCAN = Collective(
     in_place=missing("c10d has no prefix reduction to write into the input"),
     wire_bytes=wire_bytes,
     lowering=Lowering.COMPOSITE,
-    expanded=Expansion(expanded, pulled_back),
+    expanded=Expansion(
+        functools.partial(reduced_before, exclusive=True), functools.partial(pull_back_rows, exclusive=True)
+    ),
 )

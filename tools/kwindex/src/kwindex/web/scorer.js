@@ -1038,7 +1038,7 @@ globalThis.kwindexScorer = (() => {
 
   function unpack(names) {
     const kinds = names.settings.KINDS.map((kind) => kind.word);
-    const shorts = names.shorts.split("\n");
+    const shorts = names.shorts.split(names.between);
     const owners = spread(names.owner);
     const files = spread(names.file);
     const [whole, led] = [[], []]; // all names, and all owners, so far
